@@ -1,0 +1,51 @@
+# herenow: `make run` sets everything up and runs it; `make test` sets everything up and passes all checks.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+.PHONY: install run test lint types unit bench clean
+
+install: $(VENV)/.installed $(VENV)/.node
+
+# pip's own resolver over the ranges of pyproject.toml; --group reads its dependency groups (pip 25.1 and later).
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "herenow needs Python 3.11 or later (set PYTHON=/path/to/python3.11)"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group test
+	touch $@
+
+# Node runs the stock JavaScript client in the tests. Where none is on the PATH, PyPI's wheel brings one.
+$(VENV)/.node: tests/node/package-lock.json $(VENV)/.installed
+	command -v node >/dev/null && command -v npm >/dev/null || $(BIN)/python -m pip install --quiet --group node
+	cd tests/node && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+run: install
+	$(BIN)/herenow serve --dev
+
+test: install lint types unit
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+unit:
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/coverage run -m pytest
+	$(BIN)/coverage report --fail-under=100 --include='src/herenow/registry/*,src/herenow/socketio_server/packets.py,src/herenow/socketio_server/session.py,src/herenow/socketio_server/heartbeat.py'
+
+$(VENV)/.bench: $(VENV)/.installed benchmarks/peers/package-lock.json
+	$(BIN)/python -m pip install --quiet --group bench
+	command -v node >/dev/null && command -v npm >/dev/null || $(BIN)/python -m pip install --quiet --group node
+	cd benchmarks/peers && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+bench: install $(VENV)/.bench
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m benchmarks $(SUITE)
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage tests/node/node_modules benchmarks/peers/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

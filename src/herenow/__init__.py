@@ -1,0 +1,1 @@
+"""Who is online, right now: a presence server and library."""

@@ -1,0 +1,101 @@
+"""The words of herenow as data: what is known of a user, and each step that others can see.
+
+Times are whole milliseconds since the Unix epoch, UTC. A *version* is a hybrid clock stamp in microseconds
+(``max(last + 1, now)``): it grows over restarts, fits a JavaScript number and orders all writes of one user.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+MAX_USER_ID_LENGTH = 128
+"""Characters in a user id, at most."""
+
+
+class Availability(StrEnum):
+    """A user as others see them."""
+
+    ONLINE = "online"
+    AWAY = "away"
+    BUSY = "busy"
+    OFFLINE = "offline"
+
+
+class Claimed(StrEnum):
+    """What a user may ask to be. ``INVISIBLE`` looks offline to all but the user's own connections."""
+
+    AWAY = "away"
+    BUSY = "busy"
+    INVISIBLE = "invisible"
+
+
+class Closing(StrEnum):
+    """How a connection ended. ``LEFT`` was on purpose and knows no grace; after the others the user lingers."""
+
+    LEFT = "left"
+    CLOSED = "closed"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+class Cause(StrEnum):
+    """Why a change happened."""
+
+    CONNECT = "connect"
+    LEFT = "left"
+    CLOSED = "closed"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+    RESTART = "restart"
+    NODE_LOST = "node_lost"
+    CLEANUP = "cleanup"
+    STALE = "stale"
+    IDLE = "idle"
+    ACTIVE = "active"
+    CLAIM = "claim"
+    CLAIM_EXPIRED = "claim_expired"
+    REPAIR = "repair"
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a user asked to be: kept over reconnects and restarts, dead at ``until_ms``."""
+
+    availability: Claimed | None = None
+    text: str | None = None
+    until_ms: int | None = None
+
+
+class UserPresence(msgspec.Struct, frozen=True):
+    """One user as others see them.
+
+    ``last_active_ms`` is the latest of connect, activity, claim and the end of the last connection; ``None`` for one
+    who was never seen. ``is_online`` and ``last_active_ms`` are independent facts.
+    """
+
+    user_id: str
+    is_online: bool
+    availability: Availability
+    last_active_ms: int | None
+    status_text: str | None
+    status_until_ms: int | None
+    version: int
+
+
+class Change(UserPresence, frozen=True):
+    """One visible step of one user, with what caused it."""
+
+    cause: Cause
+
+
+class StoredUser(msgspec.Struct, frozen=True):
+    """One user's row in the store: what others see, and the claim, which outlives a restart.
+
+    ``availability`` is as others see it; ``claim`` is what the user asked for (``invisible`` shows only here).
+    """
+
+    user_id: str
+    is_online: bool
+    availability: Availability
+    last_active_ms: int | None
+    claim: Claim | None
+    version: int
