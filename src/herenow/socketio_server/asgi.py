@@ -1,0 +1,298 @@
+"""Shell 2: Engine.IO under any ASGI server. Polling always comes this way; so does WebSocket where the fast one is not.
+
+:class:`EngineApp` answers the engine's path and hands everything else to the application beside it. It also leaves the
+engine in the lifespan state, where the fast WebSocket finds it.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Generator, MutableMapping, Sequence
+from types import coroutine
+from typing import Any, Final
+
+from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine
+from .errors import RequestRefused
+from .message import Message, asgi_send
+from .polling import PollingRequest
+from .requests import (
+    ASGIApp,
+    Receive,
+    Scope,
+    Send,
+    handshake_of,
+    hide_sids,
+    parse_query,
+    refusal_body,
+    respond,
+)
+from .session import Reason, Transport
+
+log = logging.getLogger("herenow.socketio")
+
+_TEXT: Final = (b"content-type", b"text/plain; charset=UTF-8")
+_JSON: Final = (b"content-type", b"application/json")
+
+
+class EngineApp:
+    """An ASGI application that serves one engine.
+
+    Args:
+        engine: what to serve, at its path.
+        other: gets every request for another path, and the lifespan; without it they are answered 404.
+    """
+
+    def __init__(self, engine: Engine, other: ASGIApp | None = None) -> None:
+        self.engine = engine
+        self._other = other
+        hide_sids()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI scope."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self._lifespan(scope, receive, send)
+        elif not self.engine.serves(scope["path"]):
+            await self._elsewhere(scope, receive, send)
+        elif kind == "http":
+            await PollingRequest(self.engine, scope, receive, send).serve()
+        elif kind == "websocket":
+            await _serve_websocket(self.engine, scope, receive, send)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (state := scope.get("state")) is not None:
+            state.setdefault(STATE_KEY, {})[self.engine.settings.path] = self.engine
+
+        async def receive_and_stop() -> MutableMapping[str, Any]:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                self.engine.stop()
+            return message
+
+        if self._other is not None:
+            await self._other(scope, receive_and_stop, send)
+            return
+        while True:
+            message = await receive_and_stop()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+    async def _elsewhere(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._other is not None:
+            await self._other(scope, receive, send)
+        elif scope["type"] == "http":
+            await respond(send, 404, b"Not found", [_TEXT])
+        else:
+            await receive()
+            await send({"type": "websocket.close"})
+
+
+async def _serve_websocket(engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
+    await receive()  # websocket.connect
+    try:
+        query = parse_query(scope["query_string"].decode("latin-1"))
+        connection = engine.admit(Transport.WEBSOCKET, "GET", query, scope["headers"])
+    except RequestRefused as refusal:
+        await _refuse_websocket(refusal, scope, send)
+        return
+    await send({"type": "websocket.accept"})
+    link = AsgiWebSocket(engine, send)
+    if connection is None:
+        connection = link.connection = engine.open(Transport.WEBSOCKET, link, handshake_of(scope))
+        engine.start(connection)
+    elif engine.websocket_opened(connection, link):
+        link.connection = connection
+    else:
+        await send({"type": "websocket.close", "code": 1008, "reason": "the session has a WebSocket already"})
+        return
+    await link.serve(receive)
+
+
+async def _refuse_websocket(refusal: RequestRefused, scope: Scope, send: Send) -> None:
+    if "websocket.http.response" in scope.get("extensions", {}):
+        start = {"type": "websocket.http.response.start", "status": refusal.status, "headers": [_JSON]}
+        await send(start)
+        await send({"type": "websocket.http.response.body", "body": refusal_body(refusal)})
+    else:
+        await send({"type": "websocket.close"})  # before accept: the server answers 403
+
+
+class AsgiWebSocket:
+    """The way to a client over an ASGI server's WebSocket.
+
+    ASGI's ``send`` is a coroutine, but one that an idle server finishes without ever waiting. So it is stepped by hand,
+    right where a message is sent, and only when it does wait, for a peer that does not read, does a task take over.
+    """
+
+    def __init__(self, engine: Engine, send: Send) -> None:
+        self.connection: Connection | None = None
+        self.full = False
+        self._settings = engine.settings
+        self._engine = engine
+        self._send = send
+        self._queue: deque[MutableMapping[str, Any]] = deque()
+        self._queued = 0
+        self._pump: asyncio.Task[None] | None = None
+        self._closed = False
+        self._released: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    async def serve(self, receive: Receive) -> None:
+        """Feed the session until the WebSocket is gone."""
+        self._task = asyncio.current_task()
+        try:
+            while True:
+                await self._may_read()
+                message = await receive()
+                if message["type"] == "websocket.disconnect":
+                    # 1000, 1001 and 1005 are a peer's goodbye; 1006 is a socket that broke, or just went.
+                    self._lost(error=False)
+                    break
+                self._received(message)
+            if self._pump is not None:
+                await self._pump
+        except asyncio.CancelledError:
+            if not self._closed:
+                raise
+            # close() lost its patience with a peer that does not read.
+
+    def _received(self, message: MutableMapping[str, Any]) -> None:
+        connection = self.connection
+        if connection is None:
+            return
+        data: str | bytes | None = message.get("bytes")
+        if data is None:
+            data = message["text"]
+        if len(data) > self._settings.max_payload:
+            self._lost(error=True, code=1009)
+            return
+        connection.engine.websocket_received(connection, self, data)
+
+    async def _may_read(self) -> None:
+        while self.connection is not None and self.connection.held and self.connection.link is self:
+            self._released = asyncio.get_running_loop().create_future()
+            await self._released
+
+    def _lost(self, *, error: bool, code: int = 1000) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            self._close(code, "")
+            connection.engine.websocket_lost(connection, self, error=error)
+
+    # -- engine.WebSocketLink --------------------------------------------------------------------------------------
+
+    def send(self, message: Message) -> bool:
+        """Send a message, or have it queued behind what the server has not taken yet."""
+        if self.full or self._closed:
+            return False
+        for item in message.asgi:
+            self._put(item)
+        return True
+
+    def write(self, packets: Sequence[str | bytes]) -> None:
+        """Send packets even when full."""
+        if not self._closed:
+            for packet in packets:
+                self._put(asgi_send(packet))
+
+    def flush(self) -> None:
+        """Send what the session has queued."""
+        if self.connection is not None and (out := self.connection.session.data_to_send()):
+            self.write(out)
+
+    def close(self, reason: Reason) -> None:
+        """Flush, then close the WebSocket."""
+        self.flush()
+        self.connection = None
+        self._close(self._engine.close_code(reason), reason)
+
+    def _close(self, code: int, reason: str) -> None:
+        if self._closed:
+            return
+        self._put({"type": "websocket.close", "code": code, "reason": reason})
+        self._closed = True
+        self.release()
+        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_MS / 1000, self._give_up)
+
+    def _give_up(self) -> None:
+        """The peer has not answered the close frame, or does not even read: leave."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+
+    def hold(self) -> None:
+        """Stop reading: :meth:`serve` asks before each message."""
+
+    def release(self) -> None:
+        """Read again."""
+        if self._released is not None and not self._released.done():
+            self._released.set_result(None)
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    def _put(self, item: MutableMapping[str, Any]) -> None:
+        if self._pump is None:
+            steps = self._send(item).__await__()
+            try:
+                awaited = next(steps)
+            except StopIteration:
+                return  # sent
+            except Exception as error:  # whatever the server raises for a peer that is gone
+                log.debug("an ASGI server's send failed: %r", error)
+                # Not at once: the caller may be in the middle of a loop over many connections.
+                asyncio.get_running_loop().call_soon(self._broken)
+                return
+            self._pump = asyncio.get_running_loop().create_task(self._drain(_rest(steps, awaited)))
+        else:
+            self._queue.append(item)
+            self._queued += _size(item)
+            if not self.full and self._queued > self._settings.write_buffer_high:
+                self.full = True
+                if self.connection is not None and self.connection.link is self:
+                    self.connection.became_slow()
+
+    async def _drain(self, rest: Awaitable[None]) -> None:
+        try:
+            await rest
+            while self._queue:
+                item = self._queue.popleft()
+                self._queued -= _size(item)
+                await self._send(item)
+                if self.full and self._queued <= self._settings.write_buffer_low:
+                    self._drained()
+        except Exception as error:  # whatever the server raises for a peer that is gone
+            log.debug("an ASGI server's send failed: %r", error)
+            self._queue.clear()
+            self._broken()
+        finally:
+            self._pump = None
+
+    def _drained(self) -> None:
+        self.full = False
+        if self.connection is not None and self.connection.link is self:
+            self.connection.became_drained()
+
+    def _broken(self) -> None:
+        self._closed = True
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.engine.websocket_lost(connection, self, error=True)
+
+
+def _size(item: MutableMapping[str, Any]) -> int:
+    return len(item.get("text") or item.get("bytes") or b"")
+
+
+@coroutine
+def _rest(steps: Generator[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+    """Go on with an awaitable whose first step was taken by hand and gave ``awaited`` to wait for."""
+    try:
+        while True:
+            try:
+                result = yield awaited
+            except BaseException as error:
+                awaited = steps.throw(error)
+            else:
+                awaited = steps.send(result)
+    except StopIteration:
+        return

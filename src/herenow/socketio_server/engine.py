@@ -1,0 +1,485 @@
+"""The Engine.IO server between the shells and the application: which sessions there are, and what time it is for them.
+
+It owns no socket. A *shell* (``websocket.py``, ``asgi.py``) accepts requests and gives each session a :class:`Link`,
+by which the engine writes; the shell feeds the session with what the link reads. The application (``server.py``, or
+any other :class:`Application`) gets messages and sends them.
+
+Backpressure, both ways:
+
+* *Slow* is a connection whose unsent bytes passed ``write_buffer_high``. :meth:`Connection.send` then refuses, and the
+  caller merges or drops, until the link has drained below ``write_buffer_low``. The application hears of both.
+* A connection is *held* while it is slow, or while the application asks for it (:meth:`Connection.hold`): nothing
+  more is read from it, so a client that sends and does not read, or sends faster than it is served, fills its own
+  socket and nobody's memory.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+from . import errors
+from .heartbeat import Heartbeat
+from .message import Message
+from .session import (
+    Closed,
+    Event,
+    MessageReceived,
+    ProbeFailed,
+    Reason,
+    Session,
+    SessionSettings,
+    Transport,
+    Upgraded,
+)
+
+log = logging.getLogger("herenow.socketio")
+
+STATE_KEY: Final = "herenow.socketio_server"
+"""Where the lifespan state holds ``{path: engine}``, for the fast WebSocket to find its engine."""
+
+CLOSE_TIMEOUT_MS: Final = 2_000
+"""How long a peer has to complete the WebSocket closing handshake before its socket is cut."""
+
+_NEVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSettings(SessionSettings):
+    """How the engine behaves. All times are in milliseconds, all sizes in bytes.
+
+    Attributes:
+        path: of the HTTP requests; begins and ends with ``/``. A request without the last ``/`` is served too.
+        origins: which ``Origin`` headers may connect: ``"*"`` for any, a collection of origins
+            (``https://app.example``), or ``None`` for the server's own origin only. A request without the header
+            does not come from a browser's page and is allowed.
+        write_buffer_high: unsent bytes from which a connection is slow.
+        write_buffer_low: unsent bytes at which it has drained.
+    """
+
+    path: str = "/engine.io/"
+    origins: Iterable[str] | None = None
+    write_buffer_high: int = 65_536
+    write_buffer_low: int = 16_384
+
+    def __post_init__(self) -> None:
+        super(EngineSettings, self).__post_init__()  # the short form fails in a dataclass with slots
+        if not (self.path.startswith("/") and self.path.endswith("/")):
+            raise ValueError(f"path must begin and end with '/', not {self.path!r}")
+        if not 0 <= self.write_buffer_low < self.write_buffer_high:
+            raise ValueError("write_buffer_low must be below write_buffer_high")
+        if not (self.origins is None or self.origins == "*"):
+            object.__setattr__(self, "origins", frozenset(self.origins))
+
+
+class Handshake(msgspec.Struct, frozen=True, gc=False):
+    """The request that opened a session.
+
+    Attributes:
+        query: the raw query string.
+        headers: names in lower case and values, as they came.
+        address: the peer's host and port, if the transport knows them.
+    """
+
+    query: str
+    headers: tuple[tuple[bytes, bytes], ...]
+    address: tuple[str, int] | None
+
+    def header(self, name: str) -> str | None:
+        """Return the first header of this name (any case), or ``None``."""
+        return find_header(self.headers, name.lower().encode("latin-1"))
+
+
+def find_header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
+    """Return the value of the first header called ``name`` (lower case), or ``None``."""
+    for key, value in headers:
+        if key == name:
+            return value.decode("latin-1")
+    return None
+
+
+def _authority(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
+
+
+class Link(Protocol):
+    """The way to the client that a shell gives a connection.
+
+    Attributes:
+        full: whether more than ``write_buffer_high`` bytes wait to be sent.
+    """
+
+    full: bool
+
+    def send(self, message: Message) -> bool:
+        """Write a message, or return False because the link is slow or closed."""
+
+    def flush(self) -> None:
+        """Write what the session has queued, whatever its size: it is the protocol's own."""
+
+    def close(self, reason: Reason) -> None:
+        """Flush, then close the transport."""
+
+    def hold(self) -> None:
+        """Stop reading."""
+
+    def release(self) -> None:
+        """Read again."""
+
+
+class WebSocketLink(Link, Protocol):
+    """A link that is a WebSocket, so that it can also probe."""
+
+    def write(self, packets: Sequence[str | bytes]) -> None:
+        """Write Engine.IO packets, a frame each, past the session's queue."""
+
+
+class Application(Protocol):
+    """What an engine serves. No method may block or be async; none is called after ``closed`` for a connection."""
+
+    def opened(self, connection: "Connection") -> None:
+        """A session is open."""
+
+    def received(self, connection: "Connection", data: str | bytes) -> None:
+        """A message came."""
+
+    def closed(self, connection: "Connection", reason: Reason) -> None:
+        """The session is closed. Called exactly once for each ``opened``."""
+
+    def slow(self, connection: "Connection") -> None:
+        """More than ``write_buffer_high`` bytes are unsent: ``send`` refuses from now on."""
+
+    def drained(self, connection: "Connection") -> None:
+        """The connection takes messages again."""
+
+    def due(self, connection: "Connection") -> None:
+        """The time given to :meth:`Connection.set_timer` has come."""
+
+
+class Connection:
+    """One session with its way to the client. The application's handle; ``state`` is the application's to use."""
+
+    __slots__ = ("_held", "_timer_ms", "engine", "handshake", "link", "probe", "session", "slow", "state",
+                 "wheel_slot")  # fmt: skip
+
+    def __init__(self, engine: "Engine", session: Session, link: Link, handshake: Handshake) -> None:
+        self.engine = engine
+        self.session = session
+        self.link = link
+        self.probe: WebSocketLink | None = None
+        self.handshake = handshake
+        self.state: Any = None
+        self.slow = False
+        self.wheel_slot: int | None = None
+        self._held = 0
+        self._timer_ms = _NEVER
+
+    @property
+    def sid(self) -> str:
+        """The session id: the client's secret. Show :attr:`label` in logs."""
+        return self.session.sid
+
+    @property
+    def label(self) -> str:
+        """Enough of the session id to follow it through a log, too little to speak for it."""
+        return self.session.sid[:6]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the session is open."""
+        return self.session.reason is None
+
+    def send(self, message: Message) -> bool:
+        """Send a message. Returns False, and sends nothing, when the connection is slow or closed."""
+        return self.link.send(message)
+
+    def push(self, message: Message) -> None:
+        """Send a message even to a slow connection: for answers, whose number the hold on reading bounds."""
+        self.session.send(*message.messages)
+        self.link.flush()
+
+    def close(self) -> None:
+        """Close the session from this side."""
+        self.engine.handle(self, self.session.close())
+
+    def refuse(self) -> None:
+        """Close the session because what it sent is malformed."""
+        self.engine.handle(self, self.session.refuse())
+
+    def set_timer(self, delay_ms: float | None) -> None:
+        """Let :meth:`Application.due` be called after ``delay_ms``; ``None`` takes it back. One timer a connection."""
+        self._timer_ms = _NEVER if delay_ms is None else self.engine.now_ms() + delay_ms
+        self.engine.schedule(self)
+
+    def due_ms(self) -> float:
+        """When the session's or the application's next deadline is."""
+        return min(self.session.due_ms() if self.is_open else _NEVER, self._timer_ms)
+
+    def take_timer(self, now_ms: float) -> bool:
+        """Whether the application's time has come; it is taken back."""
+        if now_ms < self._timer_ms:
+            return False
+        self._timer_ms = _NEVER
+        return True
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing is to be read from the client now."""
+        return self._held > 0
+
+    def hold(self) -> None:
+        """Read nothing more from the client until :meth:`release`; holds count."""
+        self._held += 1
+        if self._held == 1:
+            self.link.hold()
+
+    def release(self) -> None:
+        """Take one :meth:`hold` back."""
+        self._held -= 1
+        if self._held == 0:
+            self.link.release()
+
+    # -- for the shells --------------------------------------------------------------------------------------------
+
+    def became_slow(self) -> None:
+        """The link has more than ``write_buffer_high`` bytes unsent."""
+        if not self.slow and self.is_open:
+            self.slow = True
+            self.hold()
+            self.engine.application.slow(self)
+
+    def became_drained(self) -> None:
+        """The link has less than ``write_buffer_low`` bytes unsent."""
+        if self.slow:
+            self.slow = False
+            self.release()
+            if self.is_open:
+                self.engine.application.drained(self)
+
+
+class Engine:
+    """An Engine.IO v4 server without sockets.
+
+    Args:
+        application: gets the events.
+        settings: how it behaves.
+        clock: a monotonic clock in seconds; the running loop's by default.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        settings: EngineSettings,
+        *,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.application = application
+        self.settings = settings
+        self.connections: dict[str, Connection] = {}
+        self.stopping = False
+        self._clock = clock
+        tick_ms = min(max(min(settings.ping_interval_ms, settings.ping_timeout_ms) / 20, 5), 100)
+        self._heartbeat: Heartbeat[Connection] = Heartbeat(tick_ms, self._due)
+
+    def now_ms(self) -> float:
+        """The engine's time, monotonic, in milliseconds."""
+        clock = self._clock or asyncio.get_running_loop().time
+        return clock() * 1000
+
+    # -- requests --------------------------------------------------------------------------------------------------
+
+    def serves(self, path: str) -> bool:
+        """Whether a request for this path is for this engine."""
+        return path == self.settings.path or path + "/" == self.settings.path
+
+    def admit(
+        self,
+        transport: Transport,
+        method: str,
+        query: Mapping[str, str],
+        headers: Iterable[tuple[bytes, bytes]],
+    ) -> Connection | None:
+        """Check a request; return the connection that it belongs to, or ``None`` for a handshake.
+
+        The connection may be one that waits only to be told that it is closed.
+
+        Raises:
+            RequestRefused: with the answer to give.
+        """
+        if query.get("transport") != transport:
+            raise errors.UnknownTransport
+        if query.get("EIO") != "4":
+            raise errors.UnsupportedVersion
+        self.check_origin(headers)
+        sid = query.get("sid")
+        if sid is None:
+            if method != "GET":
+                raise errors.BadMethod
+            if self.stopping:
+                raise errors.ShuttingDown
+            return None
+        connection = self.connections.get(sid)
+        if connection is None:
+            raise errors.UnknownSession
+        # A pong may be overdue since less than a tick: what the protocol calls closed must not answer.
+        self.handle(connection, connection.session.advance(self.now_ms()))
+        if transport is Transport.POLLING:
+            if connection.session.transport is not Transport.POLLING:
+                raise errors.RequestRefused  # the session has moved to its WebSocket
+            if method not in ("GET", "POST"):
+                raise errors.BadMethod
+        if not connection.is_open and (method == "POST" or sid not in self.connections):
+            raise errors.UnknownSession
+        return connection
+
+    def check_origin(self, headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+        """Return the request's origin, or ``None`` if it names none.
+
+        Raises:
+            Forbidden: the origin is not allowed.
+        """
+        headers = list(headers)
+        origin = find_header(headers, b"origin")
+        if origin is None:
+            return None
+        allowed = self.settings.origins
+        if allowed is None:
+            host = find_header(headers, b"host")
+            if host is None or _authority(origin) != host.lower():
+                raise errors.Forbidden
+        elif allowed != "*" and origin not in allowed:
+            raise errors.Forbidden
+        return origin
+
+    def open(self, transport: Transport, link: Link, handshake: Handshake) -> Connection:
+        """Open a session for a handshake that was admitted. Call :meth:`start` once the link knows its connection."""
+        session = Session(secrets.token_urlsafe(15), transport, self.settings, self.now_ms())
+        connection = Connection(self, session, link, handshake)
+        self.connections[session.sid] = connection
+        self.schedule(connection)
+        return connection
+
+    def start(self, connection: Connection) -> None:
+        """Send the open packet, and tell the application."""
+        connection.link.flush()
+        self.application.opened(connection)
+
+    # -- a WebSocket's events, the same for both shells --------------------------------------------------------------
+
+    def websocket_opened(self, connection: Connection, link: WebSocketLink) -> bool:
+        """A WebSocket with an open session's id has opened. Returns False if the protocol has it closed."""
+        if not connection.session.begin_probe(self.now_ms()):
+            return False
+        connection.probe = link
+        self.schedule(connection)
+        return True
+
+    def websocket_received(self, connection: Connection, link: WebSocketLink, data: str | bytes) -> None:
+        """A WebSocket brought a message: of the session that it carries, or of its probe."""
+        session = connection.session
+        if link is connection.link:
+            self.handle(connection, session.receive(data))
+        elif link is connection.probe:
+            events = session.receive_probe(data)
+            if answers := session.probe_data_to_send():
+                link.write(answers)
+            self.handle(connection, events)
+            connection.link.flush()  # a waiting GET is let go as soon as the probe is answered
+
+    def websocket_lost(self, connection: Connection, link: Link, *, error: bool) -> None:
+        """A WebSocket is gone: closed by the peer, or broken by an ``error``."""
+        if link is connection.link:
+            self.handle(connection, connection.session.transport_lost(error=error))
+        elif link is connection.probe:
+            self.handle(connection, connection.session.probe_lost())
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def handle(self, connection: Connection, events: Iterable[Event]) -> None:
+        """Act on what a session says has happened."""
+        for event in events:
+            if isinstance(event, MessageReceived):
+                self.application.received(connection, event.data)
+            elif isinstance(event, Upgraded):
+                self._upgraded(connection)
+            elif isinstance(event, ProbeFailed):
+                self._probe_failed(connection)
+            else:
+                self._closed(connection, event)
+
+    def _upgraded(self, connection: Connection) -> None:
+        probe, polling = connection.probe, connection.link
+        if probe is None:
+            raise AssertionError("a session was upgraded by a probe that is not there")
+        connection.link, connection.probe = probe, None
+        polling.flush()
+        if connection.held:
+            probe.hold()
+        probe.flush()
+        if not probe.full:
+            connection.became_drained()
+        self.schedule(connection)
+
+    def _probe_failed(self, connection: Connection) -> None:
+        probe, connection.probe = connection.probe, None
+        if probe is not None:
+            probe.close(Reason.TRANSPORT_ERROR)
+        self.schedule(connection)
+
+    def _closed(self, connection: Connection, event: Closed) -> None:
+        session = connection.session
+        # A polling client that is between two GETs has still to hear of it, and to get what was queued before.
+        wait = event.reason is Reason.SERVER and session.transport is Transport.POLLING and not session.polling
+        connection.link.close(event.reason)
+        if wait:
+            connection.set_timer(self.settings.ping_interval_ms)
+        else:
+            self.forget(connection)
+        log.debug("session %s closed: %s", connection.label, event.reason)
+        self.application.closed(connection, event.reason)
+
+    def forget(self, connection: Connection) -> None:
+        """Drop a closed connection: its id is unknown from now on."""
+        self._heartbeat.cancel(connection)
+        self.connections.pop(connection.sid, None)
+
+    # -- time ------------------------------------------------------------------------------------------------------
+
+    def schedule(self, connection: Connection) -> None:
+        """Put a connection where its next deadline is."""
+        self._heartbeat.schedule(connection, connection.due_ms())
+
+    def _due(self, connection: Connection, now_ms: float) -> None:
+        if not connection.is_open:
+            self.forget(connection)
+            return
+        self.handle(connection, connection.session.advance(now_ms))
+        if not connection.is_open:
+            return
+        connection.link.flush()
+        if connection.take_timer(now_ms):
+            self.application.due(connection)
+        if connection.is_open:
+            self.schedule(connection)
+
+    def close_code(self, reason: Reason) -> int:
+        """The code of the close frame that goes out when a session closes (RFC 6455, section 7.4.1)."""
+        if reason is Reason.PING_TIMEOUT or (reason is Reason.SERVER and self.stopping):
+            return 1001  # going away
+        return 1002 if reason in (Reason.BAD_PACKET, Reason.TRANSPORT_ERROR) else 1000
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Open no new session, and close all that are open. Idempotent."""
+        self.stopping = True
+        for connection in list(self.connections.values()):
+            connection.close()

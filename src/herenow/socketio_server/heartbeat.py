@@ -1,0 +1,106 @@
+"""One timing wheel for all that falls due on a server: pings, pongs, time-outs. No task and no timer a session.
+
+Time is cut into slots of ``tick_ms``. An item lies in the slot of its due time, rounded up, so it is never early and
+at most one tick late; moving or cancelling it costs one set operation. :class:`Heartbeat` turns the wheel with a
+single timer of the event loop, and with none while the wheel is empty.
+"""
+
+import asyncio
+from collections.abc import Callable
+from math import ceil
+from typing import Generic, Protocol, TypeVar
+
+
+class Timed(Protocol):
+    """What can lie on a wheel. ``wheel_slot`` is the wheel's own; it begins as ``None``."""
+
+    wheel_slot: int | None
+
+
+T = TypeVar("T", bound=Timed)
+
+
+class Wheel(Generic[T]):
+    """A hashed timing wheel. Pure: it is told the time.
+
+    Args:
+        tick_ms: how long a slot is, in milliseconds.
+    """
+
+    def __init__(self, tick_ms: float) -> None:
+        self._tick_ms = tick_ms
+        self._slots: dict[int, set[T]] = {}
+        self._turned = -1
+
+    def __bool__(self) -> bool:
+        return bool(self._slots)
+
+    def schedule(self, item: T, due_ms: float) -> None:
+        """Put an item where it falls due at ``due_ms``, or move it there. Infinity takes it off."""
+        if due_ms == float("inf"):
+            self.cancel(item)
+            return
+        # A slot that was turned already will not come again: what is overdue comes at the next turn.
+        slot = max(ceil(due_ms / self._tick_ms), self._turned + 1)
+        if slot == item.wheel_slot:
+            return
+        self.cancel(item)
+        item.wheel_slot = slot
+        self._slots.setdefault(slot, set()).add(item)
+
+    def cancel(self, item: T) -> None:
+        """Take an item off; nothing if it does not lie on the wheel."""
+        if item.wheel_slot is None:
+            return
+        items = self._slots[item.wheel_slot]
+        items.discard(item)
+        if not items:
+            del self._slots[item.wheel_slot]
+        item.wheel_slot = None
+
+    def turn(self, now_ms: float) -> list[T]:
+        """Take off and return all that is due, the earliest slot first."""
+        current = int(now_ms // self._tick_ms)
+        self._turned = max(self._turned, current)
+        due: list[T] = []
+        # Sorted keys, not a count from the last slot to this one: after a machine's sleep that would be millions.
+        for slot in sorted(slot for slot in self._slots if slot <= current):
+            due += self._slots.pop(slot)
+        for item in due:
+            item.wheel_slot = None
+        return due
+
+
+class Heartbeat(Generic[T]):
+    """Turns a wheel with the event loop's clock.
+
+    Args:
+        tick_ms: how late an item may come, in milliseconds.
+        on_due: called with each item that falls due, and the time. It may schedule the item again.
+    """
+
+    def __init__(self, tick_ms: float, on_due: Callable[[T, float], None]) -> None:
+        self._tick_s = tick_ms / 1000
+        self._wheel: Wheel[T] = Wheel(tick_ms)
+        self._on_due = on_due
+        self._timer: asyncio.TimerHandle | None = None
+
+    def schedule(self, item: T, due_ms: float) -> None:
+        """Let ``on_due`` be called with ``item`` at ``due_ms`` of the loop's clock; replaces an earlier call for it."""
+        self._wheel.schedule(item, due_ms)
+        if self._timer is None and self._wheel:
+            self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick)
+
+    def cancel(self, item: T) -> None:
+        """Forget the call for ``item``, if there is one."""
+        self._wheel.cancel(item)
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        now_ms = loop.time() * 1000
+        for item in self._wheel.turn(now_ms):
+            try:
+                self._on_due(item, now_ms)
+            except Exception as error:  # one item's fault must not stop the heart of all the others
+                loop.call_exception_handler({"message": "an item on the wheel raised", "exception": error})
+        self._timer = loop.call_later(self._tick_s, self._tick) if self._wheel else None

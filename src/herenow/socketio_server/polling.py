@@ -1,0 +1,216 @@
+"""Shell 2, polling: one HTTP request of Engine.IO's long-polling transport, under any ASGI server."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from . import packets
+from .engine import Connection, Engine, find_header
+from .errors import BadPacket, RequestRefused, SocketIOError, TooLarge
+from .message import Message
+from .requests import Headers, Receive, Scope, Send, handshake_of, parse_query, refusal_body, respond
+from .session import Reason, Transport
+
+_TEXT: Final = (b"content-type", b"text/plain; charset=UTF-8")
+_JSON: Final = (b"content-type", b"application/json")
+
+
+class PollingLink:
+    """The way to a polling client: the GET that waits, if one does."""
+
+    __slots__ = ("_released", "_waiter", "connection", "full")
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.full = False
+        self._waiter: asyncio.Future[str] | None = None
+        self._released: asyncio.Future[None] | None = None
+
+    def send(self, message: Message) -> bool:
+        """Queue a message for the next GET, or for the one that waits."""
+        connection = self.connection
+        if self.full or connection is None or not connection.is_open:
+            return False
+        connection.session.send(*message.messages)
+        self.flush()
+        return True
+
+    def flush(self) -> None:
+        """Answer the GET that waits, if there is something to say."""
+        connection = self.connection
+        if connection is None:
+            return
+        if self._waiter is not None and not self._waiter.done():
+            body = connection.session.poll_data()
+            if body is not None:
+                self._waiter.set_result(body)
+        settings = connection.engine.settings
+        if not self.full and connection.session.queued > settings.write_buffer_high:
+            self.full = True
+            connection.became_slow()
+        elif self.full and connection.session.queued <= settings.write_buffer_low:
+            self.full = False
+            connection.became_drained()
+
+    def close(self, reason: Reason) -> None:
+        """Say the last words."""
+        self.flush()
+        self.release()
+
+    def hold(self) -> None:
+        """Let the POST that is under way wait."""
+
+    def release(self) -> None:
+        """Let the POST that is under way go on."""
+        if self._released is not None and not self._released.done():
+            self._released.set_result(None)
+
+    async def released(self) -> None:
+        """Wait until the connection is held no more, or closed."""
+        while self.connection is not None and self.connection.held and self.connection.is_open:
+            self._released = asyncio.get_running_loop().create_future()
+            await self._released
+
+    def begin(self) -> "asyncio.Future[str]":
+        """A GET begins to wait; its body comes by the future."""
+        self._waiter = asyncio.get_running_loop().create_future()
+        self.flush()
+        return self._waiter
+
+
+class PollingRequest:
+    """One HTTP request of the polling transport."""
+
+    def __init__(self, engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
+        self._engine = engine
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._cors: Headers = []
+
+    async def serve(self) -> None:
+        """Answer the request."""
+        method, headers = self._scope["method"], self._scope["headers"]
+        try:
+            self._cors = _cors_headers(self._engine, headers)
+            if method == "OPTIONS":
+                await respond(self._send, 204, b"", [*self._cors, *_PREFLIGHT])
+                return
+            query = parse_query(self._scope["query_string"].decode("latin-1"))
+            connection = self._engine.admit(Transport.POLLING, method, query, headers)
+            if connection is None:
+                await self._open()
+            elif method == "GET":
+                await self._poll(connection)
+            else:
+                await self._post(connection)
+        except RequestRefused as refusal:
+            await respond(self._send, refusal.status, refusal_body(refusal), [_JSON, *self._cors])
+
+    async def _answer(self, body: str) -> None:
+        await respond(self._send, 200, body.encode(), [_TEXT, (b"cache-control", b"no-store"), *self._cors])
+
+    async def _open(self) -> None:
+        link = PollingLink()
+        link.connection = connection = self._engine.open(Transport.POLLING, link, handshake_of(self._scope))
+        connection.session.begin_poll()
+        body = link.begin()
+        self._engine.start(connection)
+        await self._answer(await body)
+
+    async def _poll(self, connection: Connection) -> None:
+        link = connection.link
+        if not isinstance(link, PollingLink):
+            raise AssertionError("a session that polls has no polling link")
+        if refused := connection.session.begin_poll():
+            self._engine.handle(connection, refused)
+            raise RequestRefused
+        body = link.begin()
+        if not connection.is_open:
+            self._engine.forget(connection)  # these were its last words
+        if not body.done():
+            gone = asyncio.ensure_future(_until_gone(self._receive))
+            try:
+                await asyncio.wait((body, gone), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                gone.cancel()
+                if not body.done():
+                    # The client gave the request up (or the server is being torn down): nobody is there.
+                    self._engine.handle(connection, connection.session.transport_lost())
+        if not body.cancelled() and body.done():
+            await self._answer(body.result())
+
+    async def _post(self, connection: Connection) -> None:
+        link, session, settings = connection.link, connection.session, self._engine.settings
+        if not isinstance(link, PollingLink):
+            raise AssertionError("a session that polls has no polling link")
+        if refused := session.begin_post():
+            self._engine.handle(connection, refused)
+            raise RequestRefused
+        try:
+            # No longer than a session lives that is silent, and while it posts a polling client is.
+            async with asyncio.timeout((settings.ping_interval_ms + settings.ping_timeout_ms) / 1000):
+                body = await _read_body(self._scope, self._receive, settings.max_payload)
+            for packet in packets.split_payload(body):
+                await link.released()
+                self._engine.handle(connection, session.receive(packet))
+        except (BadPacket, TooLarge, TimeoutError, ClientGone) as error:
+            lost = isinstance(error, ClientGone | TimeoutError)
+            self._engine.handle(connection, session.transport_lost(error=True) if lost else session.refuse())
+            if isinstance(error, TooLarge):
+                raise
+        finally:
+            session.end_post()
+        if session.reason not in (None, Reason.CLIENT):
+            raise RequestRefused
+        await self._answer("ok")
+
+
+class ClientGone(SocketIOError):
+    """The client went away in the middle of its request."""
+
+
+async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    announced = find_header(scope["headers"], b"content-length")
+    if announced is not None and announced.isdigit() and int(announced[:20]) > limit:
+        raise TooLarge
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise TooLarge
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+_PREFLIGHT: Final[Headers] = [
+    (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+    (b"access-control-allow-headers", b"content-type"),
+    (b"access-control-max-age", b"600"),
+]
+
+
+def _cors_headers(engine: Engine, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Return what lets the page read the answer. Cookies may come along only where the origins are named one by one.
+
+    Raises:
+        Forbidden: the origin is not allowed.
+    """
+    origin = engine.check_origin(headers)
+    if origin is None:
+        return []
+    if engine.settings.origins == "*":
+        return [(b"access-control-allow-origin", b"*")]
+    return [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-allow-credentials", b"true"),
+        (b"vary", b"Origin"),
+    ]

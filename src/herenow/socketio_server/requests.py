@@ -1,0 +1,80 @@
+"""What both shells need of an HTTP request: its query, the answer to a refused one, and logs that keep secrets."""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from .engine import Handshake
+from .errors import RequestRefused
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+MAX_QUERY_FIELDS: Final = 100
+"""Fields of a query string, at most; the protocol's own are four."""
+
+
+def parse_query(query: str) -> dict[str, str]:
+    """Parse a query string; of a repeated name, the last value counts.
+
+    Raises:
+        RequestRefused: it has more than ``MAX_QUERY_FIELDS`` fields.
+    """
+    try:
+        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
+    except ValueError as error:
+        raise RequestRefused from error
+
+
+def refusal_body(refusal: RequestRefused) -> bytes:
+    """Build the body that Engine.IO clients know: ``{"code": …, "message": …}``."""
+    return msgspec.json.encode({"code": refusal.code, "message": refusal.message})
+
+
+async def respond(send: Send, status: int, body: bytes, headers: Headers) -> None:
+    """Answer an HTTP request of ASGI, whole."""
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+def handshake_of(scope: Scope) -> Handshake:
+    """Read what is kept of the request that opens a session."""
+    client = scope.get("client")
+    return Handshake(
+        scope["query_string"].decode("latin-1"),
+        tuple((bytes(name), bytes(value)) for name, value in scope["headers"]),
+        (client[0], client[1]) if client else None,
+    )
+
+
+class HideSids(logging.Filter):
+    """Shortens session ids in log lines: whoever reads one whole could speak for its client.
+
+    uvicorn writes the query string of every request to its access log, and of every WebSocket to its error log.
+    """
+
+    _SID: Final = re.compile(r'(\bsid=[^&\s"]{1,6})[^&\s"]*')
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the record's texts; let every record pass."""
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                self._SID.sub(r"\1…", argument) if isinstance(argument, str) else argument for argument in record.args
+            )
+        return True
+
+
+def hide_sids() -> None:
+    """Keep session ids out of uvicorn's logs. Idempotent."""
+    for name in ("uvicorn.access", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(each, HideSids) for each in logger.filters):
+            logger.addFilter(HideSids())

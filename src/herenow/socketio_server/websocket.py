@@ -1,0 +1,294 @@
+"""Shell 1, the fast path: a uvicorn WebSocket protocol class that speaks Engine.IO straight on the transport.
+
+    uvicorn app:app --ws herenow.socketio_server.websocket:FastWebSocket
+
+uvicorn makes one for each upgrade request. A request for an engine's path is served here; every other path is handed,
+byte for byte, to uvicorn's own implementation, so an application beside it keeps its websockets. The engines are found
+in the lifespan state (``STATE_KEY``), where ``asgi.EngineApp`` puts them.
+
+The handshake, parsing, unmasking, pongs and the closing handshake are ``websockets``' sans-I/O ``ServerProtocol``.
+Sending is ours: a prebuilt frame, one ``transport.write``; no task, no queue, no await a recipient.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+from uvicorn.config import Config
+from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
+from uvicorn.server import ServerState
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine, Handshake
+from .errors import RequestRefused
+from .message import Message, frames
+from .requests import parse_query, refusal_body
+from .session import Reason, Transport
+
+READ_SLICE = 4_096
+"""Bytes parsed at a time, so that a connection that comes to be held holds the rest unparsed."""
+
+_HOP_HEADERS = frozenset((b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version",
+                          b"sec-websocket-extensions"))  # fmt: skip
+"""Headers of the handshake that say nothing about the client: not kept."""
+
+
+class FastWebSocket(asyncio.Protocol):
+    """One WebSocket connection of uvicorn's; a :class:`~.engine.WebSocketLink` once it belongs to a session.
+
+    The arguments are those that uvicorn gives every protocol class.
+    """
+
+    __slots__ = ("_app_state", "_close_timer", "_config", "_connection", "_fragments", "_held", "_other", "_protocol",
+                 "_server_state", "_text", "_transport", "_unread", "_write", "full", "ready")  # fmt: skip
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._other: Any = None  # uvicorn's own protocol, for a path that is not ours
+        self._protocol: ServerProtocol | None = None
+        self._connection: Connection | None = None
+        self._fragments: bytearray | None = None
+        self._text = False
+        self._held = False
+        self._unread = b""
+        self._close_timer: asyncio.TimerHandle | None = None
+        self.full = False
+        self.ready = False
+
+    # -- asyncio.Protocol ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport; what it is for shows in the request."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._write = self._transport.write
+
+    def data_received(self, data: bytes) -> None:
+        """Take the request first, then frames."""
+        if self._other is not None:
+            self._other.data_received(data)
+        elif self._protocol is None:
+            self._request_received(data)
+        elif self._held:
+            self._unread += data  # what was on its way when reading was paused
+        else:
+            self._read(self._protocol, data)
+
+    def eof_received(self) -> bool | None:
+        """Let the transport close."""
+        return cast("bool | None", self._other.eof_received()) if self._other is not None else None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        if self._other is not None:
+            self._other.connection_lost(exc)
+            return
+        self.ready = False
+        self._server_state.connections.discard(self)
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        self._lost(error=exc is not None)
+
+    def pause_writing(self) -> None:
+        """More than the high mark is unsent."""
+        if self._other is not None:
+            self._other.pause_writing()
+            return
+        self.full = True
+        self.ready = False
+        if self._connection is not None and self._connection.link is self:
+            self._connection.became_slow()
+
+    def resume_writing(self) -> None:
+        """Less than the low mark is unsent."""
+        if self._other is not None:
+            self._other.resume_writing()
+            return
+        self.full = False
+        if self._connection is not None and self._connection.link is self:
+            self.ready = self._connection.is_open
+            self._connection.became_drained()
+
+    def shutdown(self) -> None:
+        """uvicorn stops: the engine closes all its sessions, not only this one, so that all are told at once."""
+        if self._other is not None:
+            self._other.shutdown()
+        elif self._connection is not None:
+            self._connection.engine.stop()
+        else:
+            self._transport.close()
+
+    # -- the request -----------------------------------------------------------------------------------------------
+
+    def _request_received(self, data: bytes) -> None:
+        """uvicorn hands over the head of the upgrade request, whole and in one piece."""
+        path, _, query = data.split(b" ", 2)[1].decode("latin-1").partition("?")
+        engines: dict[str, Engine] = self._app_state.get(STATE_KEY, {})
+        engine = next((each for each in engines.values() if each.serves(path)), None)
+        if engine is None:
+            self._hand_over(data)
+            return
+        self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed for uvicorn's own classes
+        self._transport.set_write_buffer_limits(engine.settings.write_buffer_high, engine.settings.write_buffer_low)
+        self._protocol = ServerProtocol(max_size=engine.settings.max_payload)
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Request):
+                self._accept(self._protocol, engine, event, query)
+        self._answer(self._protocol)
+
+    def _hand_over(self, data: bytes) -> None:
+        if AutoWebSocketsProtocol is None:
+            raise AssertionError("uvicorn finds no WebSocket library, though websockets is installed")
+        self._other = AutoWebSocketsProtocol(
+            config=self._config, server_state=self._server_state, app_state=self._app_state
+        )
+        self._other.connection_made(self._transport)
+        self._other.data_received(data)
+
+    def _accept(self, protocol: ServerProtocol, engine: Engine, request: Request, query: str) -> None:
+        headers = tuple(
+            (name.lower().encode("ascii"), value.encode("latin-1")) for name, value in request.headers.raw_items()
+        )
+        try:
+            connection = engine.admit(Transport.WEBSOCKET, "GET", parse_query(query), headers)
+        except RequestRefused as refusal:
+            response = protocol.reject(refusal.status, refusal_body(refusal).decode())
+            del response.headers["Content-Type"]
+            response.headers["Content-Type"] = "application/json"
+            protocol.send_response(response)
+            return
+        response = protocol.accept(request)
+        protocol.send_response(response)
+        if response.status_code != 101:
+            return
+        self._answer(protocol)
+        self.ready = True
+        if connection is None:
+            kept = tuple(header for header in headers if header[0] not in _HOP_HEADERS)
+            address = self._transport.get_extra_info("peername")
+            self._connection = engine.open(Transport.WEBSOCKET, self, Handshake(query, kept, address))
+            engine.start(self._connection)
+        elif engine.websocket_opened(connection, self):
+            self._connection = connection
+        else:
+            self._close(CloseCode.POLICY_VIOLATION, "the session has a WebSocket already")
+
+    # -- frames in -------------------------------------------------------------------------------------------------
+
+    def _read(self, protocol: ServerProtocol, data: bytes) -> None:
+        for at in range(0, len(data), READ_SLICE):
+            if self._held:
+                self._unread = data[at:]
+                return
+            protocol.receive_data(data[at : at + READ_SLICE])
+            for event in protocol.events_received():
+                if isinstance(event, Frame):
+                    self._frame_received(protocol, event)
+            self._answer(protocol)
+            if protocol.state is not State.OPEN:
+                return
+
+    def _frame_received(self, protocol: ServerProtocol, frame: Frame) -> None:
+        if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
+            self._text = frame.opcode is Opcode.TEXT
+            if frame.fin:
+                self._message_received(protocol, frame.data)
+            else:
+                # One bytearray, not a list: a million empty continuation frames must cost nothing.
+                self._fragments = bytearray(frame.data)
+        elif frame.opcode is Opcode.CONT and self._fragments is not None:
+            self._fragments += frame.data
+            if frame.fin:
+                message, self._fragments = self._fragments, None
+                self._message_received(protocol, message)
+
+    def _message_received(self, protocol: ServerProtocol, data: bytes | bytearray | memoryview) -> None:
+        message: str | bytes = bytes(data)
+        if self._text:
+            try:
+                message = bytes(data).decode()
+            except UnicodeDecodeError:
+                if protocol.state is State.OPEN:
+                    protocol.fail(CloseCode.INVALID_DATA, "a text message is not UTF-8")
+                self._lost(error=True)
+                return
+        if self._connection is not None:
+            self._connection.engine.websocket_received(self._connection, self, message)
+
+    def _answer(self, protocol: ServerProtocol) -> None:
+        """Write what the protocol has to say by itself: the response, pongs, close frames, the end."""
+        for chunk in protocol.data_to_send():
+            if chunk:
+                self._write(chunk)
+            else:
+                self._transport.close()
+        if protocol.close_rcvd is not None or protocol.parser_exc is not None:
+            self._lost(error=protocol.parser_exc is not None)
+
+    def _lost(self, *, error: bool) -> None:
+        """The peer is gone or broke WebSocket's rules. The first word counts."""
+        self.ready = False
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.engine.websocket_lost(connection, self, error=error)
+
+    # -- engine.WebSocketLink --------------------------------------------------------------------------------------
+
+    def send(self, message: Message) -> bool:
+        """Write a message's prebuilt frames."""
+        if not self.ready:
+            return False
+        self._write(message.frames)
+        return True
+
+    def write(self, packets: Sequence[str | bytes]) -> None:
+        """Write packets, a frame each, even when full: they are the protocol's own."""
+        self._write(frames(packets))
+
+    def flush(self) -> None:
+        """Write what the session has queued."""
+        if self._connection is not None and (out := self._connection.session.data_to_send()):
+            self.write(out)
+
+    def close(self, reason: Reason) -> None:
+        """Flush, then begin the closing handshake."""
+        self.flush()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._close(connection.engine.close_code(reason), reason)
+
+    def _close(self, code: int, reason: str) -> None:
+        self.ready = False
+        if self._held:
+            self.release()  # to hear the peer's close frame
+        if self._protocol is None or self._protocol.state is not State.OPEN or self._transport.is_closing():
+            return
+        self._protocol.send_close(code, reason)
+        self._answer(self._protocol)
+        self._close_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_MS / 1000, self._transport.abort)
+
+    def hold(self) -> None:
+        """Stop reading."""
+        self._held = True
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Read again, first what was left unparsed."""
+        self._held = False
+        if self._unread and self._protocol is not None:
+            data, self._unread = self._unread, b""
+            self._read(self._protocol, data)
+        if not self._held and not self._transport.is_closing():
+            self._transport.resume_reading()
