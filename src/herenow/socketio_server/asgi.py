@@ -23,7 +23,6 @@ from .requests import (
     handshake_of,
     hide_sids,
     parse_query,
-    refusal_body,
     respond,
 )
 from .session import Reason, Transport
@@ -31,7 +30,6 @@ from .session import Reason, Transport
 log = logging.getLogger("herenow.socketio")
 
 _TEXT: Final = (b"content-type", b"text/plain; charset=UTF-8")
-_JSON: Final = (b"content-type", b"application/json")
 
 
 class EngineApp:
@@ -93,8 +91,9 @@ async def _serve_websocket(engine: Engine, scope: Scope, receive: Receive, send:
     try:
         query = parse_query(scope["query_string"].decode("latin-1"))
         connection = engine.admit(Transport.WEBSOCKET, "GET", query, scope["headers"])
-    except RequestRefused as refusal:
-        await _refuse_websocket(refusal, scope, send)
+    except RequestRefused:
+        # The server answers 403. ASGI's extension for another status makes uvicorn log an error for each refusal.
+        await send({"type": "websocket.close"})
         return
     await send({"type": "websocket.accept"})
     link = AsgiWebSocket(engine, send)
@@ -107,15 +106,6 @@ async def _serve_websocket(engine: Engine, scope: Scope, receive: Receive, send:
         await send({"type": "websocket.close", "code": 1008, "reason": "the session has a WebSocket already"})
         return
     await link.serve(receive)
-
-
-async def _refuse_websocket(refusal: RequestRefused, scope: Scope, send: Send) -> None:
-    if "websocket.http.response" in scope.get("extensions", {}):
-        start = {"type": "websocket.http.response.start", "status": refusal.status, "headers": [_JSON]}
-        await send(start)
-        await send({"type": "websocket.http.response.body", "body": refusal_body(refusal)})
-    else:
-        await send({"type": "websocket.close"})  # before accept: the server answers 403
 
 
 class AsgiWebSocket:

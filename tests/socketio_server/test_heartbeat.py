@@ -1,0 +1,115 @@
+"""The timing wheel, and the one timer that turns it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from herenow.socketio_server.heartbeat import Heartbeat, Wheel
+
+NEVER = float("inf")
+
+
+class Item:
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+        self.wheel_slot: int | None = None
+
+
+def test_an_item_is_never_early_and_at_most_one_tick_late() -> None:
+    wheel: Wheel[Item] = Wheel(10)
+    item = Item()
+    wheel.schedule(item, 101)
+    assert wheel.turn(109) == []
+    assert wheel.turn(110) == [item]
+    assert wheel.turn(1_000) == []
+    assert not wheel
+
+
+def test_an_item_can_be_moved_and_cancelled() -> None:
+    wheel: Wheel[Item] = Wheel(10)
+    item, other = Item(), Item()
+    wheel.schedule(item, 50)
+    wheel.schedule(other, 50)
+    wheel.schedule(item, 90)
+    wheel.schedule(item, 85)  # the same slot
+    assert wheel.turn(50) == [other]
+    wheel.cancel(item)
+    wheel.cancel(item)
+    assert wheel.turn(200) == []
+    wheel.schedule(item, 300)
+    wheel.schedule(item, NEVER)
+    assert not wheel
+
+
+def test_what_is_overdue_comes_at_the_next_turn() -> None:
+    wheel: Wheel[Item] = Wheel(10)
+    item = Item()
+    assert wheel.turn(1_000) == []
+    wheel.schedule(item, 5)
+    assert wheel.turn(1_000) == []
+    assert wheel.turn(1_010) == [item]
+
+
+def test_a_long_sleep_of_the_machine_costs_no_more_than_its_items() -> None:
+    wheel: Wheel[Item] = Wheel(1)
+    early, late = Item("early"), Item("late")
+    wheel.schedule(late, 7_000_000)
+    wheel.schedule(early, 5)
+    assert wheel.turn(10**15) == [early, late]
+
+
+@given(st.lists(st.tuples(st.integers(0, 500), st.integers(0, 500)), max_size=30))
+def test_every_item_comes_once_and_in_time(schedule: list[tuple[int, int]]) -> None:
+    wheel: Wheel[Item] = Wheel(7)
+    due: dict[Item, int] = {}
+    came: dict[Item, float] = {}
+    for first, second in schedule:
+        item = Item()
+        wheel.schedule(item, first)
+        wheel.schedule(item, second)
+        due[item] = second
+    for now in range(0, 600):
+        for item in wheel.turn(now):
+            assert item not in came
+            came[item] = now
+    assert came.keys() == due.keys()
+    for item, now in came.items():
+        assert due[item] <= now <= due[item] + 7
+
+
+async def test_one_timer_turns_the_wheel_and_none_while_it_is_empty() -> None:
+    loop = asyncio.get_running_loop()
+    came: asyncio.Queue[tuple[Item, float]] = asyncio.Queue()
+    heartbeat: Heartbeat[Item] = Heartbeat(5, lambda item, now_ms: came.put_nowait((item, now_ms)))
+    item, cancelled = Item(), Item()
+    start_ms = loop.time() * 1000
+    heartbeat.schedule(item, start_ms + 20)
+    heartbeat.schedule(cancelled, start_ms + 20)
+    heartbeat.cancel(cancelled)
+    assert await came.get() == (item, pytest.approx(start_ms + 20, abs=2_000))
+    await asyncio.sleep(0.02)
+    assert heartbeat._timer is None
+    heartbeat.schedule(item, loop.time() * 1000 + 20)
+    assert (await came.get())[0] is item
+
+
+async def test_an_item_that_raises_stops_no_other() -> None:
+    """The heart of ten thousand sessions must not stop for the fault of one."""
+    loop = asyncio.get_running_loop()
+    faults: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: faults.append(context))
+    came: asyncio.Queue[str] = asyncio.Queue()
+
+    def on_due(item: Item, now_ms: float) -> None:
+        if item.name == "bad":
+            raise ValueError("bad")
+        came.put_nowait(item.name)
+
+    heartbeat: Heartbeat[Item] = Heartbeat(5, on_due)
+    for name in ("bad", "good", "better"):
+        heartbeat.schedule(Item(name), loop.time() * 1000 + 10)
+    assert {await came.get(), await came.get()} == {"good", "better"}
+    assert [str(fault["exception"]) for fault in faults] == ["bad"]
