@@ -4,7 +4,7 @@ import sys
 
 from benchmarks.peers.herenow_server import app
 from benchmarks.peers.serving import serve
-from herenow.socketio_server.websocket import FastWebSocket
+from herenow.socketio_server import FastWebSocket
 
 if __name__ == "__main__":
     serve(app, int(sys.argv[1]), ws=FastWebSocket)
