@@ -254,7 +254,8 @@ async def test_pings_and_pongs_keep_a_websocket_open(engine: Process) -> None:
     for _ in range(4):
         assert await receive(ws, pings=True) == "2"
         await ws.send("3")
-    assert loop.time() - start > 4 * PING_INTERVAL_MS * 0.8 / 1000
+    # Once they came at the interval or the time-out, whichever was longer: 9 s for these four.
+    assert 4 * PING_INTERVAL_MS * 0.8 / 1000 < loop.time() - start < 4
     await ws.close()
 
 

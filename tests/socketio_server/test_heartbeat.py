@@ -3,7 +3,6 @@
 import asyncio
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,10 +70,10 @@ def test_every_item_comes_once_and_in_time(schedule: list[tuple[int, int]]) -> N
         wheel.schedule(item, first)
         wheel.schedule(item, second)
         due[item] = second
-    for now in range(0, 600):
-        for item in wheel.turn(now):
+    for tick in range(600):
+        for item in wheel.turn(tick):
             assert item not in came
-            came[item] = now
+            came[item] = tick
     assert came.keys() == due.keys()
     for item, now in came.items():
         assert due[item] <= now <= due[item] + 7
@@ -89,7 +88,9 @@ async def test_one_timer_turns_the_wheel_and_none_while_it_is_empty() -> None:
     heartbeat.schedule(item, start_ms + 20)
     heartbeat.schedule(cancelled, start_ms + 20)
     heartbeat.cancel(cancelled)
-    assert await came.get() == (item, pytest.approx(start_ms + 20, abs=2_000))
+    first, now_ms = await came.get()
+    assert first is item
+    assert now_ms >= start_ms + 20
     await asyncio.sleep(0.02)
     assert heartbeat._timer is None
     heartbeat.schedule(item, loop.time() * 1000 + 20)

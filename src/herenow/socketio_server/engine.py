@@ -30,6 +30,7 @@ from .session import (
     Closed,
     Event,
     MessageReceived,
+    PongReceived,
     ProbeFailed,
     Reason,
     Session,
@@ -165,9 +166,14 @@ class Application(Protocol):
 
 
 class Connection:
-    """One session with its way to the client. The application's handle; ``state`` is the application's to use."""
+    """One session with its way to the client.
 
-    __slots__ = ("_held", "_timer_ms", "engine", "handshake", "link", "probe", "session", "slow", "state",
+    Attributes:
+        state: the application's to use.
+        last_pong_ms: when the client last answered a ping, by the engine's clock; ``None`` before the first.
+    """
+
+    __slots__ = ("_held", "_timer_ms", "engine", "handshake", "last_pong_ms", "link", "probe", "session", "slow", "state",
                  "wheel_slot")  # fmt: skip
 
     def __init__(self, engine: "Engine", session: Session, link: Link, handshake: Handshake) -> None:
@@ -178,6 +184,7 @@ class Connection:
         self.handshake = handshake
         self.state: Any = None
         self.slow = False
+        self.last_pong_ms: float | None = None
         self.wheel_slot: int | None = None
         self._held = 0
         self._timer_ms = _NEVER
@@ -408,6 +415,9 @@ class Engine:
         for event in events:
             if isinstance(event, MessageReceived):
                 self.application.received(connection, event.data)
+            elif isinstance(event, PongReceived):
+                connection.last_pong_ms = self.now_ms()
+                self.schedule(connection)
             elif isinstance(event, Upgraded):
                 self._upgraded(connection)
             elif isinstance(event, ProbeFailed):

@@ -86,6 +86,10 @@ class MessageReceived(msgspec.Struct, frozen=True):
     data: str | bytes
 
 
+class PongReceived(msgspec.Struct, frozen=True):
+    """The client is alive; the next ping falls due at another time than the pong would have."""
+
+
 class Upgraded(msgspec.Struct, frozen=True):
     """The probing WebSocket carries the session from now on."""
 
@@ -100,9 +104,10 @@ class Closed(msgspec.Struct, frozen=True):
     reason: Reason
 
 
-Event = MessageReceived | Upgraded | ProbeFailed | Closed
+Event = MessageReceived | PongReceived | Upgraded | ProbeFailed | Closed
 
 _NEVER = float("inf")
+_PONG = PongReceived()
 
 JITTER = (0.05, 0.15)
 """By which part of the interval a ping comes early. Early, so that every bound that the client counts on still holds;
@@ -165,7 +170,7 @@ class Session:
             return [MessageReceived(payload)]
         if kind == packets.PONG:
             self._pong_due = _NEVER
-            return []
+            return [_PONG]
         if kind == packets.CLOSE:
             return self._close(Reason.CLIENT)
         if kind == packets.NOOP:
