@@ -4,7 +4,7 @@ import asyncio
 import sys
 
 # python-socketio carries no type information.
-import socketio  # type: ignore[import-untyped]
+import socketio
 
 from benchmarks import wire
 from benchmarks.peers.serving import serve

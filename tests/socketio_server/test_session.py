@@ -451,4 +451,4 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = hypothesis_settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestAnyHistory.settings = hypothesis_settings(max_examples=80, stateful_step_count=40)

@@ -74,6 +74,8 @@ class EngineSettings(SessionSettings):
             raise ValueError(f"path must begin and end with '/', not {self.path!r}")
         if not 0 <= self.write_buffer_low < self.write_buffer_high:
             raise ValueError("write_buffer_low must be below write_buffer_high")
+        if isinstance(self.origins, str) and self.origins != "*":
+            raise ValueError(f"origins must be '*' or a collection of origins, not the string {self.origins!r}")
         if not (self.origins is None or self.origins == "*"):
             object.__setattr__(self, "origins", frozenset(self.origins))
 
@@ -173,8 +175,8 @@ class Connection:
         last_pong_ms: when the client last answered a ping, by the engine's clock; ``None`` before the first.
     """
 
-    __slots__ = ("_held", "_timer_ms", "engine", "handshake", "last_pong_ms", "link", "probe", "session", "slow", "state",
-                 "wheel_slot")  # fmt: skip
+    __slots__ = ("_held", "_timer_ms", "engine", "handshake", "last_pong_ms", "link", "probe", "session", "slow",
+                 "state", "wheel_slot")  # fmt: skip
 
     def __init__(self, engine: "Engine", session: Session, link: Link, handshake: Handshake) -> None:
         self.engine = engine
@@ -447,7 +449,8 @@ class Engine:
     def _closed(self, connection: Connection, event: Closed) -> None:
         session = connection.session
         # A polling client that is between two GETs has still to hear of it, and to get what was queued before.
-        wait = event.reason is Reason.SERVER and session.transport is Transport.POLLING and not session.polling
+        between = session.transport is Transport.POLLING and not session.polling
+        wait = between and event.reason is Reason.SERVER and not self.stopping
         connection.link.close(event.reason)
         if wait:
             connection.set_timer(self.settings.ping_interval_ms)

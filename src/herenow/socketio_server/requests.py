@@ -17,6 +17,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+WEBSOCKET_LOGGER: Final = "herenow.socketio.websocket"
+"""What the fast WebSocket's frames and requests are logged by, at level DEBUG."""
+
 MAX_QUERY_FIELDS: Final = 100
 """Fields of a query string, at most; the protocol's own are four."""
 
@@ -61,20 +64,23 @@ class HideSids(logging.Filter):
     uvicorn writes the query string of every request to its access log, and of every WebSocket to its error log.
     """
 
-    _SID: Final = re.compile(r'(\bsid=[^&\s"]{1,6})[^&\s"]*')
+    _SID: Final = re.compile(r'(\bsid(?:=|":")[^&\s"]{1,6})[^&\s"]*')
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record's texts; let every record pass."""
         if isinstance(record.args, tuple):
-            record.args = tuple(
-                self._SID.sub(r"\1…", argument) if isinstance(argument, str) else argument for argument in record.args
-            )
+            record.args = tuple(self._hide(argument) for argument in record.args)
         return True
+
+    def _hide(self, argument: object) -> object:
+        text = str(argument)
+        hidden = self._SID.sub(r"\1…", text)
+        return argument if hidden == text else hidden
 
 
 def hide_sids() -> None:
     """Keep session ids out of uvicorn's logs. Idempotent."""
-    for name in ("uvicorn.access", "uvicorn.error"):
+    for name in ("uvicorn.access", "uvicorn.error", WEBSOCKET_LOGGER):
         logger = logging.getLogger(name)
         if not any(isinstance(each, HideSids) for each in logger.filters):
             logger.addFilter(HideSids())

@@ -11,6 +11,7 @@ Sending is ours: a prebuilt frame, one ``transport.write``; no task, no queue, n
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -25,8 +26,10 @@ from websockets.server import ServerProtocol
 from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine, Handshake
 from .errors import RequestRefused
 from .message import Message, frames
-from .requests import parse_query, refusal_body
+from .requests import WEBSOCKET_LOGGER, parse_query, refusal_body
 from .session import Reason, Transport
+
+log = logging.getLogger(WEBSOCKET_LOGGER)
 
 READ_SLICE = 4_096
 """Bytes parsed at a time, so that a connection that comes to be held holds the rest unparsed."""
@@ -140,7 +143,7 @@ class FastWebSocket(asyncio.Protocol):
             return
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed for uvicorn's own classes
         self._transport.set_write_buffer_limits(engine.settings.write_buffer_high, engine.settings.write_buffer_low)
-        self._protocol = ServerProtocol(max_size=engine.settings.max_payload)
+        self._protocol = ServerProtocol(max_size=engine.settings.max_payload, logger=log)
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Request):

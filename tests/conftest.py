@@ -1,0 +1,20 @@
+"""For all tests."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+from hypothesis import settings
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run the tests on the loop that the server runs on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+# Two busy cores say nothing about how long an example may take.
+settings.register_profile("tests", deadline=None, max_examples=60)
+settings.load_profile("tests")

@@ -1,0 +1,175 @@
+"""A client that does not read: it costs a bounded amount of memory, and no other client anything."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+
+from herenow.socketio_server import Namespace, Server, ServerSettings, Socket
+from support import SHELLS, Poller, Shell, connect_socket, receive, serving, until, websocket
+
+HIGH = 65_536
+KERNEL = 12_000_000
+"""What the kernel may buffer for one loopback connection, both ways, generously."""
+
+CHUNK = "x" * 20_000
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> Shell:
+    kind: Shell = request.param
+    return kind
+
+
+@pytest.fixture
+def namespace() -> Namespace:
+    settings = ServerSettings(ping_interval_ms=20_000, ping_timeout_ms=20_000, write_buffer_high=HIGH)
+    return Server(settings).namespace("/")
+
+
+@pytest.fixture
+async def url(namespace: Namespace, shell: Shell) -> AsyncIterator[str]:
+    async with serving(namespace.server.asgi_app(), shell) as address:
+        yield address
+    assert namespace.server.engine.connections == {}
+
+
+class Marks:
+    """The slow and drain handlers of a test."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.came: asyncio.Queue[str] = asyncio.Queue()
+        namespace.on_slow(lambda socket: self.came.put_nowait("slow"))
+        namespace.on_drain(lambda socket: self.came.put_nowait("drained"))
+
+    async def next(self) -> str:
+        async with asyncio.timeout(10):
+            return await self.came.get()
+
+
+def fill(socket: Socket) -> int:
+    """Emit until the socket refuses; return how many it took."""
+    taken = 0
+    while socket.emit("chunk", CHUNK):
+        taken += 1
+        assert taken * len(CHUNK) < KERNEL + HIGH, "unsent data grows without bound"
+    return taken
+
+
+async def test_a_client_that_does_not_read_is_slow_until_it_drains(namespace: Namespace, url: str) -> None:
+    marks = Marks(namespace)
+    ws, other = await connect_socket(url), await connect_socket(url)
+    socket, quick = namespace.sockets.values()
+    ws.transport.pause_reading()
+    taken = fill(socket)
+    assert socket.slow
+    assert await marks.next() == "slow"
+    assert not socket.emit("refused")
+    assert namespace.emit([socket, quick], "to both") == 1
+    assert await receive(other) == '42["to both"]'
+    ws.transport.resume_reading()
+    for _ in range(taken):
+        assert await receive(ws) == f'42["chunk","{CHUNK}"]'
+    assert await marks.next() == "drained"
+    assert not socket.slow
+    assert socket.emit("again")
+    assert await receive(ws) == '42["again"]'
+    assert marks.came.empty()
+    await ws.close()
+    await other.close()
+
+
+async def test_a_slow_client_that_goes_is_let_go(namespace: Namespace, url: str) -> None:
+    marks = Marks(namespace)
+    ws = await connect_socket(url)
+    [socket] = namespace.sockets.values()
+    ws.transport.pause_reading()
+    fill(socket)
+    ws.transport.abort()
+    assert await marks.next() == "slow"
+    await until(lambda: not namespace.server.engine.connections)
+    assert marks.came.empty()
+    assert not socket.emit("late")
+
+
+async def test_a_slow_client_that_is_put_out_is_cut_in_the_end(namespace: Namespace, url: str) -> None:
+    """It does not even read the close frame."""
+    ws = await connect_socket(url)
+    [socket] = namespace.sockets.values()
+    ws.transport.pause_reading()
+    fill(socket)
+    socket.disconnect(close=True)
+    assert namespace.server.engine.connections == {}
+    await asyncio.sleep(2.5)
+    ws.transport.abort()
+
+
+async def test_a_polling_client_that_does_not_poll_is_slow(namespace: Namespace, url: str) -> None:
+    marks = Marks(namespace)
+    async with Poller(url) as poller:
+        await poller.open()
+        await poller.post("40")
+        await poller.get()
+        [socket] = namespace.sockets.values()
+        assert fill(socket) == HIGH // len(CHUNK) + 1
+        assert await marks.next() == "slow"
+        assert (await poller.get()).text.count("chunk") == HIGH // len(CHUNK) + 1
+        assert await marks.next() == "drained"
+        assert socket.emit("again")
+        assert (await poller.get()).text == '42["again"]'
+
+
+async def test_a_slow_polling_client_drains_when_it_upgrades(namespace: Namespace, url: str) -> None:
+    marks = Marks(namespace)
+    async with Poller(url) as poller:
+        await poller.open()
+        await poller.post("40")
+        await poller.get()
+        [socket] = namespace.sockets.values()
+        taken = fill(socket)
+        ws = await upgrade(url, poller)
+        assert [await receive(ws) for _ in range(taken)] == [f'42["chunk","{CHUNK}"]'] * taken
+        assert [await marks.next(), await marks.next()] == ["slow", "drained"]
+        await ws.send('421["alive"]')
+        assert await receive(ws) == "431[]"
+        await ws.close()
+
+
+async def upgrade(url: str, poller: Poller) -> ClientConnection:
+    ws = await websocket(url, sid=poller.sid)
+    await ws.send("2probe")
+    assert await ws.recv() == "3probe"
+    await ws.send("5")
+    return ws
+
+
+async def test_answers_to_a_client_that_does_not_read_are_bounded_too(namespace: Namespace, url: str) -> None:
+    """It sends small questions with large answers and reads none: at the mark, the server stops reading it."""
+    answered = 0
+
+    @namespace.on("ask")
+    def ask(socket: Socket) -> str:
+        nonlocal answered
+        answered += 1
+        return CHUNK
+
+    ws, other = await connect_socket(url), await connect_socket(url)
+    ws.transport.pause_reading()
+    sender = asyncio.create_task(flood(ws, 20_000))
+    await asyncio.sleep(1)
+    assert answered * len(CHUNK) < 4 * KERNEL
+    before = answered
+    await other.send('421["alive"]')
+    assert await receive(other) == "431[]"
+    await asyncio.sleep(0.3)
+    assert answered == before, "the server went on reading a client that is slow"
+    sender.cancel()
+    ws.transport.abort()
+    await other.close()
+    await asyncio.gather(sender, return_exceptions=True)
+
+
+async def flood(ws: ClientConnection, times: int) -> None:
+    for n in range(times):
+        await ws.send(f'42{n}["ask"]')

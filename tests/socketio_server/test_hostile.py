@@ -1,0 +1,300 @@
+"""A peer that sends rubbish: a documented error for it, nothing for anybody else, and nothing left behind."""
+
+import asyncio
+import gc
+import os
+import random
+import struct
+from collections.abc import AsyncIterator
+
+import pytest
+
+from herenow.socketio_server import Namespace, Server, ServerSettings
+from herenow.socketio_server.websocket import FastWebSocket
+from support import SHELLS, Poller, Shell, closed, connect_socket, receive, serving, until, websocket
+
+SEED = int(os.environ.get("HERENOW_SEED", "1"))
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> Shell:
+    kind: Shell = request.param
+    return kind
+
+
+@pytest.fixture
+def server() -> Server:
+    settings = ServerSettings(ping_interval_ms=5_000, ping_timeout_ms=5_000, connect_timeout_ms=700)
+    server = Server(settings)
+    server.namespace("/").on("echo")(lambda socket, *args: args)
+    return server
+
+
+@pytest.fixture
+def namespace(server: Server) -> Namespace:
+    return server.namespace("/")
+
+
+@pytest.fixture
+async def url(server: Server, shell: Shell, caplog: pytest.LogCaptureFixture) -> AsyncIterator[str]:
+    """Serve; at the end nothing may be left of any client, nor a traceback in any log."""
+    async with serving(server.asgi_app(), shell) as address:
+        honest = await connect_socket(address)
+        yield address
+        await honest.send('421["echo","still served"]')
+        assert await receive(honest) == '431["still served"]'
+        await honest.close()
+        await until(lambda: not server.engine.connections)
+        assert server.namespace("/").sockets == {}
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
+    gc.collect()
+    assert [each for each in gc.get_objects() if isinstance(each, FastWebSocket)] == []
+
+
+HANDSHAKE = (
+    b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+class Raw:
+    """A TCP connection, and after ``upgrade`` a WebSocket whose frames the test makes itself."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def open(cls, url: str) -> "Raw":
+        host, port = url.removeprefix("http://").split(":")
+        return cls(*await asyncio.open_connection(host, int(port)))
+
+    @classmethod
+    async def upgrade(cls, url: str) -> "Raw":
+        raw = await cls.open(url)
+        raw.writer.write(HANDSHAKE)
+        assert b" 101 " in await raw.reader.readuntil(b"\r\n\r\n")
+        return raw
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def ended(self, timeout_s: float = 5.0) -> bytes:
+        """Wait until the server closes; return what came."""
+        async with asyncio.timeout(timeout_s):
+            try:
+                return await self.reader.read()
+            except ConnectionResetError:
+                return b""
+
+    def abort(self) -> None:
+        self.writer.transport.abort()
+
+
+def client_frame(payload: bytes, opcode: int = 1, *, fin: bool = True, mask: bool = True, rsv: int = 0) -> bytes:
+    """Build a client's frame, right or wrong."""
+    head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
+    size = len(payload)
+    bit = 0x80 if mask else 0
+    if size < 126:
+        head += bytes([bit | size])
+    elif size < 65_536:
+        head += struct.pack("!BH", bit | 126, size)
+    else:
+        head += struct.pack("!BQ", bit | 127, size)
+    return head + (b"\0\0\0\0" if mask else b"") + payload
+
+
+async def close_code(raw: Raw) -> int:
+    """Read until the server's close frame; return its code. The peer does not answer it: that is the server's worry."""
+    data = b""
+    async with asyncio.timeout(5):
+        while (at := data.rfind(b"\x88")) < 0 or len(data) < at + 4:
+            received = await raw.reader.read(65_536)
+            assert received, "closed without a close frame"
+            data += received
+    return int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (client_frame(b"40", mask=False), 1002),
+        (client_frame(b"40", rsv=4), 1002),
+        (client_frame(b"40", opcode=3), 1002),
+        (client_frame(b"40", opcode=0), 1002),  # a continuation of nothing
+        (client_frame(b"x" * 126, opcode=9), 1002),  # a control frame that is too long
+        (client_frame(b"x", opcode=9, fin=False), 1002),
+        (client_frame(b"4", fin=False) + client_frame(b"0"), 1002),  # two messages in one
+        (client_frame(b"\xff\xfe"), 1007),
+        (client_frame(b"4", fin=False) + client_frame(b"\xff", opcode=0), 1007),
+        (client_frame(b"\x03\xe8\xff", opcode=8), 1007),  # a close reason that is not UTF-8
+        (b"\x81\xff\x7f\xff\xff\xff\xff\xff\xff\xff", 1009),  # announces eight exabytes
+        (client_frame(b"4" + b"x" * 999_999, fin=False) + client_frame(b"x" * 9, opcode=0), 1009),
+    ],
+)
+async def test_what_breaks_websockets_own_rules_is_closed_with_its_code(url: str, frame: bytes, code: int) -> None:
+    raw = await Raw.upgrade(url)
+    await raw.send(frame)
+    assert await close_code(raw) == code
+    raw.abort()
+
+
+async def test_random_bytes_after_the_handshake(url: str) -> None:
+    rng = random.Random(SEED)
+    for _ in range(150):
+        raw = await Raw.upgrade(url)
+        data = rng.randbytes(rng.randrange(1, 200))
+        if rng.random() < 0.5:  # well framed, so that the rubbish gets further in
+            data = client_frame(data, rng.choice([1, 2, 0, 8, 9, 10]), fin=rng.random() < 0.8)
+        await raw.send(data)
+        raw.abort()
+
+
+async def test_random_packets(url: str) -> None:
+    rng = random.Random(SEED)
+    alphabet = [
+        "4",
+        "0",
+        "2",
+        "5",
+        "1",
+        "-",
+        "/",
+        ",",
+        '["echo"',
+        '{"_placeholder":true,"num":',
+        "]",
+        "}",
+        "9",
+        '"',
+        "\\",
+        "é",
+    ]
+    for _ in range(150):
+        raw = await Raw.upgrade(url)
+        await raw.send(client_frame(b"40"))
+        for _ in range(3):
+            await raw.send(client_frame("".join(rng.choices(alphabet, k=rng.randrange(1, 8))).encode()))
+            await raw.send(client_frame(rng.randbytes(3), 2) if rng.random() < 0.3 else b"")
+        raw.abort()
+
+
+async def test_random_bytes_in_polling_payloads(url: str) -> None:
+    rng = random.Random(SEED)
+    async with Poller(url) as poller:
+        for _ in range(100):
+            await poller.open()
+            body = rng.randbytes(rng.randrange(0, 60)) if rng.random() < 0.5 else b"40\x1e" + rng.randbytes(5)
+            assert (await poller.post(body)).status_code in (200, 400)
+            assert (await poller.post("1")).status_code in (200, 400)
+            poller.sid = ""
+
+
+@pytest.mark.parametrize("cut", [1, 5, 40, 100])
+async def test_truncated_requests_and_frames(url: str, cut: int) -> None:
+    for _ in range(20):
+        raw = await Raw.open(url)
+        await raw.send(HANDSHAKE[:cut])
+        raw.abort()
+        raw = await Raw.upgrade(url)
+        await raw.send(client_frame(b"40" + b"x" * 200)[:cut])
+        raw.abort()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        HANDSHAKE.replace(b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n", b""),
+        HANDSHAKE.replace(b"AAAAAAAAAAAAAAAAAAAAAA==", b"short"),
+        HANDSHAKE.replace(b"Version: 13", b"Version: 8"),
+        HANDSHAKE.replace(b"EIO=4", b"EIO=4" + b"&a=b" * 200),
+        HANDSHAKE.replace(b"Host: x", b"Host: x\r\nOrigin: http://[evil"),
+        HANDSHAKE.replace(b"Host: x", b"Host: x\r\nOrigin: null"),
+        HANDSHAKE.replace(b"EIO=4", b"EIO=%ff"),
+    ],
+)
+async def test_a_bad_handshake_is_refused(url: str, head: bytes) -> None:
+    raw = await Raw.open(url)
+    await raw.send(head)
+    assert (await raw.ended())[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 403", b"HTTP/1.1 426")
+    raw.abort()
+
+
+async def test_deep_json_closes_only_its_sender(url: str) -> None:
+    for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
+        raw = await Raw.upgrade(url)
+        await raw.send(client_frame(b"40"))
+        await raw.send(client_frame(b'42["echo",' + opening * 100_000 + b"1" + closing * 100_000 + b"]"))
+        assert await close_code(raw) == 1002
+        raw.abort()
+
+
+async def test_a_storm_of_tiny_packets(url: str) -> None:
+    """Noops and empty fragments, many in each segment: they cost their parsing, and no memory."""
+    raw = await Raw.upgrade(url)
+    await raw.send(client_frame(b"40"))
+    for _ in range(20):
+        await raw.send(client_frame(b"6") * 1_000)
+    await raw.send(client_frame(b"4", fin=False) + client_frame(b"", opcode=0, fin=False) * 20_000)
+    await raw.send(client_frame(b'21["echo"]', opcode=0))
+    async with asyncio.timeout(20):
+        data = b""
+        while b"31[]" not in data:
+            data += await raw.reader.read(65_536)
+    raw.abort()
+
+
+async def test_a_storm_of_pings_of_websockets_own_is_answered(url: str) -> None:
+    raw = await Raw.upgrade(url)
+    await raw.send(client_frame(b"40"))
+    await raw.send(client_frame(b"p", opcode=9) * 2_000)
+    async with asyncio.timeout(10):
+        data = b""
+        while data.count(b"\x8a\x01p") < 2_000:
+            data += await raw.reader.read(65_536)
+    raw.abort()
+
+
+async def test_a_request_for_more_attachments_than_memory_holds(url: str) -> None:
+    raw = await Raw.upgrade(url)
+    await raw.send(client_frame(b"40") + client_frame(b'459999999-["echo"]'))
+    assert await close_code(raw) == 1002
+    raw.abort()
+
+
+async def test_half_open_handshakes_leave_nothing(url: str, server: Server) -> None:
+    """Sessions that never connect to a namespace, over both transports, and sockets that never finish a request."""
+    raws = [await Raw.open(url) for _ in range(300)]
+    for raw in raws[:100]:
+        await raw.send(HANDSHAKE[:60])
+    for raw in raws[100:200]:
+        await raw.send(HANDSHAKE)
+    async with Poller(url) as poller:
+        for _ in range(300):
+            await poller.open()
+            poller.sid = ""
+    assert len(server.engine.connections) > 300
+    await until(lambda: len(server.engine.connections) == 1)
+    for raw in raws:
+        raw.abort()
+
+
+async def test_a_session_id_of_another_client_is_of_no_use_for_a_second_websocket(url: str) -> None:
+    async with Poller(url) as poller:
+        await poller.open()
+        victim = await websocket(url, sid=poller.sid)
+        await victim.send("2probe")
+        await victim.recv()
+        thief = await websocket(url, sid=poller.sid)  # while the first still probes
+        assert await closed(thief) == 1008
+        await victim.send("5")
+        await victim.send("40")
+        assert str(await receive(victim)).startswith("40")
+        thief = await websocket(url, sid=poller.sid)
+        assert await closed(thief) == 1008
+        assert (await poller.get()).status_code == 400
+        assert (await poller.post("41")).status_code == 400
+        await victim.send('421["echo",1]')
+        assert await receive(victim) == "431[1]"
+        await victim.close()
