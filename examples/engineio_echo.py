@@ -29,6 +29,9 @@ class Echo:
     def drained(self, connection: Connection) -> None:
         """Nothing to do."""
 
+    def stopping(self) -> None:
+        """Nothing to do."""
+
     def due(self, connection: Connection) -> None:
         """Nothing to do: no timer is set."""
 

@@ -547,6 +547,37 @@ async def test_a_stop_closes_all_and_lets_nobody_in(server: Server, namespace: N
         await websocket(url)
 
 
+async def test_what_is_said_at_the_stop_still_arrives(server: Server, namespace: Namespace, shell: Shell) -> None:
+    @server.on_stop
+    def goodbye() -> None:
+        namespace.emit(namespace.sockets.values(), "goodbye")
+
+    async with serving(server.asgi_app(), shell) as url:
+        ws = await connect_socket(url)
+        async with Poller(url) as poller:
+            await poller.open()
+            await poller.post("40")
+            await poller.get()
+            waiting = asyncio.create_task(poller.get())
+            await asyncio.sleep(0.05)
+            server.engine.stop()
+            server.engine.stop()
+            assert await receive(ws) == '42["goodbye"]'
+            assert await closed(ws) == 1001
+            assert (await waiting).text == '42["goodbye"]'
+
+
+async def test_a_stop_handler_that_fails_stops_nothing(server: Server, namespace: Namespace, shell: Shell) -> None:
+    @server.on_stop
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    async with serving(server.asgi_app(), shell) as url:
+        ws = await connect_socket(url)
+        server.engine.stop()
+        assert await closed(ws) == 1001
+
+
 async def test_uvicorns_own_stop_tells_the_clients(server: Server, namespace: Namespace, shell: Shell) -> None:
     ends = Ends(namespace)
     clients: list[ClientConnection] = []

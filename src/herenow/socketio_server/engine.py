@@ -163,6 +163,9 @@ class Application(Protocol):
     def drained(self, connection: "Connection") -> None:
         """The connection takes messages again."""
 
+    def stopping(self) -> None:
+        """The engine is about to close all connections: the last moment to send. Called once."""
+
     def due(self, connection: "Connection") -> None:
         """The time given to :meth:`Connection.set_timer` has come."""
 
@@ -493,6 +496,8 @@ class Engine:
 
     def stop(self) -> None:
         """Open no new session, and close all that are open. Idempotent."""
-        self.stopping = True
+        if not self.stopping:
+            self.stopping = True
+            self.application.stopping()
         for connection in list(self.connections.values()):
             connection.close()

@@ -321,6 +321,7 @@ class Server:
         self.engine = Engine(self, self.settings)
         self._namespaces: dict[str, Namespace] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._stop_handler: Callable[[], Any] | None = None
 
     def namespace(self, name: str = "/") -> Namespace:
         """Declare a namespace, or return it. Clients are refused any other.
@@ -331,6 +332,11 @@ class Server:
         if not name.startswith("/") or "," in name or "?" in name:
             raise ValueError(f"a namespace begins with '/' and holds neither ',' nor '?': {name!r}")
         return self._namespaces.setdefault(name, Namespace(self, name))
+
+    def on_stop(self, handler: Handler) -> Handler:
+        """Register ``handler()``, sync: the server stops and is about to close all connections; it may still emit."""
+        self._stop_handler = handler
+        return handler
 
     def asgi_app(self, other: ASGIApp | None = None) -> EngineApp:
         """Return the ASGI application: this server at its path, ``other`` for the rest and for the lifespan."""
@@ -365,6 +371,14 @@ class Server:
         """A connection is open: now it must name a namespace in time."""
         connection.state = _Client(self.settings.max_packet)
         connection.set_timer(self.settings.connect_timeout_ms)
+
+    def stopping(self) -> None:
+        """The engine is about to close all connections."""
+        if self._stop_handler is not None:
+            try:
+                self._stop_handler()
+            except Exception:  # the application's own
+                log.exception("the stop handler raised")
 
     def due(self, connection: Connection) -> None:
         """The connection is in no namespace for too long."""
