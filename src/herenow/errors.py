@@ -1,0 +1,128 @@
+"""Every error of herenow, in one tree.
+
+::
+
+    HerenowError
+    └── StoreError              the store cannot do what was asked
+        ├── StoreUnavailable    not now: locked, full, out of reach (temporary)
+        ├── StoreNotReady       nothing was prepared there yet
+        ├── StoreNotWritable    this user or this file system does not let us write
+        ├── StoreCorrupt        damaged, or not a database at all
+        ├── StoreTooNew         a newer herenow made its schema
+        ├── StoreMismatch       a users table is there that cannot be adopted
+        ├── StoreInUse          another live server owns it
+        ├── StoreUrlInvalid     the address names no store that can be used
+        └── CursorInvalid       a paging cursor that this store did not give out
+
+Each is one sentence that names the thing. ``temporary`` says whether trying again later can help, with nothing changed.
+"""
+
+from typing import ClassVar
+
+from herenow.times import to_iso
+
+
+class HerenowError(Exception):
+    """Anything that herenow itself raises.
+
+    Attributes:
+        temporary: trying the same again later can help.
+    """
+
+    temporary: ClassVar[bool] = False
+
+
+class StoreError(HerenowError):
+    """The store cannot do what was asked.
+
+    Attributes:
+        database: which one, as a person would name it: a path, or an address without its password.
+        reason: why, as a clause without a full stop.
+    """
+
+    _sentence: ClassVar[str] = "The database {database} failed: {reason}."
+
+    def __init__(self, database: str, reason: str) -> None:
+        super().__init__(database, reason)
+        self.database = database
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self._sentence.format(database=self.database, reason=self.reason)
+
+
+class StoreUnavailable(StoreError):
+    """It cannot be used right now: locked by another program, out of space, out of reach."""
+
+    temporary = True
+    _sentence = "The database {database} cannot be used right now: {reason}."
+
+
+class StoreNotReady(StoreError):
+    """Nothing was prepared there yet."""
+
+    _sentence = "The database {database} is not prepared ({reason}): run `herenow init`."
+
+
+class StoreNotWritable(StoreError):
+    """This user, or this file system, does not let us write."""
+
+    _sentence = "The database {database} cannot be written: {reason}."
+
+
+class StoreCorrupt(StoreError):
+    """The file is damaged, or is not a database at all."""
+
+    _sentence = "The database {database} is damaged, or is not a database: {reason}."
+
+
+class StoreTooNew(StoreError):
+    """A newer herenow made the schema; this one would not understand it.
+
+    Attributes:
+        found: the schema version that is there.
+        known: the newest that this herenow knows.
+    """
+
+    _sentence = "The database {database} was made by a newer herenow: {reason}; update herenow here."
+
+    def __init__(self, database: str, *, found: int, known: int) -> None:
+        super().__init__(database, f"its schema is version {found} and this one knows up to {known}")
+        self.found = found
+        self.known = known
+
+
+class StoreMismatch(StoreError):
+    """A users table (or collection) is there, but cannot be adopted as it stands."""
+
+    _sentence = "The users of the database {database} cannot be used: {reason}."
+
+
+class StoreInUse(StoreError):
+    """Another live server owns the store.
+
+    Attributes:
+        host: the machine it runs on.
+        pid: its process id there.
+        beat_ms: when it last said that it lives.
+    """
+
+    _sentence = "The database {database} belongs to another server: {reason}; stop it first."
+
+    def __init__(self, database: str, *, host: str, pid: int, beat_ms: int) -> None:
+        super().__init__(database, f"process {pid} on {host}, last beat at {to_iso(beat_ms)}")
+        self.host = host
+        self.pid = pid
+        self.beat_ms = beat_ms
+
+
+class StoreUrlInvalid(StoreError):
+    """The address names no store that can be used."""
+
+    _sentence = "The address {database} names no usable database: {reason}."
+
+
+class CursorInvalid(StoreError):
+    """A paging cursor that this store did not give out."""
+
+    _sentence = "The cursor for the database {database} is not valid: {reason}."

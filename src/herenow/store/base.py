@@ -1,0 +1,238 @@
+"""The store: what the application's database says of its users. The contract that every store keeps.
+
+The store follows the registry and is never asked on the connect path. It holds one row a user and one row a server.
+
+What every store guarantees:
+
+- **Order.** A row is written only where its version is newer than the stored one, and the write itself holds that
+  guard, so that late, repeated and racing writes do no harm: the newest version always wins.
+- **Idempotence.** Every operation may be repeated after a failure whose outcome is unknown.
+- **Atomicity.** A row is written whole or not at all. A batch is not atomic: where ``apply`` raises, any part of it may
+  have been written; repeat it. A claim of a node is atomic among all processes.
+- **Restraint.** Only the fields of presence are touched; the application's other fields never are.
+- **Bounds.** No operation holds more than one page of users in memory, or the rows that it was given.
+- **Errors.** Whatever goes wrong outside is a ``StoreError``. Where nothing was prepared, all but ``open`` and ``init``
+  may raise ``StoreNotReady``; all may raise ``StoreUnavailable``, and work again as soon as the database does.
+
+Operations may be called concurrently, from one event loop.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Container, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from herenow.model import StoredUser
+from herenow.store.nodes import Node
+
+PAGE_SIZE = 1000
+"""Users in one page or batch, unless told."""
+
+Progress = Callable[[int, int], None]
+"""Told after each batch of a long operation: how many users are done, and of how many."""
+
+Spare = Callable[[Sequence[str]], Awaitable[Container[str]]]
+"""Asked for each batch of user ids: which of them to leave alone."""
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What became of a batch. Every row counts once.
+
+    Attributes:
+        written: rows that the store now holds.
+        skipped: rows not newer than what was stored; nothing was lost.
+        unknown: ids of users that the store does not have and does not create.
+        refused: rows that the store would not take for their own sake, by id, each with the reason; the others of the
+            batch were written. Repeating them is of no use.
+    """
+
+    written: int
+    skipped: int
+    unknown: tuple[str, ...] = ()
+    refused: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Some users, and the cursor of those that follow; ``None`` after the last."""
+
+    users: tuple[StoredUser, ...]
+    cursor: str | None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """How many users the store has, and how many it shows online: ``away`` and ``busy`` are among ``online``."""
+
+    users: int
+    online: int
+    away: int
+    busy: int
+
+
+class InitReport(msgspec.Struct, frozen=True):
+    """What ``init`` did, or would do: one sentence a step, in order. No steps: all was there."""
+
+    dry_run: bool
+    steps: tuple[str, ...]
+
+
+class Store(Protocol):
+    """What the application's database says of its users. The guarantees are in the module's docstring."""
+
+    @property
+    def name(self) -> str:
+        """Which database it is, as a person would name it; without a password."""
+        ...
+
+    @property
+    def creates_users(self) -> bool:
+        """Whether ``apply`` creates a user whom the store does not have, or reports it as unknown.
+
+        Known after ``open`` or ``init``.
+        """
+        ...
+
+    async def open(self) -> None:
+        """Look at what is there and make ready to work. Creates nothing; that it is unprepared is no error yet.
+
+        Raises:
+            StoreTooNew: a newer herenow made its schema.
+            StoreCorrupt: it is damaged, or is not a database.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything, once the operations under way have ended. Idempotent. A claim ends with it."""
+        ...
+
+    async def init(self, *, dry_run: bool = False, on_progress: Progress | None = None) -> InitReport:
+        """Create what is missing, or adopt what the application has: fields with their defaults, and the indexes.
+
+        Idempotent, and may be repeated after an interruption.
+
+        Args:
+            dry_run: change nothing, say what would be done.
+            on_progress: told while existing users are given their defaults.
+
+        Raises:
+            StoreMismatch: the users that are there cannot be adopted.
+            StoreNotWritable, StoreTooNew, StoreCorrupt: as their names say.
+        """
+        ...
+
+    async def apply(self, rows: Sequence[StoredUser]) -> Applied:
+        """Write a batch of rows, each only if it is newer than what is stored.
+
+        Two rows of one user in a batch count as if the older were written first.
+        """
+        ...
+
+    async def read(self, user_ids: Collection[str]) -> dict[str, StoredUser]:
+        """Read some users by id. A user that the store does not have is left out."""
+        ...
+
+    async def online(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
+        """Read who is online, most recently active first.
+
+        The cursor is stable: a user who stays online with the same ``last_active_ms`` is on exactly one page, whatever
+        happens to others meanwhile.
+
+        Args:
+            after: the cursor of the page before.
+            limit: users on the page, at least 1.
+
+        Raises:
+            CursorInvalid: ``after`` is not a cursor of this store.
+        """
+        ...
+
+    def online_ids(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[list[str]]:
+        """Walk through the ids of all who are online, page by page.
+
+        A user who turns online, offline or active during the walk may be left out, or come twice: whoever acts on an
+        id reads its row first.
+        """
+        ...
+
+    async def claimed(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
+        """Read the users who have a claim, online or not, in the order of their ids.
+
+        Claims outlive restarts, and the registry must know them before their users connect. A claim may have expired.
+
+        Raises:
+            CursorInvalid: ``after`` is not a cursor of this store.
+        """
+        ...
+
+    async def counts(self) -> Counts:
+        """Count the users, and those online."""
+        ...
+
+    async def stale(self, before_ms: int, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
+        """Read who is online but was last active before a moment, or never; most recently active first.
+
+        Raises:
+            CursorInvalid: ``after`` is not a cursor of this store.
+        """
+        ...
+
+    async def reset(
+        self,
+        *,
+        version: int,
+        before_ms: int | None = None,
+        spare: Spare | None = None,
+        on_progress: Progress | None = None,
+    ) -> int:
+        """Set users offline, in batches, with ``last_active_ms`` and the claim left as they are.
+
+        Each write repeats the whole condition, so that a user who came online meanwhile stays so.
+
+        Args:
+            version: the version of the written rows; rows that are as new or newer are left alone.
+            before_ms: only users last active before this moment, or never. Default: everyone online.
+            spare: asked for each batch: users to leave alone, such as those with a live connection.
+            on_progress: told after each batch.
+
+        Returns:
+            How many users were set offline.
+        """
+        ...
+
+    async def max_version(self) -> int:
+        """Read the newest version that any user's row has; 0 without users.
+
+        A registry starts its versions above it, so that a clock set back cannot make new rows look old. Reads all rows
+        once, as a scan inside the database.
+        """
+        ...
+
+    async def claim_node(self, node: Node) -> tuple[Node, ...]:
+        """Own the store with this node, or learn who does. Rows of dead nodes are replaced in the same step.
+
+        Args:
+            node: the claimant; its ``beat_ms`` is its first beat. To claim again with the same epoch is no error.
+
+        Returns:
+            The dead nodes that it replaced, the latest beat first: their users are the ones to reconcile. A node that
+            was released leaves none.
+
+        Raises:
+            StoreInUse: another node lives.
+        """
+        ...
+
+    async def beat(self, node: Node, now_ms: int) -> None:
+        """Say that the node lives. One write, once a second; it writes the row anew if someone removed it.
+
+        Raises:
+            StoreInUse: another node took over while this one was silent for longer than its lease: stop serving.
+        """
+        ...
+
+    async def release_node(self, node: Node) -> None:
+        """Give the store up: the node's row goes. Without a row, nothing happens."""
+        ...
+
+    async def nodes(self) -> list[Node]:
+        """Read the nodes, the latest beat first; ``nodes.is_alive`` says which of them live."""
+        ...

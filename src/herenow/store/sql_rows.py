@@ -1,0 +1,132 @@
+"""A user's row as columns, and back; and the paging cursor.
+
+Reading is tolerant, because the row may be the application's own or have been edited by hand: what cannot be understood
+reads as absent. Writing is strict: what could not be read back the same is refused.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from herenow.errors import CursorInvalid
+from herenow.model import Availability, Claim, Claimed, StoredUser
+from herenow.times import from_iso, to_iso
+
+VERSION_LIMIT = 2**53
+"""Versions are below it: the first whole number that a JavaScript number no longer tells from its neighbour."""
+
+Columns = tuple[str, bool, str | None, str, str | None, int]
+"""The columns of ``users``, in the order of the table."""
+
+Raw = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | None
+"""A value as SQLite gives it, whatever type the application's own column has."""
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class UnstorableRow(ValueError):
+    """A row that could not be read back as it was given. Its text says why."""
+
+
+class _StoredClaim(msgspec.Struct, omit_defaults=True, rename="camel"):
+    """The claim on disk: JSON, as on the wire, so that an application can read it with ``json_extract``."""
+
+    availability: Claimed | None = None
+    text: str | None = None
+    until: str | None = None
+
+
+def can_be_id(user_id: str) -> bool:
+    """Say whether the store can hold a user of this id.
+
+    SQLite's JSON functions would cut it at a null character, and a lone surrogate has no UTF-8.
+    """
+    return user_id != "" and "\0" not in user_id and not _SURROGATE.search(user_id)
+
+
+def to_columns(row: StoredUser) -> Columns:
+    """Turn a row into its columns.
+
+    Raises:
+        UnstorableRow: the id, a time, the text or the version cannot be stored.
+    """
+    if not can_be_id(row.user_id):
+        raise UnstorableRow("its id is empty, or has a null character or a lone surrogate")
+    if not 0 < row.version < VERSION_LIMIT:
+        raise UnstorableRow(f"its version {row.version} is not between 1 and 2^53")
+    try:
+        last_active = None if row.last_active_ms is None else to_iso(row.last_active_ms)
+        claim = None if row.claim is None else _encode_claim(row.claim)
+    except ValueError as error:  # a lone surrogate, or a time beyond the year 9999
+        raise UnstorableRow(str(error)) from error
+    return (row.user_id, row.is_online, last_active, row.availability.value, claim, row.version)
+
+
+def from_columns(row: Sequence[Any]) -> StoredUser:
+    """Turn the columns of one user, in the order of the table, into a row."""
+    user_id, is_online, last_active, availability, claim, version = row
+    return StoredUser(
+        user_id=str(user_id),
+        is_online=bool(is_online),
+        availability=_read_availability(availability, is_online=bool(is_online)),
+        last_active_ms=read_time(last_active),
+        claim=None if claim is None else _decode_claim(claim),
+        version=version,
+    )
+
+
+def read_time(value: Raw) -> int | None:
+    """Read a time that herenow or the application wrote: ISO 8601 text, or milliseconds. Anything else is ``None``."""
+    try:
+        return from_iso(value) if isinstance(value, str) else None if value is None else int(value)
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def to_cursor(position: Sequence[Raw]) -> str:
+    """Write the place of the last row of a page, in its raw values, as text that is safe in a URL."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode()
+
+
+def from_cursor(cursor: str, length: int, database: str) -> list[Raw]:
+    """Read what ``to_cursor`` wrote.
+
+    Raises:
+        CursorInvalid: it is not that, or has another number of values.
+    """
+    try:
+        text = base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4))
+        position = msgspec.json.decode(text, type=list[Raw])
+    except (binascii.Error, msgspec.MsgspecError, UnicodeError) as error:
+        raise CursorInvalid(database, "it cannot be read") from error
+    if len(position) != length:
+        raise CursorInvalid(database, "it belongs to another list")
+    return position
+
+
+def _read_availability(value: str, *, is_online: bool) -> Availability:
+    """``is_online`` decides: the application may have set it alone, and old rows have the column's default."""
+    if not is_online:
+        return Availability.OFFLINE
+    if value in (Availability.AWAY, Availability.BUSY):
+        return Availability(value)
+    return Availability.ONLINE
+
+
+def _encode_claim(claim: Claim) -> str:
+    until = None if claim.until_ms is None else to_iso(claim.until_ms)
+    return msgspec.json.encode(_StoredClaim(claim.availability, claim.text, until)).decode()
+
+
+def _decode_claim(text: str) -> Claim | None:
+    try:
+        stored = msgspec.json.decode(text, type=_StoredClaim)
+        until_ms = None if stored.until is None else from_iso(stored.until)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    return Claim(stored.availability, stored.text, until_ms)

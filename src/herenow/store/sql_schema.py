@@ -1,0 +1,196 @@
+"""The tables of the SQL store, and the plan that creates or adopts them.
+
+``users`` may be the application's own table. herenow then adds its columns, touches no other, and never creates a
+user; only in a table that it made itself does it also create users. The two columns that an application reads keep the
+names of the system that herenow replaces, ``isOnline`` and ``lastActive``; the others are prefixed, because they may
+stand beside the application's own ``version`` or ``status``.
+
+``lastActive`` is text, ISO 8601 in UTC with milliseconds: a developer can read it in any SQLite shell, JavaScript's
+``Date`` and SQLite's ``strftime`` understand it, it is the form on the wire, and it sorts as it reads, so that one
+index serves both "who is online" and "most recently active first". Milliseconds as a number would save 16 bytes a user
+and could be read by nobody.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.schema import CreateColumn
+
+from herenow.errors import StoreMismatch, StoreTooNew
+from herenow.store.base import PAGE_SIZE
+from herenow.store.sqlite_errors import is_of_statement
+
+SCHEMA_VERSION = 1
+"""The version that this code writes and the newest that it understands."""
+
+METADATA = sa.MetaData()
+
+users = sa.Table(
+    "users",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True, nullable=False),
+    sa.Column("isOnline", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("lastActive", sa.Text),
+    sa.Column("presenceAvailability", sa.Text, nullable=False, server_default="offline"),
+    sa.Column("presenceClaim", sa.Text),
+    sa.Column("presenceVersion", sa.Integer, nullable=False, server_default=sa.text("0")),
+    sqlite_with_rowid=False,  # rows are found by id alone: one tree instead of two, a third faster to write
+)
+
+# The id is part of the order, so that a page has a definite end among users of the same millisecond.
+_online_index = sa.Index("herenow_online", users.c.isOnline, users.c.lastActive.desc(), users.c.id.desc())
+_claims_index = sa.Index("herenow_claims", users.c.id, sqlite_where=users.c.presenceClaim.is_not(None))
+
+nodes = sa.Table(
+    "herenow_nodes",
+    METADATA,
+    sa.Column("name", sa.Text, primary_key=True, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("process", sa.Text, nullable=False),
+    sa.Column("address", sa.Text, nullable=False),
+    sa.Column("started_ms", sa.Integer, nullable=False),
+    sa.Column("beat_ms", sa.Integer, nullable=False),
+    sa.Column("lease_ms", sa.Integer, nullable=False),
+)
+
+_schema = sa.Table(
+    "herenow_schema",
+    METADATA,
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("owns_users", sa.Boolean, nullable=False),
+)
+
+
+class Schema(msgspec.Struct, frozen=True):
+    """The schema that a database has: its version, and whether herenow made the users table itself."""
+
+    version: int
+    owns_users: bool
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One step of the plan: a sentence for people, and what it does."""
+
+    sentence: str
+    execute: Callable[[sa.Connection], object]
+
+
+def read_schema(connection: sa.Connection, database: str) -> Schema | None:
+    """Read which schema a database has; ``None`` if it was never prepared.
+
+    Raises:
+        StoreTooNew: a newer herenow made it.
+    """
+    if not sa.inspect(connection).has_table(_schema.name):
+        return None
+    row = connection.execute(sa.select(_schema)).first()
+    if row is None:
+        return None
+    if row.version > SCHEMA_VERSION:
+        raise StoreTooNew(database, found=row.version, known=SCHEMA_VERSION)
+    return Schema(version=row.version, owns_users=row.owns_users)
+
+
+def plan(connection: sa.Connection, database: str) -> list[Step]:
+    """Compare a database with what herenow needs, and say what is missing. Changes nothing.
+
+    Raises:
+        StoreTooNew: a newer herenow made it.
+        StoreMismatch: its users table cannot be adopted.
+    """
+    schema = read_schema(connection, database)
+    inspector = sa.inspect(connection)
+    there = inspector.has_table(users.name)
+    steps = _plan_adoption(inspector, connection.dialect, database) if there else [_creation(users)]
+    indexed = {index["name"] for index in inspector.get_indexes(users.name)} if there else set()
+    for index, what in _INDEXES.items():
+        if index.name not in indexed:
+            # users.create brings them along, and then there is nothing left to do
+            steps.append(Step(f"create the index {index.name} on users {what}", partial(index.create, checkfirst=True)))
+    steps += [_creation(table) for table in (nodes, _schema) if not inspector.has_table(table.name)]
+    if schema is None:
+        note = _schema.insert().values(version=SCHEMA_VERSION, owns_users=not there)
+        steps.append(Step(f"note the schema version {SCHEMA_VERSION}", partial(_execute, note)))
+    return steps
+
+
+def carry_out(connection: sa.Connection, database: str) -> list[str]:
+    """Plan, and do it, in one transaction, so that nobody ever sees half a schema. Returns what was done.
+
+    Raises:
+        StoreTooNew, StoreMismatch: as ``plan``; or a step did not work on what the application has.
+    """
+    steps = plan(connection, database)
+    for step in steps:
+        try:
+            step.execute(connection)
+        except sa.exc.DBAPIError as error:
+            if is_of_statement(error):
+                raise StoreMismatch(database, f"it was not possible to {step.sentence}: {error.orig}") from error
+            raise
+    return [step.sentence for step in steps]
+
+
+def count_unfilled(connection: sa.Connection) -> int:
+    """Count the users of an adopted table whose own ``isOnline`` was left null."""
+    inspector = sa.inspect(connection)
+    if not inspector.has_table(users.name):
+        return 0
+    if users.c.isOnline.name.lower() not in _column_names(inspector):
+        return 0
+    return connection.execute(_unfilled_count).scalar_one()
+
+
+def fill(connection: sa.Connection) -> int:
+    """Set one batch of those users to ``false``; returns how many it were, 0 at the end."""
+    return connection.execute(_fill_batch).rowcount
+
+
+_INDEXES = {
+    _online_index: "(isOnline, lastActive descending, id descending)",
+    _claims_index: "(id) where there is a claim",
+}
+_unfilled_count = sa.select(sa.func.count()).where(users.c.isOnline.is_(None))
+_fill_batch = (
+    users.update()
+    .where(users.c.id.in_(sa.select(users.c.id).where(users.c.isOnline.is_(None)).limit(PAGE_SIZE)))
+    .values(isOnline=sa.false())
+)
+
+
+def _execute(statement: sa.Executable, connection: sa.Connection) -> None:
+    connection.execute(statement)
+
+
+def _column_names(inspector: sa.Inspector) -> set[str]:
+    """The columns of the users table in lower case: to SQLite, ``isonline`` and ``isOnline`` are one."""
+    return {column["name"].lower() for column in inspector.get_columns(users.name)}
+
+
+def _creation(table: sa.Table) -> Step:
+    return Step(f"create the table {table.name}", table.create)
+
+
+def _plan_adoption(inspector: sa.Inspector, dialect: sa.Dialect, database: str) -> list[Step]:
+    """Say which columns the application's own users table lacks, once it is sure that its ids name one user each."""
+    if users.name in inspector.get_view_names():
+        raise StoreMismatch(database, "users is a view, not a table")
+    columns = _column_names(inspector)
+    if "id" not in columns:
+        raise StoreMismatch(database, f"its table users has no column id, only {', '.join(sorted(columns))}")
+    unique: list[Sequence[str | None]] = [inspector.get_pk_constraint(users.name)["constrained_columns"]]
+    unique += [constraint["column_names"] for constraint in inspector.get_unique_constraints(users.name)]
+    unique += [index["column_names"] for index in inspector.get_indexes(users.name) if index["unique"]]
+    if not any(len(names) == 1 and str(names[0]).lower() == "id" for names in unique):
+        raise StoreMismatch(database, "the column id of its table users is neither the primary key nor unique")
+    steps = []
+    for column in users.c:
+        if column.name.lower() not in columns:
+            specification = CreateColumn(column).compile(dialect=dialect)
+            add = sa.text(f"ALTER TABLE users ADD COLUMN {specification}")
+            steps.append(Step(f"add the column {column.name} to the table users", partial(_execute, add)))
+    return steps

@@ -1,0 +1,47 @@
+"""Times as people and other programs read them: ISO 8601, UTC, milliseconds, ``Z``.
+
+Inside herenow a time is whole milliseconds since the Unix epoch. On disk and on the wire it is text of fixed width
+(``2025-03-01T09:30:00.250Z``), which sorts as it reads and which JavaScript's ``Date`` and SQLite's ``strftime`` parse.
+"""
+
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+LATEST_MS = 253_402_300_799_999
+"""The last millisecond that four digits of year can say."""
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def to_iso(time_ms: int) -> str:
+    """Write a time as text.
+
+    Args:
+        time_ms: milliseconds since the epoch, 0 to ``LATEST_MS``.
+
+    Raises:
+        ValueError: the time is outside that range.
+    """
+    if not 0 <= time_ms <= LATEST_MS:
+        raise ValueError(f"{time_ms} ms is not between the years 1970 and 9999")
+    second, millisecond = divmod(time_ms, 1000)
+    return f"{_to_iso_second(second)}.{millisecond:03d}Z"
+
+
+def from_iso(text: str) -> int:
+    """Read a time, in milliseconds since the epoch, from any ISO 8601 text; without a zone it is taken as UTC.
+
+    Raises:
+        ValueError: the text is not a time.
+    """
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        time = time.replace(tzinfo=UTC)
+    return (time - _EPOCH) // _MILLISECOND
+
+
+# The rows of one batch share a few seconds: formatting the whole second once makes a row three times cheaper.
+@lru_cache(maxsize=1024)
+def _to_iso_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).replace(tzinfo=None).isoformat()

@@ -1,0 +1,74 @@
+"""The databases that the contract suite runs against, each as its application sees it.
+
+To add a store, write its ``Backend`` and put it into ``BACKENDS``.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from herenow.store.base import Store
+from herenow.store.sql import SqlStore
+
+
+class Backend(Protocol):
+    """One scratch database."""
+
+    def __init__(self, directory: Path) -> None: ...
+
+    def store(self) -> Store:
+        """Give a further handle on the database, as another process would have; not opened yet."""
+        ...
+
+    async def add_users(self, user_ids: Iterable[str]) -> None:
+        """Create users as the application does, knowing nothing of presence. The store is prepared already."""
+        ...
+
+    async def overwrite(self, user_id: str, *, is_online: bool) -> None:
+        """Set ``isOnline`` of a user who is there and leave the rest, as another program might."""
+        ...
+
+    async def forget_nodes(self) -> None:
+        """Remove the rows of all nodes, as an operator might."""
+        ...
+
+
+class Sqlite:
+    """A file that herenow made."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "herenow.db"
+
+    def store(self) -> Store:
+        return SqlStore(f"sqlite:///{self.path}")
+
+    async def add_users(self, user_ids: Iterable[str]) -> None:
+        self._change("INSERT OR IGNORE INTO users (id) VALUES (?)", [(user_id,) for user_id in user_ids])
+
+    async def overwrite(self, user_id: str, *, is_online: bool) -> None:
+        self._change('UPDATE users SET "isOnline" = ? WHERE id = ?', [(is_online, user_id)])
+
+    async def forget_nodes(self) -> None:
+        self._change("DELETE FROM herenow_nodes", [()])
+
+    def _change(self, statement: str, parameters: Sequence[tuple[object, ...]]) -> None:
+        connection = sqlite3.connect(self.path)
+        with connection:
+            connection.executemany(statement, parameters)
+        connection.close()
+
+
+class AdoptedSqlite(Sqlite):
+    """An application's file, with its own ``users`` table."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._change("CREATE TABLE users (id TEXT PRIMARY KEY, email TEXT NOT NULL, isOnline BOOLEAN)", [()])
+
+    async def add_users(self, user_ids: Iterable[str]) -> None:
+        rows = [(user_id, f"{user_id}@example.org") for user_id in user_ids]
+        self._change("INSERT OR IGNORE INTO users (id, email) VALUES (?, ?)", rows)
+
+
+BACKENDS: dict[str, type[Backend]] = {"sqlite": Sqlite, "sqlite, adopted": AdoptedSqlite}
