@@ -24,10 +24,12 @@ class Echo:
         """Nothing to do."""
 
     def slow(self, connection: Connection) -> None:
-        """Nothing to do: a slow client is not read from, so there is no more to echo."""
+        """Read nothing more that would have to be echoed."""
+        connection.hold()
 
     def drained(self, connection: Connection) -> None:
-        """Nothing to do."""
+        """Read again."""
+        connection.release()
 
     def stopping(self) -> None:
         """Nothing to do."""

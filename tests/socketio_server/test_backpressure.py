@@ -1,12 +1,13 @@
 """A client that does not read: it costs a bounded amount of memory, and no other client anything."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from herenow.socketio_server import Namespace, Server, ServerSettings, Socket
+from herenow.socketio_server import FastWebSocket, Namespace, Server, ServerSettings, Socket
 from support import SHELLS, Poller, Shell, connect_socket, receive, serving, until, websocket
 
 HIGH = 65_536
@@ -142,6 +143,64 @@ async def upgrade(url: str, poller: Poller) -> ClientConnection:
     assert await ws.recv() == "3probe"
     await ws.send("5")
     return ws
+
+
+async def test_a_probe_that_does_not_read_is_not_read_and_is_slow_once_it_took_over(
+    namespace: Namespace, url: str, shell: Shell
+) -> None:
+    """Once, what a probing WebSocket left unread was bounded by nothing."""
+    if shell == "asgi":
+        return  # there, pongs are the ASGI server's, and so is what it lets them grow to
+    async with Poller(url) as poller:
+        await poller.open()
+        await poller.post("40")
+        await poller.get()
+        [socket] = namespace.sockets.values()
+        ws = await websocket(url, sid=poller.sid)
+        ws.transport.pause_reading()
+        await ws.send("2probe")
+        flooding = asyncio.create_task(ping_flood(ws))
+        await asyncio.sleep(0.5)
+        [protocol] = [each for each in gc.get_objects() if type(each) is FastWebSocket]
+        assert protocol._transport.get_write_buffer_size() < 4 * HIGH
+        flooding.cancel()
+        await asyncio.gather(flooding, return_exceptions=True)
+        assert not socket.slow
+        ws.transport.abort()
+
+
+async def ping_flood(ws: ClientConnection) -> None:
+    while True:
+        ws.transport.write(b"\x89\xfd\0\0\0\0" + bytes(125))
+        if ws.transport.get_write_buffer_size() > KERNEL:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0)
+
+
+async def test_a_post_that_waits_is_let_go_when_the_session_moves_on(namespace: Namespace, url: str) -> None:
+    go_on = asyncio.Event()
+    asked = 0
+
+    @namespace.on("wait")
+    async def wait(socket: Socket) -> None:
+        nonlocal asked
+        asked += 1
+        await go_on.wait()
+
+    async with Poller(url) as poller:
+        await poller.open()
+        await poller.post("40")
+        await poller.get()
+        held = asyncio.create_task(poller.post("\x1e".join(['42["wait"]'] * 300)))
+        await asyncio.sleep(0.1)
+        assert not held.done()
+        assert asked == namespace.server.settings.max_running
+        ws = await upgrade(url, poller)
+        assert (await held).status_code == 400
+        go_on.set()
+        await ws.send('421["alive"]')
+        assert await receive(ws) == "431[]"
+        await ws.close()
 
 
 async def test_answers_to_a_client_that_does_not_read_are_bounded_too(namespace: Namespace, url: str) -> None:

@@ -74,6 +74,44 @@ async def test_without_an_application_other_paths_are_not_found(shell: Shell) ->
             await connect(url.replace("http", "ws") + "/elsewhere")
 
 
+async def test_a_root_path_is_taken_off(shell: Shell) -> None:
+    server = Server(ServerSettings())
+    server.namespace("/")
+    async with serving(server.asgi_app(), shell, root_path="/api") as url:
+        ws = await connect_socket(url)
+        await ws.close()
+        async with Poller(url) as poller:
+            await poller.open()
+    server, mounted = Server(ServerSettings()), FastAPI()
+    mounted.mount("/live", server.asgi_app())
+    async with serving(mounted, "asgi") as url, Poller(url, "/live/socket.io/") as poller:
+        await poller.open()
+
+
+async def test_the_same_server_can_serve_again(shell: Shell) -> None:
+    server = Server(ServerSettings())
+    server.namespace("/")
+    for _ in range(2):
+        async with serving(server.asgi_app(), shell) as url:
+            ws = await connect_socket(url)
+            await ws.close()
+
+
+async def test_the_end_of_the_lifespan_waits_for_the_handlers(shell: Shell) -> None:
+    server = Server(ServerSettings())
+    done: list[str] = []
+
+    @server.namespace("/").on_disconnect
+    async def disconnected(socket: Any, reason: Any) -> None:
+        await asyncio.sleep(0.3)
+        done.append(reason)
+
+    async with serving(server.asgi_app(), shell) as url:
+        ws = await connect_socket(url)
+    await ws.close()
+    assert len(done) == 1
+
+
 async def test_the_last_slash_of_the_path_may_be_missing(shell: Shell) -> None:
     server = Server(ServerSettings(path="/live/events/"))
     server.namespace("/")

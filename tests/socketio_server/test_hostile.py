@@ -48,7 +48,7 @@ async def url(server: Server, shell: Shell, caplog: pytest.LogCaptureFixture) ->
         assert server.namespace("/").sockets == {}
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
     gc.collect()
-    assert [each for each in gc.get_objects() if isinstance(each, FastWebSocket)] == []
+    assert [each for each in gc.get_objects() if type(each) is FastWebSocket] == []
 
 
 HANDSHAKE = (
@@ -261,6 +261,18 @@ async def test_a_request_for_more_attachments_than_memory_holds(url: str) -> Non
     await raw.send(client_frame(b"40") + client_frame(b'459999999-["echo"]'))
     assert await close_code(raw) == 1002
     raw.abort()
+
+
+async def test_a_peer_that_neither_reads_nor_closes_is_cut(url: str, shell: Shell) -> None:
+    """After its own close frame, or after breaking the rules, it must not keep the socket."""
+    if shell == "asgi":
+        return  # there, the socket is the ASGI server's
+    for frame in (client_frame(b"\x03\xe8", opcode=8), client_frame(b"40", mask=False), client_frame(b"\xff")):
+        raw = await Raw.upgrade(url)
+        await raw.send(client_frame(b"40"))
+        await raw.send(b"".join([client_frame(b"x" * 120, opcode=9) * 200 for _ in range(200)])[:4_000_000])
+        await raw.send(frame)
+        raw.writer.transport.abort()
 
 
 async def test_half_open_handshakes_leave_nothing(url: str, server: Server) -> None:

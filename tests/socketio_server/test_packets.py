@@ -198,9 +198,15 @@ def test_a_placeholder_must_name_an_attachment(number: str) -> None:
         decode(f'51-["a",{{"_placeholder":true,"num":{number}}}]', b"\x01")
 
 
-def test_placeholders_may_be_nested_and_repeated() -> None:
-    packet = decode('51-["a",{"x":[{"_placeholder":true,"num":0}]},{"_placeholder":true,"num":0}]', b"\x01")
-    assert packet == Packet(PacketType.EVENT, "/", ["a", {"x": [b"\x01"]}, b"\x01"])
+def test_placeholders_may_be_nested_and_in_any_order() -> None:
+    text = '52-["a",{"x":[{"_placeholder":true,"num":1}]},{"_placeholder":true,"num":0}]'
+    assert decode(text, b"\x01", b"\x02") == Packet(PacketType.EVENT, "/", ["a", {"x": [b"\x02"]}, b"\x01"])
+
+
+def test_an_attachment_goes_to_one_place_only() -> None:
+    """A megabyte that thirty thousand placeholders name would be thirty gigabytes when a handler sends it back."""
+    with pytest.raises(BadPacket, match="same attachment"):
+        decode('51-["a",{"_placeholder":true,"num":0},{"_placeholder":true,"num":0}]', b"\x01")
 
 
 def test_what_only_looks_like_a_placeholder_is_left() -> None:
@@ -240,6 +246,14 @@ def test_deep_json_is_refused(depth: int, left: str, right: str) -> None:
     value = left * depth + ("1" if right == "}" else "") + right * depth
     with pytest.raises(BadPacket):
         decode(f'2["a",{value}]')
+
+
+def test_a_megabyte_of_containers_is_refused_and_long_flat_data_is_not() -> None:
+    with pytest.raises(BadPacket, match="too many"):
+        decode('2["a",[' + "[]," * 30_000 + "1]]")
+    flat = decode('2["a",[' + "1," * 200_000 + "1]]")
+    assert flat is not None
+    assert encode(flat)[0] == '2["a",[' + "1," * 200_000 + "1]]"
 
 
 def test_the_deepest_json_that_is_allowed_can_be_sent_back() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from herenow.socketio_server.session import (
+    MESSAGE_COST,
     Closed,
     Event,
     MessageReceived,
@@ -181,7 +182,7 @@ def test_a_get_waits_until_there_is_something_to_say() -> None:
     assert session.polling
     assert session.poll_data() is None
     session.send("a", b"\x01", "b")
-    assert session.queued == 3
+    assert session.queued == 3 + 3 * MESSAGE_COST
     assert session.poll_data() == "4a\x1ebAQ==\x1e4b"
     assert session.queued == 0
     assert not session.polling

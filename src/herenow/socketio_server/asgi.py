@@ -7,7 +7,7 @@ engine in the lifespan state, where the fast WebSocket finds it.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Generator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, MutableMapping, Sequence
 from types import coroutine
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from .requests import (
     parse_query,
     respond,
 )
-from .session import Reason, Transport
+from .session import MESSAGE_COST, Reason, Transport
 
 log = logging.getLogger("herenow.socketio")
 
@@ -36,13 +36,25 @@ class EngineApp:
     """An ASGI application that serves one engine.
 
     Args:
-        engine: what to serve, at its path.
+        engine: what to serve, at its path. A prefix that the server or a router has taken off (``root_path``) does
+            not count.
         other: gets every request for another path, and the lifespan; without it they are answered 404.
+        on_shutdown: awaited when the lifespan ends, after the engine has stopped.
+
+    uvicorn ends the lifespan only after all requests have ended. A polling GET may wait for as long as the ping
+    interval: to stop faster, call :meth:`Engine.stop` on the signal, or give uvicorn ``--timeout-graceful-shutdown``.
     """
 
-    def __init__(self, engine: Engine, other: ASGIApp | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        other: ASGIApp | None = None,
+        *,
+        on_shutdown: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.engine = engine
         self._other = other
+        self._on_shutdown = on_shutdown
         hide_sids()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,12 +62,16 @@ class EngineApp:
         kind = scope["type"]
         if kind == "lifespan":
             await self._lifespan(scope, receive, send)
-        elif not self.engine.serves(scope["path"]):
+        elif not self._serves(scope):
             await self._elsewhere(scope, receive, send)
         elif kind == "http":
             await PollingRequest(self.engine, scope, receive, send).serve()
         elif kind == "websocket":
             await _serve_websocket(self.engine, scope, receive, send)
+
+    def _serves(self, scope: Scope) -> bool:
+        path, root = scope["path"], scope.get("root_path", "")
+        return self.engine.serves(path) or (path.startswith(root) and self.engine.serves(path[len(root) :]))
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (state := scope.get("state")) is not None:
@@ -63,8 +79,12 @@ class EngineApp:
 
         async def receive_and_stop() -> MutableMapping[str, Any]:
             message = await receive()
-            if message["type"] == "lifespan.shutdown":
+            if message["type"] == "lifespan.startup":
+                self.engine.start_again()
+            else:
                 self.engine.stop()
+                if self._on_shutdown is not None:
+                    await self._on_shutdown()
             return message
 
         if self._other is not None:
@@ -154,7 +174,7 @@ class AsgiWebSocket:
         data: str | bytes | None = message.get("bytes")
         if data is None:
             data = message["text"]
-        if len(data) > self._settings.max_payload:
+        if len(data.encode() if isinstance(data, str) else data) > self._settings.max_payload:
             self._lost(error=True, code=1009)
             return
         connection.engine.websocket_received(connection, self, data)
@@ -270,7 +290,7 @@ class AsgiWebSocket:
 
 
 def _size(item: MutableMapping[str, Any]) -> int:
-    return len(item.get("text") or item.get("bytes") or b"")
+    return len(item.get("text") or item.get("bytes") or b"") + MESSAGE_COST
 
 
 @coroutine

@@ -8,15 +8,15 @@ Backpressure, both ways:
 
 * *Slow* is a connection whose unsent bytes passed ``write_buffer_high``. :meth:`Connection.send` then refuses, and the
   caller merges or drops, until the link has drained below ``write_buffer_low``. The application hears of both.
-* A connection is *held* while it is slow, or while the application asks for it (:meth:`Connection.hold`): nothing
-  more is read from it, so a client that sends and does not read, or sends faster than it is served, fills its own
-  socket and nobody's memory.
+* A connection is *held* while the application asks for it (:meth:`Connection.hold`): nothing more is read from it, so
+  a client that sends and does not read, or sends faster than it is served, fills its own socket and nobody's memory.
+  Not even its pongs are read then: one that is held for longer than the heartbeat allows is closed.
 """
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -57,8 +57,8 @@ class EngineSettings(SessionSettings):
     Attributes:
         path: of the HTTP requests; begins and ends with ``/``. A request without the last ``/`` is served too.
         origins: which ``Origin`` headers may connect: ``"*"`` for any, a collection of origins
-            (``https://app.example``), or ``None`` for the server's own origin only. A request without the header
-            does not come from a browser's page and is allowed.
+            (``https://app.example``), or ``None`` for the server's own origin only: that of the ``Host`` header, so
+            a proxy must pass it on. A request without the header does not come from a browser's page and is allowed.
         write_buffer_high: unsent bytes from which a connection is slow.
         write_buffer_low: unsent bytes at which it has drained.
     """
@@ -86,7 +86,8 @@ class Handshake(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         query: the raw query string.
         headers: names in lower case and values, as they came.
-        address: the peer's host and port, if the transport knows them.
+        address: the peer's host and port, if the transport knows them. Behind a proxy it is the proxy's; the fast
+            WebSocket takes no word for it, as uvicorn does with ``--forwarded-allow-ips`` for the rest.
     """
 
     query: str
@@ -158,7 +159,10 @@ class Application(Protocol):
         """The session is closed. Called exactly once for each ``opened``."""
 
     def slow(self, connection: "Connection") -> None:
-        """More than ``write_buffer_high`` bytes are unsent: ``send`` refuses from now on."""
+        """More than ``write_buffer_high`` bytes are unsent: ``send`` refuses from now on.
+
+        An application that answers what it reads must stop reading now, or soon: see :meth:`Connection.hold`.
+        """
 
     def drained(self, connection: "Connection") -> None:
         """The connection takes messages again."""
@@ -214,7 +218,7 @@ class Connection:
         return self.link.send(message)
 
     def push(self, message: Message) -> None:
-        """Send a message even to a slow connection: for answers, whose number the hold on reading bounds."""
+        """Send a message even to a slow connection: for answers, whose number the application bounds."""
         self.session.send(*message.messages)
         self.link.flush()
 
@@ -265,14 +269,12 @@ class Connection:
         """The link has more than ``write_buffer_high`` bytes unsent."""
         if not self.slow and self.is_open:
             self.slow = True
-            self.hold()
             self.engine.application.slow(self)
 
     def became_drained(self) -> None:
         """The link has less than ``write_buffer_low`` bytes unsent."""
         if self.slow:
             self.slow = False
-            self.release()
             if self.is_open:
                 self.engine.application.drained(self)
 
@@ -283,28 +285,19 @@ class Engine:
     Args:
         application: gets the events.
         settings: how it behaves.
-        clock: a monotonic clock in seconds; the running loop's by default.
     """
 
-    def __init__(
-        self,
-        application: Application,
-        settings: EngineSettings,
-        *,
-        clock: Callable[[], float] | None = None,
-    ) -> None:
+    def __init__(self, application: Application, settings: EngineSettings) -> None:
         self.application = application
         self.settings = settings
         self.connections: dict[str, Connection] = {}
         self.stopping = False
-        self._clock = clock
         tick_ms = min(max(min(settings.ping_interval_ms, settings.ping_timeout_ms) / 20, 5), 100)
         self._heartbeat: Heartbeat[Connection] = Heartbeat(tick_ms, self._due)
 
     def now_ms(self) -> float:
         """The engine's time, monotonic, in milliseconds."""
-        clock = self._clock or asyncio.get_running_loop().time
-        return clock() * 1000
+        return asyncio.get_running_loop().time() * 1000
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -365,9 +358,11 @@ class Engine:
         allowed = self.settings.origins
         if allowed is None:
             host = find_header(headers, b"host")
-            if host is None or _authority(origin) != host.lower():
-                raise errors.Forbidden
-        elif allowed != "*" and origin not in allowed:
+            is_allowed = host is not None and _authority(origin) == host.lower()
+        else:
+            is_allowed = allowed == "*" or origin in allowed
+        if not is_allowed:
+            log.info("a request from the origin %.200r was refused: it is not among those allowed", origin)
             raise errors.Forbidden
         return origin
 
@@ -436,10 +431,13 @@ class Engine:
             raise AssertionError("a session was upgraded by a probe that is not there")
         connection.link, connection.probe = probe, None
         polling.flush()
+        polling.release()
         if connection.held:
             probe.hold()
         probe.flush()
-        if not probe.full:
+        if probe.full:
+            connection.became_slow()
+        else:
             connection.became_drained()
         self.schedule(connection)
 
@@ -492,7 +490,11 @@ class Engine:
             return 1001  # going away
         return 1002 if reason in (Reason.BAD_PACKET, Reason.TRANSPORT_ERROR) else 1000
 
-    # -- the end ---------------------------------------------------------------------------------------------------
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    def start_again(self) -> None:
+        """Let clients in again after a :meth:`stop`."""
+        self.stopping = False
 
     def stop(self) -> None:
         """Open no new session, and close all that are open. Idempotent."""

@@ -100,6 +100,9 @@ RESERVED_EVENTS: Final = frozenset(
 MAX_DEPTH: Final = 100
 """Levels of JSON nesting, at most: far below the interpreter's recursion limit, far above any honest payload."""
 
+MAX_CONTAINERS: Final = 20_000
+"""Arrays and objects in one packet, at most. A megabyte of ``[]`` would keep the server busy for a second."""
+
 MAX_ID_DIGITS: Final = 16
 """Digits of an ack id, at most: 2**53, the largest number that JavaScript counts up to, has sixteen."""
 
@@ -196,7 +199,7 @@ class Decoder:
             return None
         packet, attachments = self._packet, self._attachments
         self._packet, self._attachments = None, []
-        return msgspec.structs.replace(packet, data=_put_back(packet.data, attachments))
+        return msgspec.structs.replace(packet, data=_put_back(packet.data, list(attachments)))
 
 
 def _decode_head(text: str) -> tuple[Packet, int]:
@@ -271,8 +274,8 @@ def _decode_json(text: str) -> Any:
     except RecursionError as error:
         raise BadPacket("a payload is nested too deep") from error
     # No deeper than it has opening brackets: two counts at C speed spare nearly every packet the walk.
-    if text.count("[") + text.count("{") > MAX_DEPTH and _depth_exceeds(value, MAX_DEPTH):
-        raise BadPacket("a payload is nested too deep")
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        _check_shape(value)
     return value
 
 
@@ -291,18 +294,23 @@ def _decode_lone_surrogates(text: str, cause: Exception) -> Any:
         raise BadPacket("a payload is not valid JSON") from error
 
 
-def _depth_exceeds(value: Any, limit: int) -> bool:
+def _check_shape(value: Any) -> None:
+    """Walk through the containers, a level at a time; stop at the first that is one too many or too deep."""
     level = [value] if isinstance(value, list | dict) else []
-    for _ in range(limit + 1):
+    containers = depth = 0
+    while level:
+        containers += len(level)
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise BadPacket("a payload is nested too deep")
+        if containers > MAX_CONTAINERS:
+            raise BadPacket("a payload has too many arrays and objects")
         level = [
             child
             for parent in level
             for child in (parent if isinstance(parent, list) else parent.values())
             if isinstance(child, list | dict)
         ]
-        if not level:
-            return False
-    return True
 
 
 def _take_out(value: Any, attachments: list[bytes], depth: int) -> Any:
@@ -313,14 +321,25 @@ def _take_out(value: Any, attachments: list[bytes], depth: int) -> Any:
     if depth > MAX_DEPTH:
         raise ValueError(f"data is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, list | tuple):
-        return [_take_out(item, attachments, depth + 1) for item in value]
+        return [item if type(item) in _SCALARS else _take_out(item, attachments, depth + 1) for item in value]
     if isinstance(value, dict):
-        return {key: _take_out(item, attachments, depth + 1) for key, item in value.items()}
+        return {
+            key: item if type(item) in _SCALARS else _take_out(item, attachments, depth + 1)
+            for key, item in value.items()
+        }
     return value
 
 
-def _put_back(value: Any, attachments: list[bytes]) -> Any:
-    """Replace every placeholder in ``value`` by its attachment. No deeper than ``MAX_DEPTH``: it was checked."""
+_SCALARS: Final = frozenset((str, int, float, bool, type(None)))
+"""What can hold no bytes: not worth a call each, where an array has half a million of them."""
+
+
+def _put_back(value: Any, attachments: list[bytes | None]) -> Any:
+    """Replace every placeholder in ``value`` by its attachment. No deeper than ``MAX_DEPTH``: it was checked.
+
+    Each attachment goes to one place. Thirty thousand placeholders for one of them would make of a megabyte, when a
+    handler sends its arguments back, thirty thousand.
+    """
     if isinstance(value, list):
         return [_put_back(item, attachments) for item in value]
     if isinstance(value, dict):
@@ -328,6 +347,9 @@ def _put_back(value: Any, attachments: list[bytes]) -> Any:
             number = value.get("num")
             if type(number) is not int or not 0 <= number < len(attachments):
                 raise BadPacket("a placeholder names an attachment that is not there")
-            return attachments[number]
+            attachment, attachments[number] = attachments[number], None
+            if attachment is None:
+                raise BadPacket("two placeholders name the same attachment")
+            return attachment
         return {key: _put_back(item, attachments) for key, item in value.items()}
     return value

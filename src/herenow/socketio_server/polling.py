@@ -66,10 +66,15 @@ class PollingLink:
             self._released.set_result(None)
 
     async def released(self) -> None:
-        """Wait until the connection is held no more, or closed."""
-        while self.connection is not None and self.connection.held and self.connection.is_open:
+        """Wait until the connection is held no more, or closed, or has moved to its WebSocket."""
+        while self.connection is not None and self.connection.held and self.is_current:
             self._released = asyncio.get_running_loop().create_future()
             await self._released
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the session is open and polling still carries it."""
+        return self.connection is not None and self.connection.is_open and self.connection.link is self
 
     def begin(self) -> "asyncio.Future[str]":
         """A GET begins to wait; its body comes by the future."""
@@ -94,7 +99,7 @@ class PollingRequest:
         try:
             self._cors = _cors_headers(self._engine, headers)
             if method == "OPTIONS":
-                await respond(self._send, 204, b"", [*self._cors, *_PREFLIGHT])
+                await respond(self._send, 204, b"", [*self._cors, *_preflight(headers)])
                 return
             query = parse_query(self._scope["query_string"].decode("latin-1"))
             connection = self._engine.admit(Transport.POLLING, method, query, headers)
@@ -153,15 +158,17 @@ class PollingRequest:
                 body = await _read_body(self._scope, self._receive, settings.max_payload)
             for packet in packets.split_payload(body):
                 await link.released()
-                self._engine.handle(connection, session.receive(packet))
+                if link.is_current:
+                    self._engine.handle(connection, session.receive(packet))
         except (BadPacket, TooLarge, TimeoutError, ClientGone) as error:
             lost = isinstance(error, ClientGone | TimeoutError)
-            self._engine.handle(connection, session.transport_lost(error=True) if lost else session.refuse())
+            if link.is_current:  # a session that has moved on is none of this request's business
+                self._engine.handle(connection, session.transport_lost(error=True) if lost else session.refuse())
             if isinstance(error, TooLarge):
                 raise
         finally:
             session.end_post()
-        if session.reason not in (None, Reason.CLIENT):
+        if session.reason is not Reason.CLIENT and not link.is_current:
             raise RequestRefused
         await self._answer("ok")
 
@@ -172,7 +179,7 @@ class ClientGone(SocketIOError):
 
 async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     announced = find_header(scope["headers"], b"content-length")
-    if announced is not None and announced.isdigit() and int(announced[:20]) > limit:
+    if announced is not None and announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
         raise TooLarge
     body = bytearray()
     while True:
@@ -191,11 +198,14 @@ async def _until_gone(receive: Receive) -> None:
         pass
 
 
-_PREFLIGHT: Final[Headers] = [
-    (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
-    (b"access-control-allow-headers", b"content-type"),
-    (b"access-control-max-age", b"600"),
-]
+def _preflight(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Return what lets the page send the request: the origin is allowed, so are the headers that it adds."""
+    asked = find_header(headers, b"access-control-request-headers") or "content-type"
+    return [
+        (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
+        (b"access-control-allow-headers", asked.encode("latin-1")),
+        (b"access-control-max-age", b"600"),
+    ]
 
 
 def _cors_headers(engine: Engine, headers: Iterable[tuple[bytes, bytes]]) -> Headers:

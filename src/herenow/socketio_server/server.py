@@ -17,9 +17,12 @@
 What handlers can count on:
 
 * Sync handlers run at once, in the order of the packets; async ones are started in that order, each a task.
-* At most ``max_running`` async handlers of one connection run at a time; until one has ended, nothing more is read
-  from that client. The others are served meanwhile.
-* A handler that raises is logged. Its own acknowledgement is not sent; nothing else happens to anybody.
+* At most ``max_running`` async handlers of one connection run at a time. Until one has ended, its further events wait;
+  when ``MAX_BACKLOG`` of them do, nothing more is read from that client. The others are served meanwhile. The same
+  holds while a client is slow, so that one who asks and does not read the answers fills only its own socket.
+* Acknowledgements never wait, so a handler may ``await socket.call(...)``.
+* A handler that raises is logged. Its own acknowledgement is not sent; nothing else happens to anybody. An event whose
+  arguments do not fit its handler is not the handler's fault: it is noted at level INFO.
 * ``on_disconnect`` is called exactly once for each socket whose connect handler has returned without refusing, even if
   the client was gone by then. It is never called before the connect handler has returned.
 """
@@ -29,9 +32,10 @@ import inspect
 import itertools
 import logging
 import secrets
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from .asgi import EngineApp
 from .engine import Connection, Engine, EngineSettings, Handshake
@@ -39,7 +43,7 @@ from .errors import BadPacket, CallTimeout, ConnectRefused, Disconnected
 from .message import Message
 from .packets import RESERVED_EVENTS, Decoder, Packet, PacketType, encode
 from .requests import ASGIApp
-from .session import Reason
+from .session import Reason, Transport
 
 log = logging.getLogger("herenow.socketio")
 
@@ -72,17 +76,19 @@ class Socket:
     """A client in a namespace.
 
     Attributes:
-        id: unguessable, and fit to be shown to others: it cannot be used to speak for the client.
+        id: the client's own ``socket.id``; unguessable, and fit to be shown to others: it cannot be used to speak for
+            the client.
         namespace: where it is connected.
         data: the application's to use; begins as ``None``.
     """
 
-    __slots__ = ("_acks", "_connection", "_early", "_state", "data", "id", "namespace")
+    __slots__ = ("_acks", "_connection", "_early", "_reason", "_state", "data", "id", "namespace")
 
     def __init__(self, namespace: "Namespace", connection: Connection) -> None:
         self.id = secrets.token_urlsafe(15)
         self.namespace = namespace
         self.data: Any = None
+        self._reason: Reason | None = None
         self._connection = connection
         self._state = _CONNECTING
         # What a connect handler sends comes to the client after its CONNECT, or not at all.
@@ -130,12 +136,22 @@ class Socket:
             return self._connection.send(message)
         if self._state is _CLOSED:
             return False
-        self._early.append(message)
-        if self._state is _GREETED and len(self._early) >= _MOST_EARLY:
-            self._end_greeting()
+        self._hold_back(message)
         return True
 
-    def _end_greeting(self) -> None:
+    def answer(self, message: Message) -> None:
+        """Send an acknowledgement: even to a slow client, and behind what is still held back."""
+        if self._state is _GREETED:
+            self._hold_back(message)
+        elif self._state is _CONNECTED:
+            self._connection.push(message)
+
+    def _hold_back(self, message: Message) -> None:
+        self._early.append(message)
+        if self._state is _GREETED and len(self._early) >= _MOST_EARLY:
+            self.end_greeting()
+
+    def end_greeting(self) -> None:
         """Send what was held back since the CONNECT; from now on, events go at once."""
         if self._state is _GREETED:
             self._state = _CONNECTED
@@ -177,6 +193,7 @@ class Socket:
         The stock client does not come back by itself after the first, and does after the second.
         """
         if close:
+            self.namespace.server.end_greetings(self._connection)
             self._connection.close()
         else:
             self.namespace.server.disconnect(self)
@@ -191,8 +208,14 @@ _CLOSED: Final = "closed"
 GREETING_S: Final = 0.01
 """How long after a CONNECT the first event is held back, if the connect handler sent one. A client whose library hands
 it all frames of one read in one turn, such as the published test suite's, registers for the next event only after it
-has seen its CONNECT, and would miss one that came in the same segment. (At 3 ms, one run in sixteen of the published suite
-still lost one on a machine that was busy.)"""
+has seen its CONNECT, and would miss one that came in the same segment. (At 3 ms, one run in sixteen of the published
+suite still lost one on a machine that was busy.)"""
+
+MAX_BACKLOG: Final = 64
+"""Packets of one connection that may wait for its handlers; with more, nothing is read from it."""
+
+MAX_BACKLOG_BYTES: Final = 65_536
+"""And how much they may hold."""
 
 _MOST_EARLY: Final = 100
 """Events that are held back, at most; with one more, all go."""
@@ -211,7 +234,7 @@ class Namespace:
         self.name = name
         self.sockets: dict[str, Socket] = {}
         self.ack_ids = itertools.count()
-        self.handlers: dict[str | int, Callable[..., Any]] = {}
+        self.handlers: dict[str | int, _Registered] = {}
         self.connect_handler: Callable[[Socket, Any], Any] | None = None
         self.disconnect_handler: Callable[[Socket, Reason], Any] | None = None
         self.unknown_handler: Callable[..., Any] | None = None
@@ -234,7 +257,7 @@ class Namespace:
             raise ValueError(f"{event!r} has a handler already")
 
         def register(handler: Handler) -> Handler:
-            self.handlers[event] = handler
+            self.handlers[event] = _Registered(handler, *_arity(handler))
             return handler
 
         return register
@@ -296,17 +319,52 @@ class Namespace:
         return taken
 
 
-class _Client:
-    """What the server knows of a connection."""
+class _Registered(NamedTuple):
+    """A handler of an event, and how many arguments of the client's it takes."""
 
-    __slots__ = ("decoder", "former", "held", "running", "sockets")
+    handler: Callable[..., Any]
+    least: int
+    most: float
+
+
+def _arity(handler: Callable[..., Any]) -> tuple[int, float]:
+    """How many arguments, beside the socket, a handler needs and takes."""
+    least, most = -1, -1.0
+    for parameter in inspect.signature(handler).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            most = float("inf")
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            most += 1
+            least += parameter.default is parameter.empty
+    return max(least, 0), most
+
+
+class _Client:
+    """What the server knows of a connection.
+
+    Attributes:
+        sockets: by namespace; ``former`` are the namespaces that it was in before.
+        running: async handlers that run for it.
+        backlog: packets that wait, each with its size; ``backlog_size`` is that of all.
+        held: whether nothing is read because of the backlog.
+        incoming: the size of the packet that is being received.
+    """
+
+    __slots__ = ("backlog", "backlog_size", "decoder", "former", "held", "incoming", "running", "sockets")
 
     def __init__(self, max_packet: int) -> None:
         self.decoder = Decoder(max_packet)
         self.sockets: dict[str, Socket] = {}
         self.former: set[str] = set()
         self.running = 0
+        self.backlog: deque[tuple[Packet, int]] = deque()
+        self.backlog_size = 0
         self.held = False
+        self.incoming = 0
+
+    def is_full(self) -> bool:
+        """Whether more waits than may."""
+        return len(self.backlog) > MAX_BACKLOG or self.backlog_size > MAX_BACKLOG_BYTES
 
 
 class Server:
@@ -334,13 +392,20 @@ class Server:
         return self._namespaces.setdefault(name, Namespace(self, name))
 
     def on_stop(self, handler: Handler) -> Handler:
-        """Register ``handler()``, sync: the server stops and is about to close all connections; it may still emit."""
+        """Register ``handler()``, sync: the server stops and is about to close all connections; it may still emit.
+
+        Under ASGI's own WebSocket, uvicorn has closed the connections by then, unless :meth:`stop` was called first.
+        """
         self._stop_handler = handler
         return handler
 
     def asgi_app(self, other: ASGIApp | None = None) -> EngineApp:
-        """Return the ASGI application: this server at its path, ``other`` for the rest and for the lifespan."""
-        return EngineApp(self.engine, other)
+        """Return the ASGI application: this server at its path, ``other`` for the rest and for the lifespan.
+
+        It wraps ``other`` rather than being mounted in it, so that it sees the lifespan: there the fast WebSocket finds
+        its server, and there the server is stopped. See :class:`~.asgi.EngineApp` for how to stop fast.
+        """
+        return EngineApp(self.engine, other, on_shutdown=self.stop)
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """Let nobody in any more, close every connection, and wait for the handlers that run.
@@ -358,12 +423,18 @@ class Server:
         """End a socket's connection to its namespace. Idempotent."""
         if socket._state is _CLOSED:
             return
+        socket.end_greeting()
         connection, namespace = socket._connection, socket.namespace
         was_connected = socket.connected
         self._forget(socket, Reason.SERVER)
         connection.push(Message(*encode(Packet(PacketType.DISCONNECT, namespace.name))))
         if was_connected:
             self._call_disconnect(socket, Reason.SERVER)
+
+    def end_greetings(self, connection: Connection) -> None:
+        """Send what is held back for the sockets of a connection."""
+        for socket in list(connection.state.sockets.values()):
+            socket.end_greeting()
 
     # -- engine.Application ----------------------------------------------------------------------------------------
 
@@ -374,6 +445,9 @@ class Server:
 
     def stopping(self) -> None:
         """The engine is about to close all connections."""
+        for connection in self.engine.connections.values():
+            if connection.is_open:
+                self.end_greetings(connection)
         if self._stop_handler is not None:
             try:
                 self._stop_handler()
@@ -383,23 +457,55 @@ class Server:
     def due(self, connection: Connection) -> None:
         """The connection is in no namespace for too long."""
         client: _Client = connection.state
-        if not client.sockets:
+        if not any(socket.connected for socket in client.sockets.values()):
             connection.close()
 
     def received(self, connection: Connection, data: str | bytes) -> None:
         """A message came; when it completes a packet, act on it."""
         client: _Client = connection.state
+        client.incoming += len(data)
         try:
             packet = client.decoder.feed(data)
-            if packet is not None:
+            if packet is None:
+                return
+            size, client.incoming = client.incoming, 0
+            if packet.type is PacketType.ACK or not (client.backlog or self._is_busy(connection, client)):
                 self._packet(connection, client, packet)
+                return
         except BadPacket as error:
-            log.info("session %s sent a bad packet: %s", connection.label, error)
-            connection.refuse()
+            self._bad_packet(connection, error)
+            return
+        client.backlog.append((packet, size))
+        client.backlog_size += size
+        if client.is_full() and not client.held:
+            client.held = True
+            connection.hold()
+
+    def _is_busy(self, connection: Connection, client: _Client) -> bool:
+        return connection.slow or client.running >= self.settings.max_running
+
+    def _work_off(self, connection: Connection) -> None:
+        """Act on the packets that wait, as long as there is room for what comes of them."""
+        client: _Client = connection.state
+        while client.backlog and connection.is_open and not self._is_busy(connection, client):
+            packet, size = client.backlog.popleft()
+            client.backlog_size -= size
+            try:
+                self._packet(connection, client, packet)
+            except BadPacket as error:
+                self._bad_packet(connection, error)
+        if client.held and not client.is_full():
+            client.held = False
+            connection.release()
+
+    def _bad_packet(self, connection: Connection, error: BadPacket) -> None:
+        log.info("session %s sent a bad packet: %s", connection.label, error)
+        connection.refuse()
 
     def closed(self, connection: Connection, reason: Reason) -> None:
         """The connection is closed, and with it all its sockets."""
         client: _Client = connection.state
+        client.backlog.clear()
         for socket in list(client.sockets.values()):
             was_connected = socket.connected
             self._forget(socket, reason)
@@ -412,9 +518,10 @@ class Server:
             self._call(socket.namespace.slow_handler, socket)
 
     def drained(self, connection: Connection) -> None:
-        """Tell the sockets of a connection that drained."""
+        """Tell the sockets of a connection that drained, then go on with what it asked for."""
         for socket in list(connection.state.sockets.values()):
             self._call(socket.namespace.drain_handler, socket)
+        self._work_off(connection)
 
     # -- packets in ------------------------------------------------------------------------------------------------
 
@@ -454,7 +561,7 @@ class Server:
         handler = namespace.connect_handler
         try:
             result = handler(socket, packet.data) if handler is not None else None
-        except Exception as error:  # the application's own; see _refused
+        except (Exception, asyncio.CancelledError) as error:  # the application's own
             self._connect_failed(socket, error)
             return
         if inspect.isawaitable(result):
@@ -465,26 +572,27 @@ class Server:
     async def _finish_connect(self, socket: Socket, result: Awaitable[Any]) -> None:
         try:
             await result
-        except Exception as error:  # the application's own; see _refused
+        except (Exception, asyncio.CancelledError) as error:  # the application's own, or it awaited what was cancelled
             self._connect_failed(socket, error)
+            _raise_if_cancelled(error)
         else:
             self._connected(socket)
 
     def _connected(self, socket: Socket) -> None:
         connection, namespace = socket._connection, socket.namespace
         if socket._state is _CLOSED:
-            self._call_disconnect(socket, connection.session.reason or Reason.CLIENT)
+            self._call_disconnect(socket, socket._reason or Reason.CLIENT)
             return
         socket._state = _GREETED
         namespace.sockets[socket.id] = socket
         connection.set_timer(None)
         connection.push(Message(*encode(Packet(PacketType.CONNECT, namespace.name, {"sid": socket.id}))))
-        if socket._early:
-            asyncio.get_running_loop().call_later(GREETING_S, socket._end_greeting)
+        if socket._early and connection.session.transport is Transport.WEBSOCKET:
+            asyncio.get_running_loop().call_later(GREETING_S, socket.end_greeting)
         else:
-            socket._end_greeting()
+            socket.end_greeting()
 
-    def _connect_failed(self, socket: Socket, error: Exception) -> None:
+    def _connect_failed(self, socket: Socket, error: BaseException) -> None:
         if not isinstance(error, ConnectRefused):
             log.error("the connect handler of %s raised", socket.namespace.name, exc_info=error)
             error = ConnectRefused("Internal error")
@@ -497,18 +605,26 @@ class Server:
         data = {"message": refusal.message}
         if refusal.data is not None:
             data["data"] = refusal.data
-        connection.push(Message(*encode(Packet(PacketType.CONNECT_ERROR, namespace, data))))
+        try:
+            message = Message(*encode(Packet(PacketType.CONNECT_ERROR, namespace, data)))
+        except (ValueError, TypeError):
+            log.exception("what a connect handler of %s refused with cannot be encoded", namespace)
+            message = Message(*encode(Packet(PacketType.CONNECT_ERROR, namespace, {"message": "Internal error"})))
+        connection.push(message)
 
     def _event(self, connection: Connection, client: _Client, socket: Socket, packet: Packet) -> None:
         name, *args = packet.data
-        handler = socket.namespace.handlers.get(name)
-        if handler is None:
-            handler = socket.namespace.unknown_handler
+        registered = socket.namespace.handlers.get(name)
+        handler = socket.namespace.unknown_handler if registered is None else registered.handler
+        if registered is None:
             args = packet.data
+        elif not registered.least <= len(args) <= registered.most:
+            log.info("session %s sent %r with %d arguments", connection.label, name, len(args))
+            return
         try:
             result = handler(socket, *args) if handler is not None else None
-        except Exception:  # the application's own: it harms nobody but its own acknowledgement
-            log.exception("the handler of %r in %s raised", name, socket.namespace.name)
+        except (Exception, asyncio.CancelledError) as error:  # the application's own: it harms nobody else
+            self._event_failed(socket, name, error)
             return
         if inspect.isawaitable(result):
             self._start(connection, self._finish_event(socket, packet, result))
@@ -518,8 +634,15 @@ class Server:
     async def _finish_event(self, socket: Socket, packet: Packet, result: Awaitable[Any]) -> None:
         try:
             self._acknowledge(socket, packet.id, await result)
-        except Exception:  # the application's own: it harms nobody but its own acknowledgement
-            log.exception("the handler of %r in %s raised", packet.data[0], socket.namespace.name)
+        except (Exception, asyncio.CancelledError) as error:  # the application's own: it harms nobody else
+            self._event_failed(socket, packet.data[0], error)
+            _raise_if_cancelled(error)
+
+    def _event_failed(self, socket: Socket, name: Any, error: BaseException) -> None:
+        if isinstance(error, Disconnected | CallTimeout):
+            log.info("the handler of %r in %s ended: %s", name, socket.namespace.name, error)
+        else:
+            log.error("the handler of %r in %s raised", name, socket.namespace.name, exc_info=error)
 
     def _acknowledge(self, socket: Socket, ack_id: int | None, result: Any) -> None:
         if ack_id is None or not socket.connected:
@@ -530,32 +653,28 @@ class Server:
         except (ValueError, TypeError):
             log.exception("an acknowledgement in %s cannot be encoded", socket.namespace.name)
             return
-        socket._connection.push(message)
+        socket.answer(message)
 
     # -- handlers --------------------------------------------------------------------------------------------------
 
     def _start(self, connection: Connection, work: Any) -> None:
-        """Run an async handler as a task; hold the connection while it has as many as it may."""
+        """Run an async handler as a task, and go on with what waits when it has ended."""
         client: _Client = connection.state
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         client.running += 1
-        if client.running >= self.settings.max_running and not client.held:
-            client.held = True
-            connection.hold()
 
         def ended(task: "asyncio.Task[None]") -> None:
             self._tasks.discard(task)
             client.running -= 1
-            if client.held and client.running < self.settings.max_running:
-                client.held = False
-                connection.release()
+            self._work_off(connection)
 
         task.add_done_callback(ended)
 
     def _forget(self, socket: Socket, reason: Reason) -> None:
         client: _Client = socket._connection.state
         socket._state = _CLOSED
+        socket._reason = reason
         socket._early = []
         socket.namespace.sockets.pop(socket.id, None)
         client.sockets.pop(socket.namespace.name, None)
@@ -586,3 +705,10 @@ class Server:
             await result
         except Exception:  # the application's own
             log.exception("a handler of %s raised", socket.namespace.name)
+
+
+def _raise_if_cancelled(error: BaseException) -> None:
+    """Go on with a cancellation that was meant for this task, and not for something that it awaited."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error

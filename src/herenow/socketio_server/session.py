@@ -114,6 +114,10 @@ JITTER = (0.05, 0.15)
 apart, so that ten thousand sessions that began together do not ping together for ever."""
 
 
+MESSAGE_COST = 64
+"""Bytes that a queued message counts for beside its length, so that empty ones cannot fill the memory."""
+
+
 class Session:
     """An Engine.IO session.
 
@@ -125,7 +129,7 @@ class Session:
 
     Attributes:
         reason: why the session closed; ``None`` while it is open.
-        queued: the length of all messages that wait to be sent.
+        queued: the size of all messages that wait to be sent; each counts for ``MESSAGE_COST`` more than its length.
     """
 
     __slots__ = ("_outbox", "_ping_at", "_polling", "_pong_due", "_posting", "_probe", "_probe_due", "_probe_out",
@@ -303,7 +307,7 @@ class Session:
         """Queue messages, in their order. A closed session drops them."""
         if self.reason is None:
             self._outbox += [packets.MESSAGE + data if isinstance(data, str) else data for data in messages]
-            self.queued += sum(map(len, messages))
+            self.queued += sum(map(len, messages)) + MESSAGE_COST * len(messages)
 
     def data_to_send(self) -> list[str | bytes]:
         """Return the packets for the WebSocket that carries the session, each a frame of its own; empties the queue.

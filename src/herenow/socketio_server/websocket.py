@@ -96,8 +96,8 @@ class FastWebSocket(asyncio.Protocol):
         if self._other is not None:
             self._other.connection_lost(exc)
             return
-        self.ready = False
         self._server_state.connections.discard(self)
+        self._unread, self._held = b"", False
         if self._close_timer is not None:
             self._close_timer.cancel()
         self._lost(error=exc is not None)
@@ -109,8 +109,11 @@ class FastWebSocket(asyncio.Protocol):
             return
         self.full = True
         self.ready = False
-        if self._connection is not None and self._connection.link is self:
-            self._connection.became_slow()
+        if self._connection is not None:
+            if self._connection.link is self:
+                self._connection.became_slow()
+            else:
+                self.hold()  # a probe has nothing to say that it would not read the answer to
 
     def resume_writing(self) -> None:
         """Less than the low mark is unsent."""
@@ -118,9 +121,13 @@ class FastWebSocket(asyncio.Protocol):
             self._other.resume_writing()
             return
         self.full = False
-        if self._connection is not None and self._connection.link is self:
-            self.ready = self._connection.is_open
-            self._connection.became_drained()
+        connection = self._connection
+        if connection is not None:
+            self.ready = True
+            if self._held and not (connection.link is self and connection.held):
+                self.release()
+            if connection.link is self:
+                connection.became_drained()
 
     def shutdown(self) -> None:
         """uvicorn stops: the engine closes all its sessions, not only this one, so that all are told at once."""
@@ -141,13 +148,13 @@ class FastWebSocket(asyncio.Protocol):
         if engine is None:
             self._hand_over(data)
             return
-        self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed for uvicorn's own classes
         self._transport.set_write_buffer_limits(engine.settings.write_buffer_high, engine.settings.write_buffer_low)
         self._protocol = ServerProtocol(max_size=engine.settings.max_payload, logger=log)
         self._protocol.receive_data(data)
         for event in self._protocol.events_received():
             if isinstance(event, Request):
                 self._accept(self._protocol, engine, event, query)
+        self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed for uvicorn's own classes
         self._answer(self._protocol)
 
     def _hand_over(self, data: bytes) -> None:
@@ -198,9 +205,7 @@ class FastWebSocket(asyncio.Protocol):
             for event in protocol.events_received():
                 if isinstance(event, Frame):
                     self._frame_received(protocol, event)
-            self._answer(protocol)
-            if protocol.state is not State.OPEN:
-                return
+            self._answer(protocol)  # also while closing: the peer's close frame is still to come
 
     def _frame_received(self, protocol: ServerProtocol, frame: Frame) -> None:
         if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
@@ -210,6 +215,9 @@ class FastWebSocket(asyncio.Protocol):
             else:
                 # One bytearray, not a list: a million empty continuation frames must cost nothing.
                 self._fragments = bytearray(frame.data)
+        elif frame.opcode is Opcode.PING and self.full:
+            # Its pong is on its way already, behind what the peer does not read. The next ones must wait.
+            self.hold()
         elif frame.opcode is Opcode.CONT and self._fragments is not None:
             self._fragments += frame.data
             if frame.fin:
@@ -236,6 +244,7 @@ class FastWebSocket(asyncio.Protocol):
                 self._write(chunk)
             else:
                 self._transport.close()
+                self._cut_later()
         if protocol.close_rcvd is not None or protocol.parser_exc is not None:
             self._lost(error=protocol.parser_exc is not None)
 
@@ -279,7 +288,13 @@ class FastWebSocket(asyncio.Protocol):
             return
         self._protocol.send_close(code, reason)
         self._answer(self._protocol)
-        self._close_timer = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_MS / 1000, self._transport.abort)
+        self._cut_later()
+
+    def _cut_later(self) -> None:
+        """Give the peer some time to read the end and to answer it; one that does neither must not keep the socket."""
+        if self._close_timer is None:
+            loop = asyncio.get_running_loop()
+            self._close_timer = loop.call_later(CLOSE_TIMEOUT_MS / 1000, self._transport.abort)
 
     def hold(self) -> None:
         """Stop reading."""
