@@ -3,6 +3,8 @@
 ::
 
     HerenowError
+    ├── SettingsInvalid         a setting is wrong, or two do not fit together
+    ├── NotStarted              presence was asked before it was started
     └── StoreError              the store cannot do what was asked
         ├── StoreUnavailable    not now: locked, full, out of reach (temporary)
         ├── StoreNotReady       nothing was prepared there yet
@@ -30,6 +32,17 @@ class HerenowError(Exception):
     """
 
     temporary: ClassVar[bool] = False
+
+
+class SettingsInvalid(HerenowError):
+    """A setting is wrong, or two do not fit together; the sentence names them."""
+
+
+class NotStarted(HerenowError):
+    """Presence was asked for something before it was started, or after it was stopped."""
+
+    def __init__(self) -> None:
+        super().__init__("presence is not started: it starts with its application, or with `await presence.start()`")
 
 
 class StoreError(HerenowError):

@@ -135,6 +135,11 @@ class Writer:
         """Say whether the store still lacks a row of this user that was submitted."""
         return user_id in self._waiting or user_id in self._under_way
 
+    def pending(self, user_id: str) -> StoredUser | None:
+        """Return the newest row of this user that the store still lacks; ``None`` if it lacks none."""
+        waiting = self._waiting.get(user_id) or self._under_way.get(user_id)
+        return None if waiting is None else waiting.row
+
     def state(self) -> WriterState:
         """Say how the writer does."""
         overlap = sum(user_id in self._waiting for user_id in self._under_way)

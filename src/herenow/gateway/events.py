@@ -1,0 +1,154 @@
+"""The wire contract: every payload as a checked struct, every error with its code. See ``docs/wire.md``."""
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from herenow.model import MAX_USER_ID_LENGTH, Cause, Claimed, UserPresence
+from herenow.times import from_iso, to_iso
+
+READY: Final = "presence:ready"
+DIFF: Final = "presence:diff"
+ERROR: Final = "presence:error"
+
+MAX_USERS_A_CALL: Final = 1_000
+"""Users named in one event, and users in one page of a snapshot."""
+
+Code = Literal[
+    "unauthorized",
+    "token_expired",
+    "forbidden",
+    "bad_request",
+    "unknown_event",
+    "too_large",
+    "rate_limited",
+    "too_many_connections",
+    "too_many_watches",
+    "slow_reader",
+    "shutting_down",
+    "internal",
+]
+
+_TEMPORARY: Final = frozenset(("rate_limited", "too_many_connections", "slow_reader", "shutting_down", "internal"))
+
+
+class WireError(Exception):
+    """What a client is told when it cannot have what it asked for.
+
+    Args:
+        code: one of the contract's.
+        message: a sentence that names the thing.
+    """
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    @property
+    def temporary(self) -> bool:
+        """Whether trying again later can help."""
+        return self.code in _TEMPORARY
+
+    def body(self) -> dict[str, Any]:
+        """The error as it goes over the wire."""
+        return {"code": self.code, "message": self.message, "temporary": self.temporary}
+
+
+# C0 and C1 control characters, line and paragraph separators: they would break log lines and tables.
+UserId = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=MAX_USER_ID_LENGTH, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z")
+]
+Version = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
+class _Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A payload from a client. Unknown fields are an error."""
+
+
+class Empty(_Payload, frozen=True):
+    """``presence:active``, ``presence:idle`` and ``presence:leave``."""
+
+
+class Users(_Payload, frozen=True):
+    """``presence:get``."""
+
+    users: Annotated[list[UserId], msgspec.Meta(max_length=MAX_USERS_A_CALL)]
+
+
+class Watch(_Payload, frozen=True):
+    """``presence:watch``: some users, or all of them page by page."""
+
+    users: Annotated[list[UserId], msgspec.Meta(max_length=MAX_USERS_A_CALL)] | None = None
+    all: bool = False
+    since: Version | None = None
+    cursor: Annotated[str, msgspec.Meta(max_length=1_000)] | None = None
+
+
+class Unwatch(_Payload, frozen=True):
+    """``presence:unwatch``: some users, or all."""
+
+    users: Annotated[list[UserId], msgspec.Meta(max_length=MAX_USERS_A_CALL)] | None = None
+    all: bool = False
+
+
+class ClaimPayload(_Payload, frozen=True):
+    """``presence:claim``; ``availability: null`` gives the claim up, a field that is left out stays as it is not."""
+
+    availability: Claimed | msgspec.UnsetType | None = msgspec.UNSET
+    text: str | None = None
+    until: str | None = None
+
+    def until_ms(self) -> int | None:
+        """The expiry in milliseconds.
+
+        Raises:
+            WireError: it is no ISO 8601 time.
+        """
+        if self.until is None:
+            return None
+        try:
+            return from_iso(self.until)
+        except (ValueError, OverflowError) as error:
+            raise WireError("bad_request", "until is not an ISO 8601 time") from error
+
+
+def decode(kind: Any, args: tuple[Any, ...]) -> Any:
+    """Check the arguments of an event: one payload, or none where all of its fields may be left out.
+
+    Raises:
+        WireError: ``bad_request`` with a sentence that names the field.
+    """
+    if len(args) > 1:
+        raise WireError("bad_request", f"one payload is expected, not {len(args)} arguments")
+    try:
+        return msgspec.convert(args[0] if args else {}, kind)
+    except msgspec.ValidationError as error:
+        raise WireError("bad_request", _shorten(str(error))) from error
+
+
+def _shorten(sentence: str) -> str:
+    """A validation error as a sentence, without a peer's own megabyte in it."""
+    sentence = sentence.replace("$.", "").replace("`$`", "the payload")
+    return sentence if len(sentence) <= 200 else sentence[:199] + "…"
+
+
+def user_to_wire(user: UserPresence) -> dict[str, Any]:
+    """A User of the contract."""
+    wire: dict[str, Any] = {
+        "userId": user.user_id,
+        "isOnline": user.is_online,
+        "availability": user.availability,
+        "lastActive": None if user.last_active_ms is None else to_iso(user.last_active_ms),
+    }
+    if user.status_text is not None:
+        wire["statusText"] = user.status_text
+    if user.status_until_ms is not None:
+        wire["statusUntil"] = to_iso(user.status_until_ms)
+    wire["version"] = user.version
+    return wire
+
+
+def change_to_json(user: UserPresence, cause: Cause) -> bytes:
+    """A Change of the contract, encoded: once, for all that hear of it."""
+    return msgspec.json.encode(user_to_wire(user) | {"cause": cause})

@@ -1,0 +1,332 @@
+"""Events in: connect, disconnect, and what a client may say. What comes of it the registry decides."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from herenow.gateway import events
+from herenow.gateway.auth import Authenticate, identify
+from herenow.gateway.events import WireError
+from herenow.gateway.limits import TokenBucket
+from herenow.gateway.outbox import Outbox, Watcher
+from herenow.gateway.watches import Watches
+from herenow.model import Cause, Change, Claim, Claimed, Closing, Connection, UserPresence
+from herenow.presence import Presence
+from herenow.registry.base import Batch
+from herenow.settings import Settings
+from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
+from herenow.times import to_iso
+
+log = structlog.get_logger("herenow.gateway")
+
+P = TypeVar("P")
+
+CLOSING = {
+    Reason.CLIENT: Closing.LEFT,
+    Reason.SERVER: Closing.LEFT,
+    Reason.TRANSPORT_CLOSED: Closing.CLOSED,
+    Reason.PING_TIMEOUT: Closing.TIMEOUT,
+    Reason.TRANSPORT_ERROR: Closing.ERROR,
+    Reason.BAD_PACKET: Closing.ERROR,
+}
+"""How the end of a socket counts for presence: after ``LEFT`` there is no grace."""
+
+
+class Client(Watcher):
+    """One connection: what the gateway keeps of it in ``socket.data``."""
+
+    __slots__ = ("bucket", "opened_s")
+
+    def __init__(self, socket: Socket, user_id: str, bucket: TokenBucket, now_s: float) -> None:
+        super().__init__(socket, user_id)
+        self.bucket = bucket
+        self.opened_s = now_s
+
+
+class Gateway:
+    """Presence over Socket.IO.
+
+    Args:
+        presence: started.
+        authenticate: tells who a client is.
+        path: of the Socket.IO server.
+    """
+
+    def __init__(self, presence: Presence, authenticate: Authenticate, *, path: str = "/socket.io/") -> None:
+        settings = presence.settings
+        self.presence = presence
+        self._settings = settings
+        self._authenticate = authenticate
+        self._connections_of: dict[str, int] = {}
+        self._stopping = False
+        self._tasks: set[asyncio.Future[None]] = set()
+        self.server = Server(_server_settings(settings, path))
+        self._namespace = self.server.namespace("/")
+        self._watches: Watches[Watcher] = Watches()
+        self._outbox = Outbox(
+            self._namespace,
+            self._watches,
+            lambda: presence.registry.version,
+            interval_s=settings.flush_interval_s,
+            longest_s=settings.flush_longest_s,
+            slow_timeout_s=settings.slow_reader_timeout_s,
+        )
+        self.server.on_stop(self._say_goodbye)
+        self._register()
+
+    def _register(self) -> None:
+        namespace = self._namespace
+        namespace.on_connect(self._connect)
+        namespace.on_disconnect(self._disconnect)
+        namespace.on_unknown(self._unknown)
+        namespace.on_slow(lambda socket: self._outbox.became_slow(socket.data))
+        namespace.on_drain(lambda socket: self._outbox.drained(socket.data))
+        self._on("presence:watch", events.Watch, self._watch)
+        self._on("presence:unwatch", events.Unwatch, self._unwatch)
+        self._on("presence:get", events.Users, self._get)
+        self._on("presence:active", events.Empty, self._active)
+        self._on("presence:idle", events.Empty, self._idle)
+        self._on("presence:claim", events.ClaimPayload, self._claim)
+        self._on("presence:leave", events.Empty, self._leave)
+
+    def start(self) -> None:
+        """Begin to send changes; in the event loop, with a started presence."""
+        self.presence.registry.subscribe(self._batch)
+        self.presence.on_evicted(self._evicted)
+
+    def stop(self) -> None:
+        """Tell every client, let nobody in any more, and close all connections. Idempotent."""
+        self.server.engine.stop()
+
+    def _say_goodbye(self) -> None:
+        self._stopping = True
+        self._outbox.close()
+        notice = WireError("shutting_down", "the server is shutting down").body()
+        self._namespace.emit(self._namespace.sockets.values(), events.ERROR, notice)
+
+    # -- changes out -------------------------------------------------------------------------------------------------
+
+    def _batch(self, batch: Batch) -> None:
+        # Whoever is invisible still sees themselves as they are.
+        invisible = {
+            row.user_id for row in batch.rows if row.claim is not None and row.claim.availability is Claimed.INVISIBLE
+        }
+        self._outbox.publish(batch.changes, invisible=invisible)
+        for change in batch.changes:
+            if change.user_id in invisible and self._connections_of.get(change.user_id):
+                task = asyncio.ensure_future(self._show_to_self(change.user_id))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _show_to_self(self, user_id: str) -> None:
+        own = await self.presence.registry.own_view(user_id)
+        if own is None:
+            return
+        change = Change(**msgspec.structs.asdict(own), cause=Cause.CLAIM)
+        for watcher in self._watches.of(user_id) | self._watches.of_all:
+            if watcher.user_id == user_id:
+                self._outbox.queue(watcher, change)
+
+    def _evicted(self, connections: Iterable[Connection]) -> None:
+        """The registry has dropped these connections: close them."""
+        for connection in connections:
+            socket = self._namespace.sockets.get(connection.connection_id)
+            if socket is not None:
+                socket.disconnect(close=True)
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    async def _connect(self, socket: Socket, auth: Any) -> None:
+        try:
+            await self._admit(socket, auth)
+        except WireError as error:
+            log.info("connection refused", code=error.code, reason=error.message, connection=socket.id[:6])
+            data = {"code": error.code, "temporary": error.temporary}
+            raise ConnectRefused(error.message, data) from error
+
+    async def _admit(self, socket: Socket, auth: Any) -> None:
+        if self._stopping:
+            raise WireError("shutting_down", "the server is shutting down")
+        identity = await identify(self._authenticate, auth, socket.handshake)
+        user_id = identity.user_id
+        settings, loop = self._settings, asyncio.get_running_loop()
+        if len(self._namespace.sockets) >= settings.max_connections:
+            raise WireError("too_many_connections", f"the server has its {settings.max_connections} connections")
+        mine = self._connections_of.get(user_id, 0)
+        if mine >= settings.max_connections_per_user:
+            raise WireError("too_many_connections", f"{user_id} has {mine} connections, which is the most")
+        now_s = loop.time()
+        client = Client(socket, user_id, TokenBucket(settings.max_events_per_s, now_s), now_s)
+        socket.data = client
+        self._connections_of[user_id] = mine + 1
+        address = socket.handshake.address
+        try:
+            await self.presence.registry.connect(
+                user_id,
+                socket.id,
+                node=settings.node,
+                transport=socket.transport,
+                address=address[0] if address else None,
+            )
+        except BaseException:
+            self._count_out(user_id)
+            raise
+        log.info("connected", user=user_id, connection=socket.id[:6], transport=socket.transport)
+        socket.emit(
+            events.READY,
+            {
+                "userId": user_id,
+                "connectionId": socket.id,
+                "version": self.presence.registry.version,
+                "serverTime": to_iso(time.time_ns() // 1_000_000),
+                "bounds": self.presence.bounds(),
+            },
+        )
+
+    def _disconnect(self, socket: Socket, reason: Reason) -> None:
+        client: Client = socket.data
+        closing = client.closing or CLOSING[reason]
+        self._watches.forget(client)
+        self._outbox.forget(client)
+        self._count_out(client.user_id)
+        duration_s = asyncio.get_running_loop().time() - client.opened_s
+        log.info(
+            "disconnected", user=client.user_id, connection=socket.id[:6], reason=reason, seconds=round(duration_s, 3)
+        )
+        if not self._stopping:  # at the end, everyone is written offline in one go
+            self.presence.registry.disconnect(socket.id, closing)
+
+    def _count_out(self, user_id: str) -> None:
+        left = self._connections_of.pop(user_id) - 1
+        if left:
+            self._connections_of[user_id] = left
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def _on(self, event: str, kind: type[P], handler: Callable[[Client, P], Awaitable[dict[str, Any]]]) -> None:
+        async def handle(socket: Socket, *args: Any) -> dict[str, Any] | Reply:
+            return await self._answer(socket, event, lambda client: handler(client, events.decode(kind, args)))
+
+        self._namespace.on(event)(handle)
+
+    async def _answer(
+        self, socket: Socket, event: str, work: Callable[[Client], Awaitable[dict[str, Any]]]
+    ) -> dict[str, Any] | Reply:
+        client: Client = socket.data
+        try:
+            if not client.bucket.take(self._settings.max_events_per_s, asyncio.get_running_loop().time()):
+                rate = self._settings.max_events_per_s
+                raise WireError("rate_limited", f"more than {rate:g} events a second")
+            return {"ok": True, **await work(client)}
+        except WireError as error:
+            log.info("event refused", user=client.user_id, connection=socket.id[:6], code=error.code, event_name=event)
+            return Reply({"ok": False, "error": error.body()}, otherwise=(events.ERROR, error.body()))
+
+    async def _unknown(self, socket: Socket, event: Any, *args: Any) -> dict[str, Any] | Reply:
+        async def refuse(client: Client) -> dict[str, Any]:
+            raise WireError("unknown_event", f"there is no event {str(event)[:80]!r}")
+
+        return await self._answer(socket, "unknown", refuse)
+
+    async def _watch(self, client: Client, payload: events.Watch) -> dict[str, Any]:
+        if payload.all == (payload.users is not None):
+            raise WireError("bad_request", "watch either users or all")
+        if payload.users is not None:
+            return await self._watch_users(client, payload.users, payload.since)
+        self._watches.watch_all(client)
+        if payload.since is not None:
+            newer = await self._newer(client, payload.since, None)
+            if newer is not None:
+                return newer
+        try:
+            page = await self.presence.registry.online(events.MAX_USERS_A_CALL, payload.cursor)
+        except ValueError as error:
+            raise WireError("bad_request", "cursor is not one that this server gave") from error
+        answer = {"version": page.version, "users": [events.user_to_wire(user) for user in page.users], "full": True}
+        return answer if page.cursor is None else {**answer, "cursor": page.cursor}
+
+    async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
+        most = self._settings.max_watched_users
+        if self._watches.watched_by(client) + self._watches.adds(client, users) > most:
+            raise WireError("too_many_watches", f"a connection may watch {most} users")
+        # First the watch, then the snapshot: what changes in between is sent twice rather than never.
+        self._watches.watch(client, users)
+        if since is not None:
+            newer = await self._newer(client, since, frozenset(users))
+            if newer is not None:
+                return newer
+        return {**await self._snapshot(client, users), "full": True}
+
+    async def _newer(self, client: Client, since: int, users: frozenset[str] | None) -> dict[str, Any] | None:
+        changes = await self.presence.registry.changes_since(since)
+        if changes is None:
+            return None
+        version = self.presence.registry.version
+        wanted = [change for change in changes if users is None or change.user_id in users]
+        return {"version": version, "users": [events.user_to_wire(change) for change in wanted], "full": False}
+
+    async def _unwatch(self, client: Client, payload: events.Unwatch) -> dict[str, Any]:
+        if payload.all == (payload.users is not None):
+            raise WireError("bad_request", "unwatch either users or all")
+        if payload.users is not None:
+            self._watches.unwatch(client, payload.users)
+        else:
+            self._watches.unwatch_all(client)
+        return {}
+
+    async def _get(self, client: Client, payload: events.Users) -> dict[str, Any]:
+        return await self._snapshot(client, payload.users)
+
+    async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
+        snapshot = await self.presence.snapshot(users)
+        found: dict[str, UserPresence] = dict(snapshot.users)
+        if client.user_id in found:
+            found[client.user_id] = await self.presence.registry.own_view(client.user_id) or found[client.user_id]
+        return {"version": snapshot.version, "users": [events.user_to_wire(user) for user in found.values()]}
+
+    async def _active(self, client: Client, payload: events.Empty) -> dict[str, Any]:
+        await self.presence.registry.active(client.socket.id)
+        return {}
+
+    async def _idle(self, client: Client, payload: events.Empty) -> dict[str, Any]:
+        await self.presence.registry.idle(client.socket.id)
+        return {}
+
+    async def _claim(self, client: Client, payload: events.ClaimPayload) -> dict[str, Any]:
+        text = payload.text
+        if text is not None and len(text) > self._settings.max_status_text:
+            raise WireError("bad_request", f"text has more than {self._settings.max_status_text} characters")
+        availability = payload.availability
+        if availability is None:
+            claim = None
+        else:
+            asked = None if isinstance(availability, msgspec.UnsetType) else availability
+            claim = Claim(availability=asked, text=text, until_ms=payload.until_ms())
+        await self.presence.registry.claim(client.user_id, claim)
+        own = await self.presence.registry.own_view(client.user_id)
+        if own is None:
+            raise WireError("internal", "the connection is closing")
+        return {"user": events.user_to_wire(own)}
+
+    async def _leave(self, client: Client, payload: events.Empty) -> dict[str, Any]:
+        client.closing = Closing.LEFT
+        # The acknowledgement goes first, then the connection.
+        asyncio.get_running_loop().call_soon(lambda: client.socket.disconnect(close=True))
+        return {}
+
+
+def _server_settings(settings: Settings, path: str) -> ServerSettings:
+    return ServerSettings(
+        path=path,
+        origins="*" if settings.dev else settings.origins,
+        ping_interval_ms=round(settings.ping_interval_s * 1000),
+        ping_timeout_ms=round(settings.ping_timeout_s * 1000),
+        max_payload=settings.max_payload,
+        connect_timeout_ms=round(settings.connect_timeout_s * 1000),
+        write_buffer_high=settings.write_buffer_high,
+        write_buffer_low=settings.write_buffer_high // 4,
+    )

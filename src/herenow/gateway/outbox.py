@@ -1,0 +1,197 @@
+"""What goes out: net diffs in a flush window, one encoding for all who get the same, and no queue for slow readers.
+
+The rules:
+
+1. The first change after a quiet moment goes out at once. Then changes gather for ``flush_interval_s``; under load the
+   window grows so that flushing takes at most a third of the time, but never past ``flush_longest_s``.
+2. Of each user only the latest change waits for a watcher: a diff is the net change since the last one.
+3. A change is encoded once, and watchers that wait for the same changes share one frame.
+4. A slow watcher gets nothing until it drains, then the net of all it missed. One that stays slow for
+   ``slow_reader_timeout_s`` is closed. So what waits for a watcher is bounded by the users it watches.
+"""
+
+import asyncio
+from collections.abc import Callable, Container, Iterable
+
+import msgspec
+
+from herenow.gateway.events import DIFF, change_to_json
+from herenow.gateway.watches import Watches
+from herenow.model import Change, Closing
+from herenow.socketio_server import Message, Namespace, Socket
+
+FLUSH_SHARE = 3
+"""Of so many parts of the time, flushing takes at most one."""
+
+
+class Watcher:
+    """One connection, as the outbox knows it.
+
+    Attributes:
+        socket: where its diffs go.
+        user_id: whose it is.
+        pending: the latest change of each user that it has not been sent.
+        slow_since_s: since when it reads too slowly, by the loop's clock; ``None`` if it does not.
+        closing: how its end counts, where that is not for the transport to say.
+    """
+
+    __slots__ = ("closing", "pending", "slow_since_s", "socket", "user_id")
+
+    def __init__(self, socket: Socket, user_id: str) -> None:
+        self.socket = socket
+        self.user_id = user_id
+        self.pending: dict[str, Change] = {}
+        self.slow_since_s: float | None = None
+        self.closing: Closing | None = None
+
+
+class Outbox:
+    """Sends the changes to whoever watches.
+
+    Args:
+        namespace: that of the watchers' sockets.
+        watches: who wants to hear of whom.
+        version: gives the registry's version.
+        interval_s: the flush window.
+        longest_s: the longest one, under load.
+        slow_timeout_s: how long a watcher may be slow.
+    """
+
+    def __init__(
+        self,
+        namespace: Namespace,
+        watches: Watches[Watcher],
+        version: Callable[[], int],
+        *,
+        interval_s: float,
+        longest_s: float,
+        slow_timeout_s: float,
+    ) -> None:
+        self._namespace = namespace
+        self._watches = watches
+        self._version = version
+        self._interval_s = interval_s
+        self._longest_s = longest_s
+        self._slow_timeout_s = slow_timeout_s
+        self._for_all: dict[str, Change] = {}
+        self._hidden: set[str] = set()
+        self._dirty: dict[Watcher, None] = {}
+        self._slow: set[Watcher] = set()
+        self._encoded: dict[int, tuple[Change, msgspec.Raw]] = {}
+        self._next_flush_s = 0.0
+        self._timer: asyncio.Handle | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    def publish(self, changes: Iterable[Change], *, invisible: Container[str] = ()) -> None:
+        """Queue changes, oldest first, for those who watch their users.
+
+        ``invisible`` are users who must not be told of themselves what others are told.
+        """
+        for_all = self._watches.of_all
+        for change in changes:
+            if for_all:
+                self._for_all[change.user_id] = change
+                if change.user_id in invisible:
+                    self._hidden.add(change.user_id)
+            for watcher in self._watches.of(change.user_id):
+                if watcher not in for_all and not (watcher.user_id == change.user_id and change.user_id in invisible):
+                    self.queue(watcher, change)
+        if self._for_all or self._dirty:
+            self._schedule()
+
+    def queue(self, watcher: Watcher, change: Change) -> None:
+        """Queue a change for one watcher."""
+        watcher.pending[change.user_id] = change
+        self._dirty[watcher] = None
+        self._schedule()
+
+    def became_slow(self, watcher: Watcher) -> None:
+        """The watcher's socket refuses more."""
+        loop = asyncio.get_running_loop()
+        watcher.slow_since_s = loop.time()
+        self._slow.add(watcher)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self._slow_timeout_s / 4, self._sweep)
+
+    def drained(self, watcher: Watcher) -> None:
+        """The watcher's socket takes events again: send the net of what it missed."""
+        watcher.slow_since_s = None
+        self._slow.discard(watcher)
+        if watcher.pending:
+            self._dirty[watcher] = None
+            self._schedule()
+
+    def forget(self, watcher: Watcher) -> None:
+        """The watcher is gone."""
+        watcher.pending = {}
+        self._dirty.pop(watcher, None)
+        self._slow.discard(watcher)
+
+    def close(self) -> None:
+        """Send nothing more."""
+        for timer in (self._timer, self._sweeper):
+            if timer is not None:
+                timer.cancel()
+
+    # -- the flush window --------------------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            wait_s = self._next_flush_s - loop.time()
+            # Even the first one waits for the end of the tick, so that a burst goes out as one diff.
+            self._timer = loop.call_later(wait_s, self._flush) if wait_s > 0 else loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        loop = asyncio.get_running_loop()
+        start_s = loop.time()
+        self._timer = None
+        for_all, self._for_all = self._for_all, {}
+        hidden, self._hidden = self._hidden, set()
+        dirty, self._dirty = self._dirty, {}
+        if for_all:
+            message = self._message(for_all)
+            for watcher in tuple(self._watches.of_all):
+                # One that has something left from before gets all of it in one piece, below or when it drains.
+                if watcher.pending or watcher.user_id in hidden or not watcher.socket.send(message):
+                    own = watcher.pending.get(watcher.user_id)
+                    watcher.pending.update(for_all)
+                    if watcher.user_id in hidden:
+                        del watcher.pending[watcher.user_id]
+                        if own is not None:
+                            watcher.pending[watcher.user_id] = own
+                    if watcher.slow_since_s is None:
+                        dirty[watcher] = None
+        shared: dict[tuple[int, ...], Message] = {}
+        for watcher in dirty:
+            if watcher.pending and watcher.slow_since_s is None:
+                key = tuple(map(id, watcher.pending.values()))
+                message = shared.get(key) or shared.setdefault(key, self._message(watcher.pending))
+                if watcher.socket.send(message):
+                    watcher.pending = {}
+        self._encoded = {}
+        took_s = loop.time() - start_s
+        self._next_flush_s = start_s + min(max(self._interval_s, FLUSH_SHARE * took_s), self._longest_s)
+
+    def _message(self, pending: dict[str, Change]) -> Message:
+        changes = sorted(pending.values(), key=lambda change: change.version)
+        return self._namespace.message(
+            DIFF, {"version": self._version(), "changes": [self._encode(change) for change in changes]}
+        )
+
+    def _encode(self, change: Change) -> msgspec.Raw:
+        # By identity, for of one version there are two changes where a user is invisible: the others' and their own.
+        # The change is kept beside its encoding, so that no other can get its id before the flush is over.
+        known = self._encoded.get(id(change))
+        if known is None:
+            known = self._encoded[id(change)] = change, msgspec.Raw(change_to_json(change, change.cause))
+        return known[1]
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(self._slow_timeout_s / 4, self._sweep) if self._slow else None
+        for watcher in list(self._slow):
+            if watcher.slow_since_s is not None and loop.time() - watcher.slow_since_s >= self._slow_timeout_s:
+                self._slow.discard(watcher)
+                watcher.closing = Closing.ERROR  # it may come back, within the grace
+                watcher.socket.disconnect(close=True)

@@ -1,0 +1,67 @@
+"""Who wants to hear of whom: an index from users to watchers. Pure; a change costs as much as it has watchers."""
+
+from collections.abc import Iterable, Set
+from typing import Generic, TypeVar
+
+W = TypeVar("W")
+
+
+class Watches(Generic[W]):
+    """The interest of all watchers, in some users each or in all."""
+
+    def __init__(self) -> None:
+        self._of_user: dict[str, set[W]] = {}
+        self._users_of: dict[W, set[str]] = {}
+        self._of_all: set[W] = set()
+
+    def watched_by(self, watcher: W) -> int:
+        """How many users a watcher has named."""
+        return len(self._users_of.get(watcher, ()))
+
+    def adds(self, watcher: W, user_ids: Iterable[str]) -> int:
+        """How many of these users the watcher does not watch by name yet."""
+        return len(set(user_ids) - self._users_of.get(watcher, set()))
+
+    def watch(self, watcher: W, user_ids: Iterable[str]) -> None:
+        """Add users to a watcher's interest."""
+        for user_id in user_ids:
+            self._users_of.setdefault(watcher, set()).add(user_id)
+            self._of_user.setdefault(user_id, set()).add(watcher)
+
+    def unwatch(self, watcher: W, user_ids: Iterable[str]) -> None:
+        """Take users from a watcher's interest; those it does not watch are no error."""
+        watched = self._users_of.get(watcher, set())
+        for user_id in watched.intersection(user_ids):
+            watched.discard(user_id)
+            self._drop(watcher, user_id)
+        if not watched:
+            self._users_of.pop(watcher, None)
+
+    def watch_all(self, watcher: W) -> None:
+        """Let a watcher hear of everybody."""
+        self._of_all.add(watcher)
+
+    def unwatch_all(self, watcher: W) -> None:
+        """Let a watcher hear only of those it named."""
+        self._of_all.discard(watcher)
+
+    def forget(self, watcher: W) -> None:
+        """Drop a watcher with all its interest."""
+        self._of_all.discard(watcher)
+        for user_id in self._users_of.pop(watcher, ()):
+            self._drop(watcher, user_id)
+
+    @property
+    def of_all(self) -> Set[W]:
+        """The watchers of everybody. Not a copy."""
+        return self._of_all
+
+    def of(self, user_id: str) -> Set[W]:
+        """The watchers that named a user, those of everybody not among them. Not a copy."""
+        return self._of_user.get(user_id) or frozenset()
+
+    def _drop(self, watcher: W, user_id: str) -> None:
+        watchers = self._of_user[user_id]
+        watchers.discard(watcher)
+        if not watchers:
+            del self._of_user[user_id]

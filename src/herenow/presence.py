@@ -1,0 +1,412 @@
+"""Puts the parts together: the registry that decides, the store that follows, and the calls that all others make.
+
+::
+
+    presence = Presence("sqlite:///app.db")
+    presence.mount(app)                                   # a FastAPI or Starlette application
+
+    await presence.get(["alice", "bob"])
+    async for user in presence.online(): ...
+    presence.on_change(lambda change: print(change))
+
+What starts with it: the claim of the store (a second server is refused), the users whom a dead process left online
+(they linger, and who comes back in time never flickers), the writer, the audit and the beat. When it stops, everyone is
+written offline.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from herenow.errors import NotStarted, StoreError, StoreInUse
+from herenow.model import Availability, Cause, Change, Connection, StoredUser, UserPresence
+from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
+from herenow.registry.local import LocalRegistry
+from herenow.settings import Settings
+from herenow.store.audit import Audit
+from herenow.store.base import PAGE_SIZE, Store
+from herenow.store.nodes import Node
+from herenow.store.sql import SqlStore
+from herenow.store.writer import Writer
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+log = structlog.get_logger("herenow.presence")
+
+STORE_READ_TIMEOUT_S = 1.0
+"""How long a read waits for the store. Then a user who is not here is given as offline, last active unknown."""
+
+STOP_TIMEOUT_S = 3.0
+"""How long a stop waits for the store to take the last rows; the whole of it must end within 5 s."""
+
+Subscriber = Callable[[Change], Any]
+
+
+def open_store(database: str) -> Store:
+    """Return the store of an address; it is not opened yet.
+
+    Raises:
+        StoreUrlInvalid: no store has such an address.
+    """
+    return SqlStore(database)
+
+
+class Presence:
+    """Who is online, right now.
+
+    Args:
+        database: where the application's users are: ``sqlite:///path``.
+        authenticate: tells who a client is, in library form: ``async def authenticate(auth, handshake) -> Identity``.
+            By default the settings say: ``jwt_secret``, or ``dev`` on loopback.
+        settings: any of :class:`~herenow.settings.Settings`, by name.
+
+    Raises:
+        SettingsInvalid: a setting is wrong, or two do not fit together.
+    """
+
+    def __init__(
+        self,
+        database: str | None = None,
+        *,
+        authenticate: Callable[..., Any] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.settings = Settings.load(database=database, **settings)
+        self.authenticate = authenticate
+        self.store = open_store(self.settings.database)
+        self._node: Node | None = None
+        self._registry: Registry | None = None
+        self._writer: Writer | None = None
+        self._audit: Audit | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._subscribers: list[Subscriber] = []
+        self._evicted: list[Callable[[Sequence[Connection]], None]] = []
+        self._handler_tasks: set[asyncio.Future[Any]] = set()
+        self._on_lost: Callable[[StoreError], None] | None = None
+
+    # -- the parts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def registry(self) -> Registry:
+        """The registry.
+
+        Raises:
+            NotStarted: before ``start`` and after ``stop``.
+        """
+        if self._registry is None:
+            raise NotStarted
+        return self._registry
+
+    @property
+    def writer(self) -> Writer:
+        """The writer; raises ``NotStarted`` as above."""
+        if self._writer is None:
+            raise NotStarted
+        return self._writer
+
+    @property
+    def audit(self) -> Audit:
+        """The audit; raises ``NotStarted`` as above."""
+        if self._audit is None:
+            raise NotStarted
+        return self._audit
+
+    @property
+    def node(self) -> Node:
+        """This server, as its row in the store says; raises ``NotStarted`` as above."""
+        if self._node is None:
+            raise NotStarted
+        return self._node
+
+    def bounds(self) -> dict[str, int]:
+        """The promises in milliseconds, computed from the live settings."""
+        settings = self.settings
+        return {
+            "offlineWithinMs": round(settings.offline_within_s * 1000),
+            "silentLossMs": round(settings.silent_loss_s * 1000),
+            "restartMs": round(settings.restart_grace_s * 1000),
+        }
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self, address: str = "", *, on_lost: Callable[[StoreError], None] | None = None) -> None:
+        """Take the store over and begin to serve.
+
+        Args:
+            address: where this server's HTTP is, for the commands to find it.
+            on_lost: called if another server takes the store over, which ends this one's right to write.
+
+        Raises:
+            StoreInUse: another live server owns it; the sentence names it.
+            StoreError: it cannot be used.
+        """
+        settings = self.settings
+        now_ms = _now_ms()
+        await self.store.open()
+        try:
+            report = await self.store.init()
+            for step in report.steps:
+                log.info("store prepared", step=step)
+            node = Node.here(
+                name=settings.node,
+                epoch=time.time_ns() // 1000,
+                address=address,
+                now_ms=now_ms,
+                lease_ms=round(settings.node_lease_s * 1000),
+            )
+            dead = await self.store.claim_node(node)
+            registry = LocalRegistry(
+                grace_ms=round(settings.grace_s * 1000),
+                last_version=await self.store.max_version(),
+                idle_after_ms=None if settings.idle_after_s is None else round(settings.idle_after_s * 1000),
+                last_active_granularity_ms=round(settings.last_active_granularity_s * 1000),
+            )
+            writer = Writer(self.store, window_s=0.05)
+            registry.subscribe(lambda batch: self._batch(batch, writer))
+            adopted = await self._adopt(registry, last_beat_ms=dead[0].beat_ms if dead else 0)
+        except BaseException:
+            await self.store.close()
+            raise
+        self._node, self._registry, self._writer, self._on_lost = node, registry, writer, on_lost
+        self._audit = Audit(self.store, _Truth(registry), writer, every_s=settings.audit_every_s)
+        self._tasks = [
+            asyncio.create_task(writer.run(), name="herenow writer"),
+            asyncio.create_task(self._audit.run(), name="herenow audit"),
+            asyncio.create_task(self._beat(node), name="herenow beat"),
+        ]
+        log.info("started", store=self.store.name, node=node.name, dead_nodes=len(dead), adopted=adopted)
+
+    async def _adopt(self, registry: LocalRegistry, *, last_beat_ms: int) -> int:
+        """Let whoever a dead process left online linger until ``restart_grace``; claims live on."""
+        grace_ms = round(self.settings.restart_grace_s * 1000)
+        adopted = 0
+        for read in (self.store.online, self.store.claimed):
+            cursor: str | None = None
+            while True:
+                page = await read(after=cursor, limit=PAGE_SIZE)
+                if page.users:
+                    await registry.adopt(page.users, last_beat_ms=last_beat_ms, grace_ms=grace_ms)
+                    adopted += sum(user.is_online for user in page.users) if read == self.store.online else 0
+                if page.cursor is None:
+                    break
+                cursor = page.cursor
+        return adopted
+
+    async def _beat(self, node: Node) -> None:
+        while True:
+            await asyncio.sleep(self.settings.node_beat_s)
+            try:
+                await self.store.beat(node, _now_ms())
+            except StoreInUse as error:
+                log.critical("another server took the store over", error=str(error))
+                if self._on_lost is not None:
+                    self._on_lost(error)
+                return
+            except StoreError as error:
+                log.warning("beat failed", error=str(error))
+
+    async def stop(self) -> None:
+        """Write everyone offline, give the store up, and stop. Idempotent."""
+        if self._registry is None or self._writer is None or self._node is None:
+            return
+        registry, writer, node = self._registry, self._writer, self._node
+        self._close_evicted(await registry.evict(None, disconnect=True, cause=Cause.RESTART))
+        left = await writer.drain(STOP_TIMEOUT_S)
+        if left:
+            log.error("users were not written offline: the store did not take them", users=left)
+        await registry.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._registry = self._writer = self._audit = self._node = None
+        with contextlib.suppress(StoreError):  # without the row's end, the next start waits for its lease at most
+            await self.store.release_node(node)
+        await self.store.close()
+        log.info("stopped", store=self.store.name)
+
+    def mount(self, app: "Starlette", *, path: str = "/socket.io/") -> None:
+        """Serve presence in a FastAPI or Starlette application: Socket.IO at ``path``, HTTP at ``/v1`` and the rest.
+
+        It starts and stops with the application's lifespan. For the fast WebSocket, run it with
+        ``uvicorn app:app --ws herenow.socketio_server:FastWebSocket``; without, it works at ASGI's price.
+
+        Raises:
+            SettingsInvalid: nothing says who a client is.
+        """
+        from herenow.mounting import mount  # here, because that module needs this one
+
+        mount(self, app, path=path)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def get(self, user_ids: Iterable[str]) -> dict[str, UserPresence]:
+        """Return users as others see them, by id. One who was never seen is offline, last active ``None``."""
+        return (await self.snapshot(list(user_ids))).users
+
+    async def snapshot(self, user_ids: Sequence[str]) -> Snapshot:
+        """As :meth:`get`, with the version of the registry at which it was so."""
+        snapshot = await self.registry.get(user_ids)
+        absent = [user_id for user_id in user_ids if user_id not in snapshot.users]
+        stored = await self._read_store(absent) if absent else {}
+        # In the order asked for, each user once.
+        users = {user_id: snapshot.users.get(user_id) or _offline(user_id, stored.get(user_id)) for user_id in user_ids}
+        return Snapshot(snapshot.version, users)
+
+    async def _read_store(self, user_ids: Sequence[str]) -> dict[str, StoredUser]:
+        """What is known of users who are not here: the rows on their way to the store, then the store's own."""
+        rows = {user_id: row for user_id in user_ids if (row := self.writer.pending(user_id)) is not None}
+        rest = [user_id for user_id in user_ids if user_id not in rows]
+        if rest:
+            try:
+                async with asyncio.timeout(STORE_READ_TIMEOUT_S):
+                    rows |= await self.store.read(rest)
+            except (StoreError, TimeoutError) as error:
+                log.warning("store read failed", error=str(error) or "timed out", users=len(rest))
+        return rows
+
+    async def online(self) -> AsyncIterator[UserPresence]:
+        """Go through all who are online, most recently active first."""
+        cursor: str | None = None
+        while True:
+            page = await self.registry.online(PAGE_SIZE, cursor)
+            for user in page.users:
+                yield user
+            if page.cursor is None:
+                return
+            cursor = page.cursor
+
+    async def stats(self) -> Stats:
+        """Count users by availability, and connections."""
+        return await self.registry.stats()
+
+    async def explain(self, user_id: str) -> Explanation | None:
+        """Return all that decides how a user is shown; ``None`` for one who is not here."""
+        return await self.registry.explain(user_id)
+
+    # -- following ---------------------------------------------------------------------------------------------------
+
+    def on_change(self, handler: Subscriber) -> Callable[[], None]:
+        """Call ``handler(change)``, sync or async, for every change that others can see, oldest first.
+
+        One that raises is logged and harms nobody. Returns a function that ends it.
+        """
+        self._subscribers.append(handler)
+
+        def unsubscribe() -> None:
+            if handler in self._subscribers:
+                self._subscribers.remove(handler)
+
+        return unsubscribe
+
+    def on_evicted(self, handler: Callable[[Sequence[Connection]], None]) -> None:
+        """Call ``handler(connections)`` for those that the registry has dropped and that must be closed."""
+        self._evicted.append(handler)
+
+    def _batch(self, batch: Batch, writer: Writer) -> None:
+        writer.submit(batch.rows)
+        for change in batch.changes:
+            log.info("change", user=change.user_id, availability=change.availability, cause=change.cause)
+            for handler in tuple(self._subscribers):
+                self._call(handler, change)
+
+    def _call(self, handler: Subscriber, change: Change) -> None:
+        try:
+            result = handler(change)
+        except Exception:  # the application's own
+            log.exception("a change handler raised", user=change.user_id)
+            return
+        if inspect.isawaitable(result):
+            task = asyncio.ensure_future(self._finish(result, change))
+            self._handler_tasks.add(task)
+            task.add_done_callback(self._handler_tasks.discard)
+
+    async def _finish(self, result: Awaitable[Any], change: Change) -> None:
+        try:
+            await result
+        except Exception:  # the application's own
+            log.exception("a change handler raised", user=change.user_id)
+
+    # -- acting ------------------------------------------------------------------------------------------------------
+
+    async def disconnect(self, user_id: str) -> int:
+        """Close all connections of a user, who is offline at once. Returns how many there were."""
+        return len(await self.evict([user_id], disconnect=True, cause=Cause.LEFT))
+
+    async def evict(
+        self, user_ids: Iterable[str] | None, *, disconnect: bool, cause: Cause = Cause.CLEANUP
+    ) -> Sequence[Connection]:
+        """Take users (``None``: all) offline at once; without ``disconnect`` only those without a connection.
+
+        Returns:
+            The connections that were closed.
+        """
+        evicted = await self.registry.evict(user_ids, disconnect=disconnect, cause=cause)
+        self._close_evicted(evicted)
+        return evicted
+
+    def _close_evicted(self, connections: Sequence[Connection]) -> None:
+        for handler in self._evicted:
+            handler(connections)
+
+
+class _Truth:
+    """The registry, as the audit asks it."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def stamp(self) -> int:
+        """A version after all that the registry has told."""
+        return self._registry.version + 1
+
+    async def rows(self, user_ids: Sequence[str]) -> dict[str, StoredUser]:
+        """How these users should stand in the store."""
+        users = (await self._registry.get(user_ids)).users
+        return {
+            user_id: StoredUser(user_id, user.is_online, user.availability, user.last_active_ms, None, user.version)
+            for user_id, user in users.items()
+        }
+
+    async def online(self) -> AsyncIterator[Sequence[str]]:
+        """All whom the registry shows online, page by page."""
+        cursor: str | None = None
+        while True:
+            page = await self._registry.online(PAGE_SIZE, cursor)
+            yield [user.user_id for user in page.users]
+            if page.cursor is None:
+                return
+            cursor = page.cursor
+
+    async def repair(self, rows: Sequence[StoredUser]) -> None:
+        """Answer rows of the store that are wrong: the newer ones come to the writer as all others do."""
+        await self._registry.repair(rows)
+
+
+def _offline(user_id: str, row: StoredUser | None) -> UserPresence:
+    """A user who is not in the registry: offline, whatever the store says; it only knows since when."""
+    if row is None:
+        return UserPresence(user_id, False, Availability.OFFLINE, None, None, None, 0)
+    # A row that says online is a ghost that the audit has not met yet; its version must not outlive it.
+    return msgspec.convert(
+        {
+            "user_id": user_id,
+            "is_online": False,
+            "availability": Availability.OFFLINE,
+            "last_active_ms": row.last_active_ms,
+            "status_text": None,
+            "status_until_ms": None,
+            "version": row.version,
+        },
+        UserPresence,
+    )
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,173 @@
+"""Every setting of herenow: its meaning, unit and default, and how they must fit together.
+
+A setting comes, in this order of weight, from a flag or an argument, from the environment (``HERENOW_PORT=8080``), from
+``herenow.toml`` in the working directory (``port = 8080``), or from the default here.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from .errors import SettingsInvalid
+
+DISPATCH_BUDGET_S = 0.15
+"""What of ``offline_within_s`` is kept for telling the watchers and writing the store; the rest is the grace."""
+
+LONGEST_RECONNECT_S = 5.0
+"""The longest pause of the stock Socket.IO client between two tries to reconnect (``reconnectionDelayMax``)."""
+
+
+class Settings(BaseSettings):
+    """How herenow behaves. Times are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_prefix="HERENOW_", toml_file="herenow.toml", extra="forbid", frozen=True)
+
+    database: str = Field(
+        "sqlite:///herenow.db", description="The application's database: sqlite:///path; the directory must exist."
+    )
+    host: str = Field("127.0.0.1", description="The address to listen on.")
+    port: int = Field(8000, ge=0, le=65_535, description="The port to listen on; 0 takes a free one.")
+    node: str = Field("local", min_length=1, max_length=64, description="What this server is called in the store.")
+    dev: bool = Field(False, description="Believe the userId that a client names. On loopback only.")
+    jwt_secret: SecretStr | None = Field(
+        None, description="The secret of the HS256 tokens that clients connect with; at least 32 bytes."
+    )
+    api_key: SecretStr | None = Field(None, description="Lets a program read over HTTP (/v1).")
+    origins: list[str] | None = Field(
+        None, description="Pages that may connect, such as https://app.example; by default this server's own only."
+    )
+
+    offline_within_s: float = Field(
+        2.0, description="How long after the last connection closed a user is shown offline, at most."
+    )
+    ping_interval_s: float = Field(10.0, gt=0, description="Between two heartbeats.")
+    ping_timeout_s: float = Field(5.0, gt=0, description="Within which a heartbeat must be answered.")
+    restart_grace_s: float = Field(15.0, description="How long after a crash users have to come back unnoticed.")
+    stale_after_s: float = Field(300.0, gt=0, description="What `herenow stale` calls silent for too long.")
+    idle_after_s: float | None = Field(
+        None, gt=0, description="Without activity for so long a device is idle; by default only the client says so."
+    )
+    last_active_granularity_s: float = Field(
+        60.0, gt=0, description="Activity is shown when it moves lastActive by this much."
+    )
+    node_beat_s: float = Field(1.0, gt=0, description="Between two signs of life of the server in the store.")
+    node_lease_s: float = Field(5.0, gt=0, description="Without one for so long the server counts as dead.")
+    audit_every_s: float = Field(30.0, gt=0, description="Between two comparisons of the store with the registry.")
+
+    flush_interval_s: float = Field(0.05, gt=0, description="Changes gather for so long before they are sent.")
+    flush_longest_s: float = Field(1.0, gt=0, description="And for no longer than this under load.")
+    slow_reader_timeout_s: float = Field(30.0, gt=0, description="A client that reads nothing for so long is closed.")
+    write_buffer_high: int = Field(65_536, gt=0, description="Unsent bytes from which a client is slow.")
+    max_payload: int = Field(1_000_000, gt=0, description="One message of a client, at most.")
+    connect_timeout_s: float = Field(10.0, gt=0, description="Within which a client must say who it is.")
+    max_connections: int = Field(100_000, gt=0, description="In all.")
+    max_connections_per_user: int = Field(100, gt=0, description="Tabs and devices of one user.")
+    max_watched_users: int = Field(10_000, gt=0, description="Users that one connection may watch by name.")
+    max_events_per_s: float = Field(50.0, gt=0, description="Events of one connection; twice as many in a burst.")
+    max_status_text: int = Field(140, gt=0, description="Characters of a status text.")
+
+    @property
+    def grace_s(self) -> float:
+        """How long a user lingers after the last connection closed uncleanly."""
+        return self.offline_within_s - DISPATCH_BUDGET_S
+
+    @property
+    def silent_loss_s(self) -> float:
+        """How long after a network died without a sign a user is shown offline, at most."""
+        return self.ping_interval_s + self.ping_timeout_s + self.offline_within_s
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:
+        """Read the settings; those that are given win. ``None`` is not given.
+
+        Raises:
+            SettingsInvalid: one is wrong, or two do not fit together; the sentence names them.
+        """
+        try:
+            return cls(**{name: value for name, value in given.items() if value is not None})
+        except ValidationError as error:
+            raise SettingsInvalid("; ".join(_sentence(each) for each in error.errors())) from error
+        except ValueError as error:  # a TOML file that is none
+            raise SettingsInvalid(f"herenow.toml cannot be read: {error}") from error
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then the file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> Self:
+        checks = [
+            (
+                self.offline_within_s > 2 * DISPATCH_BUDGET_S,
+                f"offline_within_s ({self.offline_within_s:g}) must be above {2 * DISPATCH_BUDGET_S:g}: "
+                f"{DISPATCH_BUDGET_S:g} s of it are needed to tell the watchers",
+            ),
+            (
+                self.ping_timeout_s < self.ping_interval_s * 2,
+                f"ping_timeout_s ({self.ping_timeout_s:g}) must be below ping_interval_s × 2 "
+                f"({self.ping_interval_s * 2:g}): a dead client would be asked again before it is given up",
+            ),
+            (
+                self.restart_grace_s >= 1.5 * LONGEST_RECONNECT_S + self.offline_within_s,
+                f"restart_grace_s ({self.restart_grace_s:g}) must be at least 1.5 × {LONGEST_RECONNECT_S:g} + "
+                f"offline_within_s ({self.offline_within_s:g}): the stock client pauses up to "
+                f"{LONGEST_RECONNECT_S:g} s between two tries, and would flicker",
+            ),
+            (
+                self.node_beat_s * 2 < self.node_lease_s,
+                f"node_beat_s ({self.node_beat_s:g}) × 2 must be below node_lease_s ({self.node_lease_s:g}): "
+                "one late beat would make a live server count as dead",
+            ),
+            (
+                self.last_active_granularity_s < self.stale_after_s,
+                f"last_active_granularity_s ({self.last_active_granularity_s:g}) must be below stale_after_s "
+                f"({self.stale_after_s:g}): an active user would look stale",
+            ),
+            (
+                self.ping_interval_s + self.ping_timeout_s < self.stale_after_s,
+                f"ping_interval_s ({self.ping_interval_s:g}) + ping_timeout_s ({self.ping_timeout_s:g}) must be below "
+                f"stale_after_s ({self.stale_after_s:g}): a client that is still waited for would look stale",
+            ),
+            (
+                self.flush_interval_s * 3 < self.offline_within_s,
+                f"flush_interval_s ({self.flush_interval_s:g}) × 3 must be below offline_within_s "
+                f"({self.offline_within_s:g}): the watchers would hear too late",
+            ),
+            (
+                self.jwt_secret is None or len(self.jwt_secret.get_secret_value().encode()) >= 32,
+                "jwt_secret must have at least 32 bytes (RFC 7518, section 3.2): a shorter one can be guessed",
+            ),
+        ]
+        for holds, sentence in checks:
+            if not holds:
+                raise ValueError(sentence)
+        return self
+
+
+def _sentence(error: Any) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    name = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        return f"there is no setting {name!r}"
+    return f"{name}: {message}" if name else message
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def sqlite_path(database: str) -> Path | None:
+    """The file of a SQLite address, or ``None`` for another database."""
+    prefix = "sqlite:///"
+    return Path(database.removeprefix(prefix)) if database.startswith(prefix) else None

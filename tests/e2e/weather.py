@@ -1,0 +1,124 @@
+"""Storms against a server in a process of its own, short in the tests and at full length in ``make soak``."""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from e2e.servers import PresenceServer
+from e2e.storm import SLACK_S, Observer, Storm, faults
+from support import until
+
+OFFLINE_WITHIN_S = 2.0
+RESTART_GRACE_S = 9.5
+"""The least that fits a bound of two seconds: a kill costs the soak less time than at the default of 15."""
+
+
+@dataclass
+class Weather:
+    """What a storm came to.
+
+    Attributes:
+        faults: every false statement that was seen, as sentences; the promise is that there is none.
+        checks: how often each view was held against the truth.
+    """
+
+    users: int
+    seconds: float
+    kills: int = 0
+    checks: int = 0
+    connects: int = 0
+    reloads: int = 0
+    leaves: int = 0
+    deaths: int = 0
+    server_cpu_s: float = 0.0
+    restarts_s: list[float] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+async def storm(database: Path, *, users: int, seconds: float, seed: int = 1) -> Weather:
+    """Let clients come and go at random; look every half second, and at the end."""
+    server = PresenceServer(database)
+    server.start()
+    weather = Weather(users, seconds)
+    try:
+        players = Storm(server.url, users=users, seed=seed, offline_within_s=OFFLINE_WITHIN_S)
+        observer = Observer(server.url, "observer")
+        await observer.connect()
+        playing = asyncio.create_task(players.run(seconds))
+        while not playing.done():
+            await asyncio.sleep(0.5)
+            weather.faults += faults(players, observer.online(), "a watcher")
+            weather.faults += faults(players, await asyncio.to_thread(server.online_rows), "the store")
+            weather.checks += 1
+        await playing
+        await _agree(weather, players, server, observer)
+        weather.server_cpu_s = server.cpu_s()
+        _count(weather, players)
+        await players.stop()
+    finally:
+        server.stop()
+    return weather
+
+
+async def killing_storm(database: Path, *, users: int, kills: int, seed: int = 1) -> Weather:
+    """``kill -9`` in the middle of a storm, again and again; after the restart grace all must agree with the truth."""
+    server = PresenceServer(database, restart_grace_s=RESTART_GRACE_S)
+    server.start()
+    began = time.monotonic()
+    weather = Weather(users, 0)
+    try:
+        for round_ in range(kills):
+            players = Storm(server.url, users=users, seed=seed + round_, offline_within_s=OFFLINE_WITHIN_S)
+            observer = Observer(server.url, "observer")
+            await observer.connect()
+            playing = asyncio.create_task(players.run(6))
+            await asyncio.sleep(4)
+            server.kill()
+            players.server_lost()
+            weather.kills += 1
+            weather.restarts_s.append(await asyncio.to_thread(server.start))
+            back = time.monotonic()
+            observer = Observer(server.url, "observer")
+            await observer.connect()
+            # Whoever has come back must not flicker from here on; the others are given until the grace is over.
+            while time.monotonic() - back < RESTART_GRACE_S:
+                await asyncio.sleep(0.5)
+                missing = players.must_be_online() - observer.online()
+                weather.faults += [f"a watcher: {name} is connected and shown offline" for name in sorted(missing)]
+                weather.checks += 1
+            await playing
+            await _agree(weather, players, server, observer)
+            _count(weather, players)
+            await players.stop()
+    finally:
+        server.stop()
+    weather.seconds = round(time.monotonic() - began, 1)
+    return weather
+
+
+async def _agree(weather: Weather, players: Storm, server: PresenceServer, observer: Observer) -> None:
+    """The storm is over: within the bound, the truth, every watcher and the store are one."""
+    await asyncio.sleep(OFFLINE_WITHIN_S + SLACK_S)
+    await players.settle()
+    truth = {user.name for user in players.users if user.open}
+    late = Observer(server.url, "late observer")
+    await late.connect()
+
+    def stored() -> set[str]:
+        return {user for user in server.online_rows() if user.startswith("user-")}
+
+    try:
+        await until(lambda: stored() == observer.online() == late.online() == truth, 5)
+    except TimeoutError:
+        for who, online in (("a watcher", observer.online()), ("a newcomer", late.online()), ("the store", stored())):
+            weather.faults += [f"at the end, {who}: {name} is wrong" for name in sorted(online ^ truth)]
+    if late.client is not None:
+        await late.client.leave()
+
+
+def _count(weather: Weather, players: Storm) -> None:
+    weather.connects += players.connects
+    weather.reloads += players.reloads
+    weather.leaves += players.leaves
+    weather.deaths += players.deaths

@@ -1,0 +1,126 @@
+"""The wire contract: what is taken, and what is refused with which sentence."""
+
+from typing import Any
+
+import pytest
+
+from herenow.gateway import events
+from herenow.gateway.events import ClaimPayload, Empty, Unwatch, Users, Watch, WireError, decode, user_to_wire
+from herenow.model import Availability, Claimed, UserPresence
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (Watch, {"users": []}),
+        (Watch, {"users": ["a", "é☃", "x" * 128, "a b", "<script>"], "since": 5}),
+        (Watch, {"all": True, "cursor": "c"}),
+        (Unwatch, {"all": True}),
+        (Users, {"users": ["a"] * 1_000}),
+        (ClaimPayload, {}),
+        (ClaimPayload, {"availability": None}),
+        (ClaimPayload, {"availability": "busy", "text": "", "until": "2030-01-01T00:00:00Z"}),
+        (Empty, {}),
+    ],
+)
+def test_what_the_contract_allows_is_taken(kind: Any, payload: Any) -> None:
+    assert isinstance(decode(kind, (payload,)), kind)
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "names"),
+    [
+        (Watch, (5,), "object"),
+        (Watch, (None,), "object"),
+        (Watch, ([],), "object"),
+        (Watch, ("users",), "object"),
+        (Watch, ({"users": "a"},), "users"),
+        (Watch, ({"users": [5]},), "users[0]"),
+        (Watch, ({"users": [""]},), "users[0]"),
+        (Watch, ({"users": ["x" * 129]},), "users[0]"),
+        (Watch, ({"users": ["a", "b\n"]},), "users[1]"),
+        (Watch, ({"users": ["\x00"]},), "users[0]"),
+        (Watch, ({"users": ["\x85"]},), "users[0]"),
+        (Watch, ({"users": ["\u2028"]},), "users[0]"),
+        (Watch, ({"users": ["x" * 1_000_000]},), "users[0]"),
+        (Watch, ({"users": ["a"] * 1_001},), "users"),
+        (Watch, ({"all": 1},), "all"),
+        (Watch, ({"all": True, "since": -1},), "since"),
+        (Watch, ({"all": True, "since": 2**53},), "since"),
+        (Watch, ({"all": True, "since": 1.5},), "since"),
+        (Watch, ({"users": [], "more": 1},), "more"),
+        (Users, ({},), "users"),
+        (Users, ({"users": ["a"]}, 2), "one payload"),
+        (ClaimPayload, ({"availability": "online"},), "availability"),
+        (ClaimPayload, ({"text": 5},), "text"),
+        (Empty, ({"x": 1},), "x"),
+    ],
+)
+def test_what_it_does_not_is_refused_with_a_sentence_that_names_it(
+    kind: Any, args: tuple[Any, ...], names: str
+) -> None:
+    with pytest.raises(WireError, match=r".") as refused:
+        decode(kind, args)
+    assert refused.value.code == "bad_request"
+    assert names in refused.value.message
+    assert len(refused.value.message) <= 200
+
+
+def test_no_payload_is_an_empty_one() -> None:
+    assert decode(Empty, ()) == Empty()
+    with pytest.raises(WireError):
+        decode(Users, ())
+
+
+@pytest.mark.parametrize("until", ["soon", "", "2030-13-01", "99999-01-01T00:00:00Z"])
+def test_an_expiry_must_be_a_time(until: str) -> None:
+    payload = decode(ClaimPayload, ({"availability": "busy", "until": until},))
+    with pytest.raises(WireError, match="until"):
+        payload.until_ms()
+
+
+def test_an_expiry_is_read_in_any_zone() -> None:
+    payload = ClaimPayload(availability=Claimed.BUSY, until="1970-01-01T01:00:01+01:00")
+    assert payload.until_ms() == 1_000
+    assert ClaimPayload().until_ms() is None
+
+
+def test_a_user_goes_out_as_the_contract_says() -> None:
+    user = UserPresence("a", True, Availability.BUSY, 1_500, "in a call", 2_000, 7)
+    assert user_to_wire(user) == {
+        "userId": "a",
+        "isOnline": True,
+        "availability": "busy",
+        "lastActive": "1970-01-01T00:00:01.500Z",
+        "statusText": "in a call",
+        "statusUntil": "1970-01-01T00:00:02.000Z",
+        "version": 7,
+    }
+    assert user_to_wire(UserPresence("a", False, Availability.OFFLINE, None, None, None, 0)) == {
+        "userId": "a",
+        "isOnline": False,
+        "availability": "offline",
+        "lastActive": None,
+        "version": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "temporary"),
+    [
+        ("unauthorized", False),
+        ("token_expired", False),
+        ("forbidden", False),
+        ("bad_request", False),
+        ("unknown_event", False),
+        ("too_large", False),
+        ("rate_limited", True),
+        ("too_many_connections", True),
+        ("too_many_watches", False),
+        ("slow_reader", True),
+        ("shutting_down", True),
+        ("internal", True),
+    ],
+)
+def test_every_code_says_whether_it_is_temporary(code: events.Code, temporary: bool) -> None:
+    assert WireError(code, "why").body() == {"code": code, "message": "why", "temporary": temporary}

@@ -1,0 +1,87 @@
+"""Settings: where they come from, and how they must fit together."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from herenow.errors import SettingsInvalid
+from herenow.settings import Settings, is_loopback, sqlite_path
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_defaults_fit_together_and_are_those_of_the_design() -> None:
+    settings = Settings.load()
+    assert settings.database == "sqlite:///herenow.db"
+    assert settings.grace_s == pytest.approx(1.85)
+    assert settings.silent_loss_s == 17.0
+    assert settings.restart_grace_s == 15.0
+
+
+def test_an_argument_beats_the_environment_which_beats_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "herenow.toml").write_text('port = 1\nhost = "127.0.0.2"\nnode = "file"\n')
+    monkeypatch.setenv("HERENOW_PORT", "2")
+    monkeypatch.setenv("HERENOW_HOST", "127.0.0.3")
+    settings = Settings.load(port=3, host=None)
+    assert (settings.port, settings.host, settings.node) == (3, "127.0.0.3", "file")
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"offline_within_s": 0.3}, ["offline_within_s"]),
+        ({"ping_timeout_s": 20.0}, ["ping_timeout_s", "ping_interval_s"]),
+        ({"restart_grace_s": 9.4}, ["restart_grace_s", "offline_within_s"]),
+        ({"node_lease_s": 2.0}, ["node_beat_s", "node_lease_s"]),
+        ({"last_active_granularity_s": 300.0}, ["last_active_granularity_s", "stale_after_s"]),
+        (
+            {"stale_after_s": 15.0, "last_active_granularity_s": 1.0},
+            ["ping_interval_s", "ping_timeout_s", "stale_after_s"],
+        ),
+        ({"flush_interval_s": 0.7}, ["flush_interval_s", "offline_within_s"]),
+        ({"jwt_secret": "short"}, ["jwt_secret"]),
+        ({"port": 70_000}, ["port"]),
+        ({"port": "many"}, ["port"]),
+        ({"ping_interval_s": 0}, ["ping_interval_s"]),
+        ({"node": ""}, ["node"]),
+        ({"colour": "red"}, ["colour"]),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(given: dict[str, Any], names: list[str]) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        Settings.load(**given)
+    for name in names:
+        assert name in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
+    (tmp_path / "herenow.toml").write_text("port = = 1")
+    with pytest.raises(SettingsInvalid, match=r"herenow\.toml"):
+        Settings.load()
+
+
+def test_secrets_do_not_show() -> None:
+    settings = Settings.load(jwt_secret="a secret of at least thirty-two bytes", api_key="another secret")
+    assert "secret of" not in repr(settings)
+    assert "another" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False)],
+)
+def test_loopback_is_told_from_the_rest(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
+
+
+def test_the_file_of_a_sqlite_address() -> None:
+    assert sqlite_path("sqlite:///app.db") == Path("app.db")
+    assert sqlite_path("sqlite:////var/app.db") == Path("/var/app.db")
+    assert sqlite_path("mongodb://localhost/app") is None
