@@ -7,9 +7,10 @@ from typing import Any
 import jwt
 import msgspec
 
-from herenow.gateway.events import UserId, WireError
+from herenow.gateway.events import WireError
 from herenow.settings import Settings, is_loopback
 from herenow.socketio_server import Handshake
+from herenow.wire import UserId
 
 
 class Identity(msgspec.Struct, frozen=True):

@@ -4,8 +4,9 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from herenow.model import MAX_USER_ID_LENGTH, Cause, Claimed, UserPresence
-from herenow.times import from_iso, to_iso
+from herenow.model import Cause, Claimed, UserPresence
+from herenow.times import from_iso
+from herenow.wire import UserId, user_to_wire
 
 READY: Final = "presence:ready"
 DIFF: Final = "presence:diff"
@@ -55,10 +56,6 @@ class WireError(Exception):
         return {"code": self.code, "message": self.message, "temporary": self.temporary}
 
 
-# C0 and C1 control characters, line and paragraph separators: they would break log lines and tables.
-UserId = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=MAX_USER_ID_LENGTH, pattern=r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z")
-]
 Version = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
@@ -131,22 +128,6 @@ def _shorten(sentence: str) -> str:
     """A validation error as a sentence, without a peer's own megabyte in it."""
     sentence = sentence.replace("$.", "").replace("`$`", "the payload")
     return sentence if len(sentence) <= 200 else sentence[:199] + "…"
-
-
-def user_to_wire(user: UserPresence) -> dict[str, Any]:
-    """A User of the contract."""
-    wire: dict[str, Any] = {
-        "userId": user.user_id,
-        "isOnline": user.is_online,
-        "availability": user.availability,
-        "lastActive": None if user.last_active_ms is None else to_iso(user.last_active_ms),
-    }
-    if user.status_text is not None:
-        wire["statusText"] = user.status_text
-    if user.status_until_ms is not None:
-        wire["statusUntil"] = to_iso(user.status_until_ms)
-    wire["version"] = user.version
-    return wire
 
 
 def change_to_json(user: UserPresence, cause: Cause) -> bytes:

@@ -20,6 +20,7 @@ from herenow.registry.base import Batch
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
 from herenow.times import to_iso
+from herenow.wire import user_to_wire
 
 log = structlog.get_logger("herenow.gateway")
 
@@ -246,7 +247,7 @@ class Gateway:
             page = await self.presence.registry.online(events.MAX_USERS_A_CALL, payload.cursor)
         except ValueError as error:
             raise WireError("bad_request", "cursor is not one that this server gave") from error
-        answer = {"version": page.version, "users": [events.user_to_wire(user) for user in page.users], "full": True}
+        answer = {"version": page.version, "users": [user_to_wire(user) for user in page.users], "full": True}
         return answer if page.cursor is None else {**answer, "cursor": page.cursor}
 
     async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
@@ -267,7 +268,7 @@ class Gateway:
             return None
         version = self.presence.registry.version
         wanted = [change for change in changes if users is None or change.user_id in users]
-        return {"version": version, "users": [events.user_to_wire(change) for change in wanted], "full": False}
+        return {"version": version, "users": [user_to_wire(change) for change in wanted], "full": False}
 
     async def _unwatch(self, client: Client, payload: events.Unwatch) -> dict[str, Any]:
         if payload.all == (payload.users is not None):
@@ -286,7 +287,7 @@ class Gateway:
         found: dict[str, UserPresence] = dict(snapshot.users)
         if client.user_id in found:
             found[client.user_id] = await self.presence.registry.own_view(client.user_id) or found[client.user_id]
-        return {"version": snapshot.version, "users": [events.user_to_wire(user) for user in found.values()]}
+        return {"version": snapshot.version, "users": [user_to_wire(user) for user in found.values()]}
 
     async def _active(self, client: Client, payload: events.Empty) -> dict[str, Any]:
         await self.presence.registry.active(client.socket.id)
@@ -310,7 +311,7 @@ class Gateway:
         own = await self.presence.registry.own_view(client.user_id)
         if own is None:
             raise WireError("internal", "the connection is closing")
-        return {"user": events.user_to_wire(own)}
+        return {"user": user_to_wire(own)}
 
     async def _leave(self, client: Client, payload: events.Empty) -> dict[str, Any]:
         client.closing = Closing.LEFT
