@@ -4,6 +4,7 @@ A setting comes, in this order of weight, from a flag or an argument, from the e
 ``herenow.toml`` in the working directory (``port = 8080``), or from the default here.
 """
 
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,6 +30,9 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="The port to listen on; 0 takes a free one.")
+    address: str | None = Field(
+        None, description="Where the commands reach this server inside your application; `herenow serve` knows its own."
+    )
     node: str = Field("local", min_length=1, max_length=64, description="What this server is called in the store.")
     dev: bool = Field(False, description="Believe the userId that a client names. On loopback only.")
     jwt_secret: SecretStr | None = Field(
@@ -164,7 +168,12 @@ def _sentence(error: Any) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach an address."""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        address = ip_address(host.partition("%")[0])  # an IPv6 address may carry its interface
+    except ValueError:  # a name: 127.example.org begins like an address, and leads anywhere
+        return host == "localhost"
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def sqlite_path(database: str) -> Path | None:
