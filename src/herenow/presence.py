@@ -90,6 +90,7 @@ class Presence:
         self._evicted: list[Callable[[Sequence[Connection]], None]] = []
         self._handler_tasks: set[asyncio.Future[Any]] = set()
         self._on_lost: Callable[[StoreError], None] | None = None
+        self._lost = False
 
     # -- the parts ---------------------------------------------------------------------------------------------------
 
@@ -206,6 +207,10 @@ class Presence:
                 await self.store.beat(node, _now_ms())
             except StoreInUse as error:
                 log.critical("another server took the store over", error=str(error))
+                self._lost = True
+                for task in self._tasks:  # not one more row: what we still hold would put its users offline
+                    if task is not asyncio.current_task():
+                        task.cancel()
                 if self._on_lost is not None:
                     self._on_lost(error)
                 return
@@ -213,12 +218,15 @@ class Presence:
                 log.warning("beat failed", error=str(error))
 
     async def stop(self) -> None:
-        """Write everyone offline, give the store up, and stop. Idempotent."""
+        """Write everyone offline, give the store up, and stop. Idempotent.
+
+        Nothing is written if another server has taken the store over: its users are not ours.
+        """
         if self._registry is None or self._writer is None or self._node is None:
             return
         registry, writer, node = self._registry, self._writer, self._node
         self._close_evicted(await registry.evict(None, disconnect=True, cause=Cause.RESTART))
-        left = await writer.drain(STOP_TIMEOUT_S)
+        left = 0 if self._lost else await writer.drain(STOP_TIMEOUT_S)
         if left:
             log.error("users were not written offline: the store did not take them", users=left)
         await registry.close()
