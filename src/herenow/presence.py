@@ -176,6 +176,7 @@ class Presence:
             await self.store.close()
             raise
         self._node, self._registry, self._writer, self._on_lost = node, registry, writer, on_lost
+        self._lost = False
         self._audit = Audit(self.store, _Truth(registry), writer, every_s=settings.audit_every_s)
         self._tasks = [
             asyncio.create_task(writer.run(), name="herenow writer"),
