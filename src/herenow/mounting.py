@@ -1,16 +1,88 @@
 """Presence in somebody's application: the Socket.IO server beside it, the HTTP API in it, one lifespan for all."""
 
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import structlog
 from starlette.applications import Starlette
 
-from herenow.errors import SettingsInvalid
+from herenow.errors import SettingsInvalid, StoreError
 from herenow.gateway import auth
 from herenow.gateway.handlers import Gateway
+from herenow.http.access import Access, TokenFile
+from herenow.http.api import Api, include
 from herenow.presence import Presence
+from herenow.settings import sqlite_path
 from herenow.socketio_server.engine import STATE_KEY
+
+log = structlog.get_logger("herenow.mounting")
+
+
+class Mounted:
+    """Presence with its two faces, ready to be started.
+
+    Attributes:
+        gateway: the Socket.IO side.
+    """
+
+    def __init__(self, presence: Presence, app: Starlette, *, path: str) -> None:
+        settings = presence.settings
+        authenticate = presence.authenticate or auth.from_settings(settings)
+        if authenticate is None:
+            raise SettingsInvalid(
+                "nothing says who a client is: set jwt_secret (HERENOW_JWT_SECRET), or for a first try on loopback "
+                "--dev"
+            )
+        self.gateway = Gateway(presence, authenticate, path=path)
+        self._presence = presence
+        self._path = path
+        self._token = secrets.token_urlsafe(32)
+        app.mount(path.rstrip("/"), self.gateway.server.asgi_app())
+        include(Api(presence, Access(settings, self._token), self.gateway), app)
+
+    @asynccontextmanager
+    async def running(
+        self, address: str = "", *, on_lost: Callable[[StoreError], None] | None = None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Serve while inside; gives the lifespan state in which the fast WebSocket finds its engine.
+
+        Args:
+            address: where this server's HTTP is, for the commands to find it.
+            on_lost: called if another server takes the store over. By default the clients are sent away.
+
+        Raises:
+            StoreError: as :meth:`Presence.start`.
+        """
+        await self._presence.start(address, on_lost=on_lost or (lambda _: self.gateway.stop()))
+        self.gateway.start()
+        self._let_commands_in()
+        try:
+            yield {STATE_KEY: {self._path: self.gateway.server.engine}}
+        finally:
+            self._shut_commands_out()
+            self.gateway.stop()
+            await self._presence.stop()
+
+    def _let_commands_in(self) -> None:
+        """Leave the admin token where the same user's commands find it. After the start: the store is ours now."""
+        path = sqlite_path(self._presence.settings.database)
+        if path is None:
+            return
+        try:
+            TokenFile(path).write(self._token)
+        except OSError as error:
+            log.warning("the commands cannot come in: no token file", error=str(error))
+
+    def _shut_commands_out(self) -> None:
+        path = sqlite_path(self._presence.settings.database)
+        if path is None:
+            return
+        try:
+            TokenFile(path).remove(self._token)
+        except OSError as error:
+            log.warning("the token file stays behind", error=str(error))
 
 
 def mount(presence: Presence, app: Starlette, *, path: str = "/socket.io/") -> Gateway:
@@ -19,25 +91,13 @@ def mount(presence: Presence, app: Starlette, *, path: str = "/socket.io/") -> G
     Raises:
         SettingsInvalid: nothing says who a client is.
     """
-    authenticate = presence.authenticate or auth.from_settings(presence.settings)
-    if authenticate is None:
-        raise SettingsInvalid(
-            "nothing says who a client is: set jwt_secret (HERENOW_JWT_SECRET), or for a first try on loopback --dev"
-        )
-    gateway = Gateway(presence, authenticate, path=path)
-    app.mount(path.rstrip("/"), gateway.server.asgi_app())
+    mounted = Mounted(presence, app, path=path)
     theirs = app.router.lifespan_context
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
-        async with theirs(app) as state:
-            await presence.start()
-            gateway.start()
-            try:
-                yield {**(state or {}), STATE_KEY: {path: gateway.server.engine}}
-            finally:
-                gateway.stop()
-                await presence.stop()
+        async with theirs(app) as state, mounted.running(presence.settings.address or "") as ours:
+            yield {**(state or {}), **ours}
 
     app.router.lifespan_context = lifespan
-    return gateway
+    return mounted.gateway

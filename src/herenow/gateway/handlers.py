@@ -109,6 +109,13 @@ class Gateway:
         notice = WireError("shutting_down", "the server is shutting down").body()
         self._namespace.emit(self._namespace.sockets.values(), events.ERROR, notice)
 
+    def heard_ms_ago(self, connection_id: str) -> int | None:
+        """How long ago a connection last answered a heartbeat; ``None`` before the first, or if it is not here."""
+        socket = self._namespace.sockets.get(connection_id)
+        if socket is None or socket.last_pong_ms is None:
+            return None
+        return max(0, round(self.server.engine.now_ms() - socket.last_pong_ms))
+
     # -- changes out -------------------------------------------------------------------------------------------------
 
     def _batch(self, batch: Batch) -> None:

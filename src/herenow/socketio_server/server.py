@@ -118,6 +118,11 @@ class Socket:
         """``polling`` or ``websocket``, as of now."""
         return self._connection.session.transport
 
+    @property
+    def last_pong_ms(self) -> float | None:
+        """When the client last answered a ping, by the event loop's clock; ``None`` before the first."""
+        return self._connection.last_pong_ms
+
     def emit(self, event: str, *args: Any) -> bool:
         """Send an event.
 

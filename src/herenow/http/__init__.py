@@ -1,0 +1,1 @@
+"""Presence over HTTP: REST for programs, health for supervisors, maintenance for the commands."""

@@ -1,0 +1,226 @@
+"""The paths of the HTTP API. Each is one thin method: what it answers is decided elsewhere."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol
+
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Route as StarletteRoute
+
+from herenow.errors import NotStarted
+from herenow.http import errors
+from herenow.http.access import Access
+from herenow.http.errors import Refused
+from herenow.http.explaining import Facts, explain
+from herenow.http.maintenance import Maintenance, now_ms
+from herenow.http.models import (
+    Alive,
+    AuditHealth,
+    Cleaned,
+    CleanupOrder,
+    Disconnected,
+    Drift,
+    Explained,
+    Failed,
+    NodeHealth,
+    Online,
+    Readiness,
+    StaleOrder,
+    Stats,
+    Status,
+    User,
+)
+from herenow.model import MAX_USER_ID_LENGTH
+from herenow.presence import Presence
+from herenow.times import to_iso
+from herenow.wire import USER_ID_PATTERN, user_to_wire
+
+MOST_PER_PAGE = 1000
+
+UserIdPath = Annotated[
+    str,
+    Path(alias="id", min_length=1, max_length=MAX_USER_ID_LENGTH, pattern=USER_ID_PATTERN, description="A user's id."),
+]
+Limit = Annotated[int, Query(ge=1, le=MOST_PER_PAGE, description="Users on the page, at most.")]
+Cursor = Annotated[str | None, Query(max_length=1000, description="The cursor of the page before.")]
+
+
+class Heartbeats(Protocol):
+    """Knows when connections last answered a heartbeat."""
+
+    def heard_ms_ago(self, connection_id: str) -> int | None:
+        """How long ago a connection last answered, in milliseconds; ``None`` if it has not yet."""
+        ...
+
+
+class Api:
+    """The HTTP API of one :class:`~herenow.presence.Presence`.
+
+    Args:
+        presence: what it speaks for; it need not be started yet.
+        access: who may ask.
+        heartbeats: for ``explain``.
+    """
+
+    def __init__(self, presence: Presence, access: Access, heartbeats: Heartbeats) -> None:
+        self._presence = presence
+        self._access = access
+        self._heartbeats = heartbeats
+        self._maintenance = Maintenance(presence)
+
+    def router(self) -> APIRouter:
+        """Return the routes, for a FastAPI application to include."""
+        router = APIRouter(route_class=errors.Route)
+        _add(router, "GET", "/healthz", self.alive, Alive, "health", "Whether the process answers", refusals=())
+        _add(router, "GET", "/readyz", self.ready, Readiness, "health", "Whether it should get traffic", refusals=())
+        read: dict[str, Any] = {"tag": "presence", "guard": self._access.reader}
+        _add(router, "GET", "/v1/stats", self.stats, Stats, summary="How many are online", **read)
+        _add(router, "GET", "/v1/online", self.online, Online, summary="Who is online, by page", **read)
+        _add(router, "GET", "/v1/users/{id:path}", self.user, User, summary="One user", **read)
+        admin: dict[str, Any] = {"tag": "maintenance", "guard": self._access.maintainer}
+        maintenance = self._maintenance
+        _add(router, "GET", "/v1/admin/status", maintenance.status, Status, summary="The whole picture", **admin)
+        _add(router, "GET", "/v1/admin/drift", maintenance.drift, Drift, summary="Where the store disagrees", **admin)
+        path = "/v1/admin/users/{id:path}"
+        _add(router, "GET", f"{path}/explain", self.explain, Explained, summary="Why a user is shown so", **admin)
+        _add(router, "POST", f"{path}/disconnect", self.disconnect, Disconnected, summary="Close a user", **admin)
+        _add(router, "POST", "/v1/admin/cleanup", self.cleanup, Cleaned, summary="Take everyone offline", **admin)
+        _add(router, "POST", "/v1/admin/stale", self.stale, Cleaned, summary="Take the silent offline", **admin)
+        return router
+
+    # -- health ------------------------------------------------------------------------------------------------------
+
+    async def alive(self) -> Alive:
+        """Answer at all: a supervisor restarts a process that does not."""
+        return Alive(alive=True)
+
+    async def ready(self, request: Request, response: Response) -> Readiness:
+        """Answer 200 where traffic is welcome, else 503, with the state of each part."""
+        readiness = self._readiness(tell_error=self._access.may_read(request))
+        if not readiness.ready:
+            response.status_code = 503
+        return readiness
+
+    def _readiness(self, *, tell_error: bool) -> Readiness:
+        presence = self._presence
+        try:
+            writer = self._maintenance.writer(tell_error=tell_error)
+            totals, node = presence.audit.totals, presence.node
+        except NotStarted:
+            return Readiness(ready=False, reason="the server is starting or stopping")
+        return Readiness(
+            ready=writer.healthy,
+            reason=None if writer.healthy else "the store does not take what it is given; presence goes on without it",
+            store=writer,
+            audit=AuditHealth(
+                rounds=totals.rounds,
+                failures=totals.failures,
+                ghosts=totals.ghosts,
+                missing=totals.missing,
+                repaired=totals.repaired,
+            ),
+            node=NodeHealth(name=node.name, started=to_iso(node.started_ms)),
+        )
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def stats(self) -> Stats:
+        """Count who is online, in O(1)."""
+        return await self._maintenance.stats()
+
+    async def online(self, limit: Limit = 100, cursor: Cursor = None) -> Any:
+        """List who is online, most recently active first."""
+        try:
+            page = await self._presence.registry.online(limit, cursor)
+        except ValueError as error:
+            raise Refused("bad_request", "cursor: is not one that this server gave") from error
+        answer = {"version": page.version, "users": [user_to_wire(user) for user in page.users]}
+        return answer if page.cursor is None else {**answer, "cursor": page.cursor}
+
+    async def user(self, user_id: UserIdPath) -> Any:
+        """Show one user. One who was never seen is offline, ``lastActive`` ``null``."""
+        return user_to_wire((await self._presence.get([user_id]))[user_id])
+
+    # -- maintenance -------------------------------------------------------------------------------------------------
+
+    async def explain(self, user_id: UserIdPath) -> Explained:
+        """Say why a user is shown as they are."""
+        presence, now = self._presence, now_ms()
+        live = await presence.explain(user_id)
+        stored = await presence.store.read([user_id])
+        heard_ms = {}
+        for connection in live.connections if live else ():
+            ago_ms = self._heartbeats.heard_ms_ago(connection.connection_id)
+            if ago_ms is not None:
+                heard_ms[connection.connection_id] = now - ago_ms
+        return explain(
+            Facts(
+                user_id=user_id,
+                now_ms=now,
+                live=live,
+                heard_ms=heard_ms,
+                stored=stored.get(user_id),
+                is_pending=presence.writer.is_pending(user_id),
+                settings=presence.settings,
+            )
+        )
+
+    async def cleanup(self, order: CleanupOrder) -> Cleaned:
+        """Take everyone offline who has no connection; with ``disconnect``, everyone."""
+        return await self._maintenance.cleanup(disconnect=order.disconnect, dry_run=order.dry_run)
+
+    async def stale(self, order: StaleOrder) -> Cleaned:
+        """Take offline in the store who was silent for so long and is not here."""
+        return await self._maintenance.stale(older_than_ms=order.older_than_ms, dry_run=order.dry_run)
+
+    async def disconnect(self, user_id: UserIdPath) -> Disconnected:
+        """Close all connections of a user, who is offline at once."""
+        return await self._maintenance.disconnect(user_id)
+
+
+def include(api: Api, app: Starlette) -> None:
+    """Serve the API in an application, and leave all its other paths, errors and handlers as they are."""
+    router = api.router()
+    if isinstance(app, FastAPI):
+        app.include_router(router)
+        return
+    # FastAPI's routes work only inside a FastAPI application: one of our own stands behind each path.
+    inner = FastAPI(openapi_url=None)
+    inner.include_router(router)
+    for path in dict.fromkeys(route.path for route in router.routes if isinstance(route, errors.Route)):
+        app.router.routes.append(StarletteRoute(path, endpoint=inner))
+
+
+def answer_in_our_form(app: FastAPI) -> None:
+    """Let an application that is all ours answer unknown paths and methods in our form too."""
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        return errors.respond(request, error)
+
+    app.add_exception_handler(HTTPException, refuse)
+
+
+def _add(
+    router: APIRouter,
+    method: str,
+    path: str,
+    endpoint: Callable[..., Any],
+    model: type[Any],
+    tag: str,
+    summary: str,
+    *,
+    guard: Callable[..., Any] | None = None,
+    refusals: tuple[int, ...] = (400, 401, 503),
+) -> None:
+    router.add_api_route(
+        path,
+        endpoint,
+        methods=[method],
+        response_model=model,
+        response_model_exclude_unset=True,
+        tags=[tag],
+        summary=summary,
+        dependencies=[] if guard is None else [Depends(guard)],
+        responses={status: {"model": Failed} for status in refusals},
+    )

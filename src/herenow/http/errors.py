@@ -1,0 +1,149 @@
+"""The one place where errors become answers: ``{error: {code, message, temporary}}`` with the fitting status.
+
+=====================  ======  =====================================================================
+code                   status
+=====================  ======  =====================================================================
+``bad_request``           400  a parameter or the body is wrong; the message names the field
+``unauthorized``          401  no key, or a wrong one
+``forbidden``             403  not from here
+``not_found``             404  there is no such path
+``method_not_allowed``    405  not with this method
+``too_large``             413  the body is too large
+``store_failed``          500  the store cannot do it, and will not until somebody mends it
+``internal``              500  our fault; the log has the rest
+``store_unavailable``     503  the store cannot do it now
+``shutting_down``         503  the server is starting or stopping
+=====================  ======  =====================================================================
+
+No answer ever holds a stack trace.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Message, Receive
+
+from herenow.errors import CursorInvalid, NotStarted, StoreError, StoreUnavailable
+
+MAX_BODY: Final = 65_536
+"""Bytes of a request's body, at most."""
+
+log = structlog.get_logger("herenow.http")
+
+_TEMPORARY: Final = frozenset(("internal", "store_unavailable", "shutting_down"))
+_STATUSES: Final = {
+    "bad_request": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "too_large": 413,
+    "store_failed": 500,
+    "internal": 500,
+    "store_unavailable": 503,
+    "shutting_down": 503,
+}
+_CODES: Final = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
+                 413: "too_large"}  # fmt: skip
+
+
+class Refused(Exception):
+    """A request that is answered with an error.
+
+    Args:
+        code: one of the module's table.
+        message: a sentence that names the thing.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def response(self) -> JSONResponse:
+        """The error as it goes over the wire."""
+        body = {"error": {"code": self.code, "message": self.message, "temporary": self.code in _TEMPORARY}}
+        headers = {"WWW-Authenticate": "Bearer"} if self.code == "unauthorized" else None
+        return JSONResponse(body, _STATUSES[self.code], headers)
+
+
+def refusal(error: Exception) -> Refused:
+    """Translate whatever a handler raised."""
+    match error:
+        case Refused():
+            return error
+        case RequestValidationError():
+            return Refused("bad_request", "; ".join(map(_sentence, error.errors()[:3])))
+        case HTTPException():
+            code = _CODES.get(error.status_code, "internal" if error.status_code >= 500 else "bad_request")
+            return Refused(code, str(error.detail))
+        case NotStarted():
+            return Refused("shutting_down", "the server is starting or stopping")
+        case CursorInvalid():
+            return Refused("bad_request", f"cursor: {error}")
+        case StoreUnavailable():
+            return Refused("store_unavailable", str(error))
+        case StoreError():
+            return Refused("store_failed", str(error))
+    return Refused("internal", "the server failed to answer; its log says more")
+
+
+def respond(request: Request, error: Exception) -> Response:
+    """Answer a request whose handler raised."""
+    refused = refusal(error)
+    if refused.code == "internal":
+        log.error("request failed", method=request.method, path=request.url.path, exc_info=error)
+    return refused.response()
+
+
+class Route(APIRoute):
+    """A route of ours: its errors are answered in our form even in somebody else's application."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap FastAPI's own handler."""
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            try:
+                return await handle(Request(request.scope, _limited(request.receive)))
+            except Exception as error:  # the boundary: whatever it is, the client gets a sentence
+                return respond(request, error)
+
+        return guarded
+
+
+def _limited(receive: Receive) -> Receive:
+    """Stop reading a body that is too large: FastAPI reads it whole, before it asks who is there."""
+    received = 0
+
+    async def limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > MAX_BODY:
+            raise HTTPException(413, f"a body of more than {MAX_BODY} bytes")
+        return message
+
+    return limited
+
+
+def _sentence(error: Any) -> str:
+    """One validation error as a clause that names the field, without a peer's own megabyte in it."""
+    place = [str(part) for part in error["loc"] if part not in ("query", "path", "body", "header")]
+    if error["type"] == "json_invalid":
+        return "the body is not JSON"
+    message = str(error["msg"])
+    message = {
+        "Extra inputs are not permitted": "there is no such field",
+        "Field required": "is missing",
+    }.get(message, message[:1].lower() + message[1:])
+    if error["type"] == "string_pattern_mismatch":
+        message = "must not contain control characters"
+    name = ".".join(place)[:80] or "the body"
+    return f"{name}: {message}"[:300]

@@ -1,0 +1,285 @@
+"""Every answer and request of the HTTP API as a checked model. The commands read and print the same ones.
+
+Field names are camelCase and times ISO 8601 UTC, as everywhere on the wire; durations end in ``Ms``.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from herenow.model import Availability
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2025-03-01T09:30:00.250Z"])]
+
+
+class Answer(BaseModel):
+    """What the server says. A client ignores fields that it does not know."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True)
+
+
+class Question(BaseModel):
+    """What a client asks. Unknown fields are an error."""
+
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True, extra="forbid")
+
+
+class ErrorDetail(Answer):
+    """Why it could not be done. ``temporary``: the same request can succeed later."""
+
+    code: str
+    message: str
+    temporary: bool
+
+
+class Failed(Answer):
+    """Every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+class User(Answer):
+    """A user as others see them. ``lastActive`` is ``null`` for one who was never seen."""
+
+    user_id: str
+    is_online: bool
+    availability: Availability
+    last_active: Time | None
+    status_text: str | None = None
+    status_until: Time | None = None
+    version: int
+
+
+class Online(Answer):
+    """A page of those who are online, most recently active first; without a ``cursor`` it is the last."""
+
+    version: int
+    users: list[User]
+    cursor: str | None = None
+
+
+class Bounds(Answer):
+    """The promises: within what time the truth is told."""
+
+    offline_within_ms: int
+    silent_loss_ms: int
+    restart_ms: int
+
+
+class Stats(Answer):
+    """How many there are. ``users`` is the sum of ``online``, ``away`` and ``busy``."""
+
+    online: int
+    away: int
+    busy: int
+    connections: int
+    users: int
+    version: int
+    bounds: Bounds
+
+
+# -- health ----------------------------------------------------------------------------------------------------------
+
+
+class Alive(Answer):
+    """The process answers."""
+
+    alive: Literal[True]
+
+
+class WriterHealth(Answer):
+    """How the store follows. ``lastError`` is told only to those who may read."""
+
+    healthy: bool
+    pending: int
+    lag_ms: int
+    written: int
+    failures: int
+    last_error: str | None
+
+
+class AuditHealth(Answer):
+    """How often the store was compared with the registry, and what came of it."""
+
+    rounds: int
+    failures: int
+    ghosts: int
+    missing: int
+    repaired: int
+
+
+class NodeHealth(Answer):
+    """Which server answers."""
+
+    name: str
+    started: Time
+
+
+class Readiness(Answer):
+    """Whether the server should get traffic, and the state of each part."""
+
+    ready: bool
+    reason: str | None = None
+    store: WriterHealth | None = None
+    audit: AuditHealth | None = None
+    node: NodeHealth | None = None
+
+
+# -- maintenance -----------------------------------------------------------------------------------------------------
+
+
+class Server(Answer):
+    """A server that is in the store's list."""
+
+    name: str
+    host: str
+    pid: int
+    address: str
+    started: Time
+    last_beat: Time
+    is_alive: bool
+
+
+class StoreCounts(Answer):
+    """What the store says. ``away`` and ``busy`` are among ``online``."""
+
+    users: int
+    online: int
+    away: int
+    busy: int
+
+
+class OnlineUser(Answer):
+    """Somebody who is online. ``since`` is when their oldest open connection began.
+
+    Without a live server there are no connections, and ``since`` is unknown.
+    """
+
+    user_id: str
+    availability: Availability
+    since: Time | None
+    connections: int
+    last_active: Time | None
+
+
+class Ghost(Answer):
+    """A user of whom the store and the registry disagree."""
+
+    user_id: str
+    kind: Literal["ghost", "missing"]
+
+
+class Drift(Answer):
+    """Where the store and the registry disagree: how many users of each kind, and the first of them."""
+
+    checked: int
+    ghosts: int
+    missing: int
+    examples: list[Ghost]
+
+    @property
+    def is_none(self) -> bool:
+        """Whether they agree."""
+        return not (self.ghosts or self.missing)
+
+
+class Status(Answer):
+    """The whole picture. ``stats`` and ``writer`` are there only when a live server tells it."""
+
+    database: str
+    time: Time
+    servers: list[Server]
+    stored: StoreCounts
+    stats: Stats | None
+    writer: WriterHealth | None
+    online_total: int
+    online_first: list[OnlineUser]
+    bounds: Bounds
+    drift: Drift
+
+
+class CleanupOrder(Question):
+    """``disconnect``: close live connections too. ``dryRun``: say what would happen, and do nothing."""
+
+    disconnect: bool = False
+    dry_run: bool = False
+
+
+class StaleOrder(Question):
+    """``olderThanMs``: how long a user must have been silent."""
+
+    older_than_ms: Annotated[int, Field(gt=0, le=10 * 366 * 86_400_000)]
+    dry_run: bool = False
+
+
+class Cleaned(Answer):
+    """What a clean-up did, or would do.
+
+    ``offline`` users were set offline, ``protectedUsers`` were left alone because they are there, ``closed``
+    connections were closed.
+    """
+
+    dry_run: bool
+    offline: int
+    protected_users: int
+    closed: int
+
+
+class Disconnected(Answer):
+    """How many connections were closed."""
+
+    closed: int
+
+
+class ExplainedConnection(Answer):
+    """One connection. ``lastHeard`` is its last answer to a heartbeat; after ``deadline`` it counts as lost."""
+
+    connection_id: str
+    transport: str | None
+    address: str | None
+    node: str
+    opened: Time
+    age_ms: int
+    last_activity: Time
+    is_idle: bool
+    last_heard: Time | None = None
+    deadline: Time | None = None
+
+
+class StoredRow(Answer):
+    """What the store has of the user. ``pending``: a newer row is on its way."""
+
+    is_online: bool
+    availability: Availability
+    last_active: Time | None
+    claim: str | None
+    agrees: bool
+    pending: bool
+
+
+class NextMoment(Answer):
+    """The next moment that changes the answer, if nothing else happens."""
+
+    at: Time
+    what: str
+
+
+class Explained(Answer):
+    """Why a user is shown as they are: the verdict, the rule behind it, and the facts that it rests on."""
+
+    user_id: str
+    time: Time
+    source: Literal["server", "store"]
+    availability: Availability
+    is_online: bool
+    verdict: str
+    rule: str
+    connections: list[ExplainedConnection]
+    stored: StoredRow | None
+    agreement: str
+    agrees: bool
+    next: NextMoment | None
