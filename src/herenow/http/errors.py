@@ -82,7 +82,8 @@ def refusal(error: Exception) -> Refused:
             return Refused("bad_request", "; ".join(map(_sentence, error.errors()[:3])))
         case HTTPException():
             code = _CODES.get(error.status_code, "internal" if error.status_code >= 500 else "bad_request")
-            return Refused(code, str(error.detail))
+            message = {404: "there is nothing at this path", 405: "not with this method"}.get(error.status_code)
+            return Refused(code, message or str(error.detail))
         case NotStarted():
             return Refused("shutting_down", "the server is starting or stopping")
         case CursorInvalid():

@@ -1,0 +1,1 @@
+"""The commands: ``herenow``, also installed as ``presence-manager``. One file a command."""

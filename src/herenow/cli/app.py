@@ -1,0 +1,43 @@
+"""The program: its commands, and nothing else."""
+
+from typing import Annotated
+
+import typer
+
+from herenow.cli.output import program
+from herenow.cli.serve import serve
+from herenow.version import VERSION
+
+app = typer.Typer(
+    name="herenow",
+    help="Who is online, right now.",
+    epilog="Exit codes: 0 good, 1 something was found or failed, 2 it could not be looked at, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _tell_version(value: bool) -> None:
+    if value:
+        typer.echo(f"herenow {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def herenow(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which herenow this is.")
+    ] = False,
+) -> None:
+    """Who is online, right now."""
+
+
+for command in (serve,):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name=program())

@@ -1,0 +1,47 @@
+"""Where the log goes: to stderr, for people on a terminal, as one JSON object a line otherwise.
+
+Lines of the libraries (uvicorn, websockets, asyncio) look like ours.
+"""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def set_up(level: str) -> None:
+    """Log from this level on.
+
+    Args:
+        level: one of ``LEVELS``.
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    if sys.stderr.isatty():
+        final: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    else:
+        final = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    number = logging.getLevelNamesMapping()[level.upper()]
+    structlog.configure(
+        processors=[*shared, *final],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final]
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    # What the libraries say below a warning is about themselves.
+    root.setLevel(max(number, logging.WARNING) if level != "debug" else number)

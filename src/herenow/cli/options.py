@@ -1,0 +1,74 @@
+"""What all commands share: their options, and how they end."""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import Annotated, ParamSpec
+
+import typer
+
+from herenow.cli.output import COULD_NOT_LOOK, INTERRUPTED, complain
+from herenow.errors import HerenowError
+
+P = ParamSpec("P")
+
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database", "-d", metavar="URL", help="The application's database.  [default: sqlite:///herenow.db]"
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+_UNITS_MS = {"": 1000, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_LONGEST_MS = 10 * 365 * 86_400_000
+
+
+class CouldNotLook(HerenowError):
+    """The command could not do its work: a sentence, and exit code 2."""
+
+
+def run_quietly(command: Callable[P, int]) -> Callable[P, None]:
+    """Let a command end by its exit code, and by a sentence where it fails. No traceback reaches a terminal."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            code = command(*args, **kwargs)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except HerenowError as error:
+            complain(str(error))
+            code = COULD_NOT_LOOK
+        except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
+            raise
+        except Exception as error:  # the last boundary: a terminal gets a sentence
+            complain(f"failed unexpectedly: {_describe(error)}. This is a fault of herenow; please report it.")
+            code = COULD_NOT_LOOK
+        raise typer.Exit(code)
+
+    return run
+
+
+def _describe(error: Exception) -> str:
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    where = "" if at is None else f" ({at.tb_frame.f_globals.get('__name__')}, line {at.tb_lineno})"
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'without a word'}{where}"
+
+
+def parse_duration_ms(text: str) -> int:
+    """Read a duration such as ``300``, ``300s``, ``5m`` or ``1h``; a bare number is seconds.
+
+    Raises:
+        typer.BadParameter: it is none, or not above 0, or longer than ten years.
+    """
+    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?) ?(ms|s|m|h|d|)", text.strip().lower(), re.ASCII)
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no duration: write 300, 300s, 5m or 1h")
+    time_ms = round(float(found[1]) * _UNITS_MS[found[2]])
+    if not 0 < time_ms <= _LONGEST_MS:
+        raise typer.BadParameter(f"{text!r} is not between 1 ms and 10 years")
+    return time_ms

@@ -1,0 +1,115 @@
+"""How the commands speak: results on stdout, as tables or as JSON; everything else on stderr, as sentences."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Timer
+
+from pydantic import BaseModel
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from herenow.store.base import Progress
+from herenow.times import from_iso
+
+GOOD, FOUND, COULD_NOT_LOOK, INTERRUPTED = 0, 1, 2, 130
+"""The exit codes: all is good; something was found or failed; it could not be looked at; Ctrl-C."""
+
+PATIENCE_S = 1.0
+"""After this long, a command shows that it is still at work."""
+
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+
+def program() -> str:
+    """What this program was called as."""
+    name = Path(sys.argv[0]).name
+    return name if name in ("herenow", "presence-manager") else "herenow"
+
+
+def complain(sentence: str) -> None:
+    """Say on stderr why a command could not do what it was asked."""
+    err.print(f"{program()}: {sentence}", markup=False)
+
+
+def print_json(answer: BaseModel | dict[str, object]) -> None:
+    """Print an answer for a script: one JSON object."""
+    if isinstance(answer, BaseModel):
+        text = answer.model_dump_json(by_alias=True, exclude_none=False, indent=2)
+    else:
+        text = json.dumps(answer, indent=2, ensure_ascii=False)
+    sys.stdout.write(text + "\n")
+
+
+def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """Begin a table in the house's style. Columns named in ``right`` hold numbers."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False)
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+@contextmanager
+def patience(doing: str) -> Iterator[Progress]:
+    """Show, after a second and on a terminal, that work goes on. Gives a function that is told how far it is."""
+    status = err.status(doing)
+    timer = Timer(PATIENCE_S, status.start)
+    timer.daemon = True
+    if err.is_terminal:
+        timer.start()
+
+    def progress(done: int, total: int) -> None:
+        width = 24
+        filled = width if not total else width * done // total
+        bar = f"[green]{'━' * filled}[/][dim]{'━' * (width - filled)}[/]"
+        status.update(f"{doing} {bar} {done:,} of {total:,} users")
+
+    try:
+        yield progress
+    finally:
+        timer.cancel()
+        status.stop()
+
+
+# -- words for times -------------------------------------------------------------------------------------------------
+
+
+def clock(time: str | None, *, now: str) -> str:
+    """A time as a person says it: the clock's, with the date unless it is today (UTC)."""
+    if time is None:
+        return "never"
+    then = datetime.fromtimestamp(from_iso(time) / 1000, UTC)
+    today = datetime.fromtimestamp(from_iso(now) / 1000, UTC).date()
+    return f"{then:%H:%M:%S}" if then.date() == today else f"{then:%Y-%m-%d %H:%M:%S}"
+
+
+def ago(time: str | None, *, now: str) -> str:
+    """How long ago a time was, or how far off it is."""
+    if time is None:
+        return "never"
+    passed_ms = from_iso(now) - from_iso(time)
+    return f"{duration(passed_ms)} ago" if passed_ms >= 0 else f"in {duration(-passed_ms)}"
+
+
+def duration(time_ms: float) -> str:
+    """A duration with the two units that matter."""
+    if time_ms < 1000:
+        return f"{time_ms:.0f} ms"
+    if time_ms < 60_000:
+        return f"{time_ms / 1000:.3g} s"
+    minutes, hours, days = int(time_ms // 60_000), int(time_ms // 3_600_000), int(time_ms // 86_400_000)
+    if minutes < 60:
+        return f"{minutes} min {int(time_ms // 1000) % 60} s"
+    if hours < 24:
+        return f"{hours} h {minutes % 60} min"
+    return f"{days} d {hours % 24} h"
+
+
+def plural(number: int, thing: str) -> str:
+    """A number of things."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

@@ -1,0 +1,61 @@
+"""``herenow serve``: runs the server."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from herenow.cli.options import Database, run_quietly
+from herenow.errors import SettingsInvalid
+from herenow.settings import Settings, is_loopback
+
+Level = Literal["debug", "info", "warning", "error"]
+
+
+@run_quietly
+def serve(
+    database: Database = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.  [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="The port; 0 takes a free one.  [default: 8000]")] = None,
+    dev: Annotated[
+        bool, typer.Option("--dev", help="Believe the userId that a client names; on loopback only.")
+    ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            help="A directory of static files to serve at /.", exists=True, file_okay=False, resolve_path=True
+        ),
+    ] = None,
+    log_level: Annotated[Level, typer.Option(envvar="HERENOW_LOG_LEVEL", help="Log from here on.")] = "info",
+) -> int:
+    """Run the server.
+
+    It prints where it listens and what it promises, and logs to stderr: JSON, or readable on a terminal. SIGTERM or
+    Ctrl-C: clients are told, everyone is written offline, and it ends within 5 s.
+    """
+    # Here, because only this command needs the web server: the others start in half the time without.
+    from herenow.cli.server import run
+
+    settings = Settings.load(database=database, host=host, port=port, dev=dev or None)
+    refuse_strangers(settings)
+    return run(settings, page=page, log_level=log_level)
+
+
+def refuse_strangers(settings: Settings) -> None:
+    """See that nobody can speak for anybody.
+
+    Raises:
+        SettingsInvalid: whoever reaches this server could.
+    """
+    if is_loopback(settings.host):
+        return
+    if settings.dev:
+        raise SettingsInvalid(
+            f"--dev believes whoever names a user, so it listens on this machine only, not on {settings.host}: "
+            "leave out --host, or set HERENOW_JWT_SECRET instead of --dev"
+        )
+    if settings.jwt_secret is None:
+        raise SettingsInvalid(
+            f"{settings.host} can be reached from other machines, and nothing says who a client is: "
+            "set HERENOW_JWT_SECRET to the secret that signs your users' tokens"
+        )

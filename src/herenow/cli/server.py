@@ -1,0 +1,216 @@
+"""The server's process: one socket, one event loop, and an end that keeps its promises.
+
+The end: a signal tells the clients and closes them; uvicorn gives what is left of the connections a second; then
+everyone is written offline, for which the store has three. A watchdog ends what still hangs after that.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+from herenow.cli import logs
+from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, complain, out
+from herenow.errors import StoreError
+from herenow.http.api import answer_in_our_form
+from herenow.mounting import Mounted
+from herenow.presence import Presence
+from herenow.settings import Settings, is_loopback
+from herenow.socketio_server import FastWebSocket
+from herenow.version import VERSION
+
+CONNECTIONS_END_S = 1
+"""How long connections have to end by themselves."""
+
+END_S = 4.8
+"""After this the process ends, whatever hangs: a supervisor's own patience is longer."""
+
+log = structlog.get_logger("herenow.serve")
+
+
+def run(settings: Settings, *, page: Path | None, log_level: str) -> int:
+    """Serve until a signal, or until another server takes the store over. Returns the exit code.
+
+    Raises:
+        HerenowError: it cannot be started.
+    """
+    logs.set_up(log_level)
+    try:
+        listener = listen(settings.host, settings.port)
+    except OSError as error:
+        complain(_why_not_listening(settings, error))
+        return COULD_NOT_LOOK
+    with listener:
+        process = _Process(settings, listener, page)
+        with asyncio.Runner(loop_factory=process.config.get_loop_factory()) as runner:
+            runner.run(process.serve())
+    return GOOD if process.lost is None else FOUND
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind a socket, before anything else is touched.
+
+    Raises:
+        OSError: it cannot be bound, or there is no such host.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":  # elsewhere it would let a second server in
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(2048)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """The address under which programs on this machine reach a listening socket."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with our signals."""
+
+    def __init__(self, config: uvicorn.Config, process: "_Process") -> None:
+        super().__init__(config)
+        self._process = process
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop in our order on SIGTERM and SIGINT."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._process.stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+
+class _Process:
+    """What runs.
+
+    Attributes:
+        config: uvicorn's.
+        lost: why the store is not ours any more.
+    """
+
+    def __init__(self, settings: Settings, listener: socket.socket, page: Path | None) -> None:
+        self.lost: StoreError | None = None
+        self._settings = settings
+        self._listener = listener
+        self._page = page
+        self._presence = Presence(settings.database, **_given(settings))
+        self._app = FastAPI(title="herenow", version=VERSION, description="Who is online, right now.", redoc_url=None)
+        self._mounted = Mounted(self._presence, self._app, path="/socket.io/")
+        answer_in_our_form(self._app)
+        if page is not None:
+            self._app.mount("/", StaticFiles(directory=page, html=True))
+        self.config = uvicorn.Config(
+            self._app,
+            loop="uvloop" if os.name == "posix" else "asyncio",
+            http="httptools",
+            ws=FastWebSocket,
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=CONNECTIONS_END_S,
+        )
+        self._server = _Server(self.config, self)
+
+    async def serve(self) -> None:
+        """Serve until told to stop; then everyone is offline.
+
+        Raises:
+            StoreError: the store cannot be used.
+        """
+        address = address_of(self._listener)
+        async with self._mounted.running(address, on_lost=self._stop_lost) as state:
+            self._app.router.lifespan_context = lambda _: contextlib.nullcontext(state)
+            await self._greet(address)
+            await self._server.serve(sockets=[self._listener])
+
+    def stop(self) -> None:
+        """Tell the clients, then let uvicorn end. A second call does not wait for connections."""
+        if self._server.should_exit:
+            self._server.force_exit = True
+            return
+        log.info("stopping")
+        self._mounted.gateway.stop()
+        self._server.should_exit = True
+        asyncio.get_running_loop().call_later(END_S, _end_at_once)
+
+    def _stop_lost(self, error: StoreError) -> None:
+        self.lost = error
+        complain(f"stopped: {error}")
+        self.stop()
+
+    async def _greet(self, address: str) -> None:
+        settings = self._settings
+        counts = await self._presence.store.counts()
+        out.print(f"[bold]herenow {VERSION}[/]  {address}" + _beyond(settings))
+        lines = {
+            "store": f"{self._presence.store.name} ({counts.users:,} users)",
+            "promises": f"a closed tab shows within {settings.offline_within_s:g} s, a silent network loss within "
+            f"{settings.silent_loss_s:g} s,\nno ghost later than {settings.restart_grace_s:g} s after a crash and "
+            "restart",
+            "try it": self._how_to_try(address),
+            "api": f"{address}/docs",
+            "watch it": "herenow status" + ("" if settings.database == DEFAULT else f" --database {settings.database}"),
+        }
+        for name, text in lines.items():
+            out.print(f"  [dim]{name:<9}[/] " + text.replace("\n", "\n" + " " * 12), markup=True, soft_wrap=True)
+        if settings.dev:
+            out.print("  [yellow]dev[/]       any userId is believed, from this machine only")
+        out.file.flush()
+
+    def _how_to_try(self, address: str) -> str:
+        if self._page is not None:
+            return f"open {address}/ in two tabs"
+        auth = '{ userId: "alice" }' if self._settings.dev else "{ token }"
+        return f'io("{address}", {{ auth: {auth} }})   with the stock socket.io-client'
+
+
+DEFAULT = Settings.model_fields["database"].default
+
+
+def _given(settings: Settings) -> dict[str, Any]:
+    """The settings, to be given on as they are: read once, from one place."""
+    return {name: getattr(settings, name) for name in Settings.model_fields if name != "database"}
+
+
+def _beyond(settings: Settings) -> str:
+    return "" if is_loopback(settings.host) else f"  (listening on {settings.host}: reachable from other machines)"
+
+
+def _end_at_once() -> None:
+    """Leave without a clean-up: what the store lacks, the next start reconciles."""
+    log.critical("something hangs: ending at once", after_s=END_S)
+    os._exit(FOUND)
+
+
+def _why_not_listening(settings: Settings, error: OSError) -> str:
+    where = f"{settings.host}:{settings.port}"
+    if isinstance(error, socket.gaierror):
+        return f"there is no address {settings.host} to listen on"
+    reason = (error.strerror or str(error)).lower()
+    if "in use" in reason:
+        return f"{where} is in use by another program: stop it, or choose another port with --port"
+    return f"cannot listen on {where}: {reason}"
