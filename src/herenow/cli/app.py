@@ -4,8 +4,13 @@ from typing import Annotated
 
 import typer
 
+from herenow.cli.cleanup import cleanup
+from herenow.cli.explain import explain
+from herenow.cli.init import init
 from herenow.cli.output import program
 from herenow.cli.serve import serve
+from herenow.cli.stale import stale
+from herenow.cli.status import status
 from herenow.version import VERSION
 
 app = typer.Typer(
@@ -34,7 +39,7 @@ def herenow(
     """Who is online, right now."""
 
 
-for command in (serve,):
+for command in (serve, init, status, cleanup, stale, explain):
     app.command()(command)
 
 

@@ -1,0 +1,105 @@
+"""The commands' work where no server lives: on the store alone.
+
+Nobody can be online then, for a connection lives in a server: whoever the store shows online is a ghost. The next start
+would put that right by itself, after ``restart_grace``.
+"""
+
+import time
+
+from herenow.cli.target import opened
+from herenow.http.explaining import explain_without_server
+from herenow.http.maintenance import SHOWN_AT_MOST, counts_of, now_ms, server_of
+from herenow.http.models import Bounds, Cleaned, Drift, Explained, Ghost, OnlineUser, Status
+from herenow.model import StoredUser
+from herenow.settings import Settings
+from herenow.store.base import Progress, Store
+from herenow.times import to_iso
+
+
+async def status(settings: Settings) -> Status:
+    """Give the whole picture, as far as the store knows it.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    async with opened(settings) as store:
+        now = now_ms()
+        counts = await store.counts()
+        page = await store.online(limit=SHOWN_AT_MOST)
+        return Status(
+            database=store.name,
+            time=to_iso(now),
+            servers=[server_of(node, now) for node in await store.nodes()],
+            stored=counts_of(counts),
+            stats=None,
+            writer=None,
+            online_total=counts.online,
+            online_first=[_online_user(user) for user in page.users],
+            bounds=Bounds(
+                offline_within_ms=round(settings.offline_within_s * 1000),
+                silent_loss_ms=round(settings.silent_loss_s * 1000),
+                restart_ms=round(settings.restart_grace_s * 1000),
+            ),
+            drift=Drift(
+                checked=counts.online,
+                ghosts=counts.online,
+                missing=0,
+                examples=[Ghost(user_id=user.user_id, kind="ghost") for user in page.users],
+            ),
+        )
+
+
+async def explain(settings: Settings, user_id: str) -> Explained:
+    """Say why a user stands in the store as they do.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    async with opened(settings) as store:
+        stored = await store.read([user_id])
+        nodes = await store.nodes()
+        return explain_without_server(
+            user_id,
+            now_ms=now_ms(),
+            stored=stored.get(user_id),
+            last=nodes[0] if nodes else None,
+            settings=settings,
+        )
+
+
+async def reset(settings: Settings, *, older_than_ms: int | None, dry_run: bool, on_progress: Progress) -> Cleaned:
+    """Set users offline: everyone, or those who were silent for so long.
+
+    Raises:
+        StoreError: it cannot be read or written.
+    """
+    async with opened(settings) as store:
+        before_ms = None if older_than_ms is None else now_ms() - older_than_ms
+        if dry_run:
+            offline = (await store.counts()).online if before_ms is None else await _count_stale(store, before_ms)
+        else:
+            # Above every row, wherever the clock was set to when it was written.
+            version = max(await store.max_version() + 1, time.time_ns() // 1000)
+            offline = await store.reset(version=version, before_ms=before_ms, on_progress=on_progress)
+        return Cleaned(dry_run=dry_run, offline=offline, protected_users=0, closed=0)
+
+
+async def _count_stale(store: Store, before_ms: int) -> int:
+    count = 0
+    cursor: str | None = None
+    while True:
+        page = await store.stale(before_ms, after=cursor)
+        count += len(page.users)
+        if page.cursor is None:
+            return count
+        cursor = page.cursor
+
+
+def _online_user(user: StoredUser) -> OnlineUser:
+    return OnlineUser(
+        user_id=user.user_id,
+        availability=user.availability,
+        since=None,
+        connections=0,
+        last_active=None if user.last_active_ms is None else to_iso(user.last_active_ms),
+    )

@@ -1,0 +1,94 @@
+"""``herenow explain``: why a user is shown as they are, to be understood in five seconds at 3 a.m."""
+
+import asyncio
+from typing import Annotated
+from urllib.parse import quote
+
+import msgspec
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from herenow.cli.options import CouldNotLook, Database, Json, run_quietly
+from herenow.cli.output import FOUND, GOOD, ago, clock, duration, out, patience, print_json, table
+from herenow.http.models import Explained
+from herenow.settings import Settings
+from herenow.wire import UserId
+
+_COLOURS = {"online": "green", "away": "yellow", "busy": "magenta", "offline": "bold"}
+
+
+@run_quietly
+def explain(
+    user: Annotated[str, typer.Argument(help="The user's id.")], database: Database = None, json: Json = False
+) -> int:
+    """Say why a user is shown as they are.
+
+    The verdict, the rule behind it, each connection, the store's row beside it, and the next moment that changes the
+    answer. Exit code 1: the store disagrees.
+    """
+    from herenow.cli import alone  # these bring the database's driver, which --help does not need
+    from herenow.cli.target import find_server
+
+    settings = Settings.load(database=database)
+    try:
+        msgspec.convert(user, UserId)
+    except msgspec.ValidationError as error:
+        raise CouldNotLook("a user id has 1 to 128 characters, and no control characters") from error
+    with patience("Looking"):
+        server = find_server(settings)
+        if server:
+            found = server.get(f"/v1/admin/users/{quote(user, safe='')}/explain", Explained)
+        else:
+            found = asyncio.run(alone.explain(settings, user))
+    if json:
+        print_json(found)
+    else:
+        show(found)
+    return GOOD if found.agrees else FOUND
+
+
+def show(found: Explained) -> None:
+    """Print an explanation for a person: the verdict first."""
+    colour = _COLOURS[found.availability] if found.agrees else "red"
+    out.print(f"[{colour}]●[/] [bold]{escape(found.verdict)}[/]")
+    lines = Table.grid(padding=(0, 2))
+    lines.add_column(style="dim", no_wrap=True)
+    lines.add_column()
+    lines.add_row("  rule", escape(found.rule))
+    lines.add_row("  store", _store(found))
+    if found.next is not None:
+        when = f"{clock(found.next.at, now=found.time)} UTC, {ago(found.next.at, now=found.time)}"
+        lines.add_row("  next", f"{when}: {escape(found.next.what)}")
+    elif found.source == "server":
+        lines.add_row("  next", "nothing changes until the user connects")
+    out.print(lines)
+    if found.connections:
+        out.print()
+        out.print(_connections(found))
+
+
+def _store(found: Explained) -> str:
+    row = found.stored
+    says = found.agreement if found.agrees else f"[red]{escape(found.agreement)}[/]"
+    if row is None:
+        return says
+    facts = f"{row.availability}, last active {ago(row.last_active, now=found.time)}"
+    if row.claim is not None:
+        facts += f", asked to be {row.claim}"
+    return f"{facts}: {says}"
+
+
+def _connections(found: Explained) -> Table:
+    connections = table("connection", "over", "from", "age", "used", "heard", "lost if silent until")
+    for each in found.connections:
+        connections.add_row(
+            escape(each.connection_id[:6]),
+            each.transport or "?",
+            escape(each.address or "?"),
+            duration(each.age_ms),
+            "idle" if each.is_idle else ago(each.last_activity, now=found.time),
+            "not yet" if each.last_heard is None else ago(each.last_heard, now=found.time),
+            clock(each.deadline, now=found.time),
+        )
+    return connections

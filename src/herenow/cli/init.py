@@ -1,0 +1,39 @@
+"""``herenow init``: adopts the application's users, or creates the schema."""
+
+import asyncio
+
+from rich.markup import escape
+
+from herenow.cli.options import Database, DryRun, Json, run_quietly
+from herenow.cli.output import GOOD, out, patience, print_json
+from herenow.settings import Settings
+from herenow.store.base import InitReport, Progress
+
+
+@run_quietly
+def init(database: Database = None, dry_run: DryRun = False, json: Json = False) -> int:
+    """Prepare the database: adopt its users, or create them.
+
+    Adds the fields isOnline, lastActive and presence, their defaults and the index. Idempotent; other fields are never
+    touched. `serve` does it too.
+    """
+    settings = Settings.load(database=database)
+    with patience("Preparing") as progress:
+        name, report = asyncio.run(_prepare(settings, dry_run=dry_run, on_progress=progress))
+    if json:
+        print_json({"database": name, "dryRun": dry_run, "steps": list(report.steps)})
+        return GOOD
+    if not report.steps:
+        out.print(f"{escape(name)} is ready: nothing to do", soft_wrap=True)
+        return GOOD
+    out.print(f"{escape(name)}: " + ("would" if dry_run else "done"), soft_wrap=True)
+    for step in report.steps:
+        out.print(f"  [green]{'·' if dry_run else '✓'}[/] {escape(step)}", soft_wrap=True)
+    return GOOD
+
+
+async def _prepare(settings: Settings, *, dry_run: bool, on_progress: Progress) -> tuple[str, InitReport]:
+    from herenow.cli.target import opened
+
+    async with opened(settings) as store:
+        return store.name, await store.init(dry_run=dry_run, on_progress=on_progress)

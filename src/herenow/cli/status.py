@@ -1,0 +1,120 @@
+"""``herenow status``: who is online, who serves, what is promised, and whether the store agrees."""
+
+import asyncio
+
+from rich.markup import escape
+from rich.table import Table
+
+from herenow.cli.options import Database, Json, run_quietly
+from herenow.cli.output import FOUND, GOOD, ago, clock, duration, out, patience, plural, print_json, table
+from herenow.http.models import Status
+from herenow.settings import Settings
+
+
+@run_quietly
+def status(database: Database = None, json: Json = False) -> int:
+    """Show who is online, the servers, the promises and the drift.
+
+    Exit code 1: the store disagrees with who is connected, or cannot be written.
+    """
+    from herenow.cli import alone  # these bring the database's driver, which --help does not need
+    from herenow.cli.target import find_server
+
+    settings = Settings.load(database=database)
+    with patience("Looking"):
+        server = find_server(settings)
+        found = server.get("/v1/admin/status", Status) if server else asyncio.run(alone.status(settings))
+    if json:
+        print_json(found)
+    else:
+        show(found)
+    is_writing = found.writer is None or found.writer.healthy
+    return GOOD if found.drift.is_none and is_writing else FOUND
+
+
+def show(found: Status) -> None:
+    """Print a status for a person."""
+    _show_head(found)
+    if found.online_first:
+        out.print(_who(found))
+        more = found.online_total - len(found.online_first)
+        if more:
+            out.print(f"[dim]and {plural(more, 'more user')}: GET /v1/online lists all[/]")
+        out.print()
+    if found.servers:
+        out.print(_servers(found))
+    out.print(_promises(found))
+    _show_drift(found)
+
+
+def _show_head(found: Status) -> None:
+    stats, stored = found.stats, found.stored
+    if stats is not None:
+        parts = [f"[bold]{stats.users:,}[/] online", plural(stats.connections, "connection")]
+        parts[0] += "".join(f", {n:,} of them {what}" for n, what in ((stats.away, "away"), (stats.busy, "busy")) if n)
+    else:
+        parts = ["[bold red]no server is running[/]", f"the store says {stored.online:,} online"]
+    out.print(" · ".join([*parts, plural(stored.users, "user") + " in the store"]))
+    out.print(f"[dim]{escape(found.database)}, at {clock(found.time, now='1970-01-01T00:00:00Z')} UTC[/]\n")
+
+
+def _who(found: Status) -> Table:
+    if found.stats is None:
+        who = table("online in the store", "shown as", "last active")
+        for user in found.online_first:
+            who.add_row(escape(user.user_id), user.availability, ago(user.last_active, now=found.time))
+        return who
+    who = table("online", "shown as", "since", "connections", "last active", right=("connections",))
+    for user in found.online_first:
+        since = "lingers" if user.since is None else clock(user.since, now=found.time)
+        last = ago(user.last_active, now=found.time)
+        who.add_row(escape(user.user_id), user.availability, since, f"{user.connections:,}", last)
+    return who
+
+
+def _servers(found: Status) -> Table:
+    servers = table("server", "address", "process", "since", "last beat", "state")
+    for server in found.servers:
+        servers.add_row(
+            escape(server.name),
+            escape(server.address or "not told"),
+            f"{server.pid} on {escape(server.host)}",
+            clock(server.started, now=found.time),
+            ago(server.last_beat, now=found.time),
+            "[green]lives[/]" if server.is_alive else "[red]dead[/]",
+        )
+    return servers
+
+
+def _promises(found: Status) -> Table:
+    bounds = found.bounds
+    promises = table("promise", "bound", right=("bound",))
+    for promise, bound_ms in (
+        ("P1  who connects is shown online; the store says so", 250),
+        ("P2  the last connection closes: shown offline", bounds.offline_within_ms),
+        ("P3  the client leaves on purpose: shown offline", 100),
+        ("P4  the network dies silently: shown offline", bounds.silent_loss_ms),
+        ("P5  no ghost after a crash and a restart", bounds.restart_ms),
+    ):
+        promises.add_row(promise, duration(bound_ms))
+    return promises
+
+
+def _show_drift(found: Status) -> None:
+    drift, writer = found.drift, found.writer
+    if writer is not None and not writer.healthy:
+        waiting = f"{plural(writer.pending, 'row')} waiting for {duration(writer.lag_ms)}"
+        out.print(f"[red]store is not writing:[/] {waiting}: {escape(writer.last_error or 'it does not answer')}")
+    if drift.is_none:
+        out.print("[green]no drift[/]: the store agrees with who is connected")
+        return
+    kinds = [plural(drift.ghosts, "ghost")] if drift.ghosts else []
+    kinds += [f"{drift.missing:,} missing"] if drift.missing else []
+    names = ", ".join(escape(each.user_id) for each in drift.examples[:5])
+    more = ", …" if drift.ghosts + drift.missing > 5 else ""
+    out.print(f"[red]drift: {' and '.join(kinds)}[/] ({names}{more})")
+    if found.stats is None:
+        grace = duration(found.bounds.restart_ms)
+        out.print(f"A start of the server mends it within {grace}; `herenow cleanup` mends it now.")
+    else:
+        out.print("The audit mends it within two rounds; `herenow cleanup` mends ghosts now.")
