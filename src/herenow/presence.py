@@ -28,7 +28,7 @@ from herenow.errors import NotStarted, StoreError, StoreInUse
 from herenow.model import Availability, Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
 from herenow.registry.local import LocalRegistry
-from herenow.settings import Settings
+from herenow.settings import DISPATCH_BUDGET_S, Settings
 from herenow.store.audit import Audit
 from herenow.store.base import PAGE_SIZE, Store
 from herenow.store.nodes import Node
@@ -171,7 +171,7 @@ class Presence:
             )
             writer = Writer(self.store, window_s=0.05)
             registry.subscribe(lambda batch: self._batch(batch, writer))
-            adopted = await self._adopt(registry, last_beat_ms=dead[0].beat_ms if dead else 0)
+            adopted = await self._adopt(registry, last_beat_ms=dead[0].beat_ms if dead else 0, started_ms=now_ms)
         except BaseException:
             await self.store.close()
             raise
@@ -185,16 +185,17 @@ class Presence:
         ]
         log.info("started", store=self.store.name, node=node.name, dead_nodes=len(dead), adopted=adopted)
 
-    async def _adopt(self, registry: LocalRegistry, *, last_beat_ms: int) -> int:
+    async def _adopt(self, registry: LocalRegistry, *, last_beat_ms: int, started_ms: int) -> int:
         """Let whoever a dead process left online linger until ``restart_grace``; claims live on."""
-        grace_ms = round(self.settings.restart_grace_s * 1000)
+        # As with offline_within: the bound runs from the start, and telling it takes a part of it.
+        ends_ms = started_ms + round((self.settings.restart_grace_s - DISPATCH_BUDGET_S) * 1000)
         adopted = 0
         for read in (self.store.online, self.store.claimed):
             cursor: str | None = None
             while True:
                 page = await read(after=cursor, limit=PAGE_SIZE)
                 if page.users:
-                    await registry.adopt(page.users, last_beat_ms=last_beat_ms, grace_ms=grace_ms)
+                    await registry.adopt(page.users, last_beat_ms=last_beat_ms, grace_ms=max(1, ends_ms - _now_ms()))
                     adopted += sum(user.is_online for user in page.users) if read == self.store.online else 0
                 if page.cursor is None:
                     break
