@@ -104,10 +104,12 @@ def duration(time_ms: float) -> str:
         return f"{time_ms / 1000:.3g} s"
     minutes, hours, days = int(time_ms // 60_000), int(time_ms // 3_600_000), int(time_ms // 86_400_000)
     if minutes < 60:
-        return f"{minutes} min {int(time_ms // 1000) % 60} s"
-    if hours < 24:
-        return f"{hours} h {minutes % 60} min"
-    return f"{days} d {hours % 24} h"
+        big, small = f"{minutes} min", f"{int(time_ms // 1000) % 60} s"
+    elif hours < 24:
+        big, small = f"{hours} h", f"{minutes % 60} min"
+    else:
+        big, small = f"{days} d", f"{hours % 24} h"
+    return big if small.startswith("0 ") else f"{big} {small}"
 
 
 def plural(number: int, thing: str) -> str:

@@ -89,14 +89,14 @@ def _servers(found: Status) -> Table:
 def _promises(found: Status) -> Table:
     bounds = found.bounds
     promises = table("promise", "bound", right=("bound",))
-    for promise, bound_ms in (
-        ("P1  who connects is shown online; the store says so", 250),
-        ("P2  the last connection closes: shown offline", bounds.offline_within_ms),
-        ("P3  the client leaves on purpose: shown offline", 100),
-        ("P4  the network dies silently: shown offline", bounds.silent_loss_ms),
-        ("P5  no ghost after a crash and a restart", bounds.restart_ms),
+    for promise, bound in (
+        ("a user connects: watchers are told, the store says so", "100 ms, 250 ms"),
+        ("the last connection closes: shown offline", duration(bounds.offline_within_ms)),
+        ("the client leaves on purpose: shown offline", "100 ms"),
+        ("the network dies silently: shown offline", duration(bounds.silent_loss_ms)),
+        ("after a crash and a restart: no ghost left", duration(bounds.restart_ms)),
     ):
-        promises.add_row(promise, duration(bound_ms))
+        promises.add_row(promise, bound)
     return promises
 
 

@@ -102,7 +102,9 @@ def explain_without_server(
         rule=rule,
         connections=[],
         stored=None if stored is None else _row(stored, agrees=not is_ghost, pending=False),
-        agreement="it says online: that is wrong" if is_ghost else "it is right",
+        agreement=(
+            "it does not have this user" if stored is None else "that is wrong" if is_ghost else "that is right"
+        ),
         agrees=not is_ghost,
         next=None,
     )
