@@ -11,6 +11,7 @@ from herenow.cli.output import program
 from herenow.cli.serve import serve
 from herenow.cli.stale import stale
 from herenow.cli.status import status
+from herenow.cli.test import test
 from herenow.version import VERSION
 
 app = typer.Typer(
@@ -39,7 +40,7 @@ def herenow(
     """Who is online, right now."""
 
 
-for command in (serve, init, status, cleanup, stale, explain):
+for command in (serve, init, status, cleanup, stale, test, explain):
     app.command()(command)
 
 

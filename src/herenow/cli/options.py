@@ -1,5 +1,6 @@
 """What all commands share: their options, and how they end."""
 
+import asyncio
 import functools
 import re
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from herenow.cli.output import COULD_NOT_LOOK, INTERRUPTED, complain
+from herenow.cli.output import COULD_NOT_LOOK, INTERRUPTED, TERMINATED, complain
 from herenow.errors import HerenowError
 
 P = ParamSpec("P")
@@ -38,6 +39,8 @@ def run_quietly(command: Callable[P, int]) -> Callable[P, None]:
             code = command(*args, **kwargs)
         except KeyboardInterrupt:
             code = INTERRUPTED
+        except asyncio.CancelledError:  # SIGTERM, where a command has something to put away
+            code = TERMINATED
         except HerenowError as error:
             complain(str(error))
             code = COULD_NOT_LOOK

@@ -16,8 +16,8 @@ from rich.table import Table
 from herenow.store.base import Progress
 from herenow.times import from_iso
 
-GOOD, FOUND, COULD_NOT_LOOK, INTERRUPTED = 0, 1, 2, 130
-"""The exit codes: all is good; something was found or failed; it could not be looked at; Ctrl-C."""
+GOOD, FOUND, COULD_NOT_LOOK, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+"""The exit codes: all is good; something was found or failed; it could not be looked at; Ctrl-C; SIGTERM."""
 
 PATIENCE_S = 1.0
 """After this long, a command shows that it is still at work."""

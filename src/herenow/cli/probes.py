@@ -1,0 +1,368 @@
+"""The promises of herenow, each put to the proof against a real server with real clients.
+
+A *probe* does what the promise speaks of, and measures when a watcher and the store tell the truth. Each has users of
+its own, so those of one server can run at the same time; P1 runs first and alone, for it measures the shortest time.
+"""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+from websockets.exceptions import WebSocketException
+
+from herenow.cli.scratch import ScratchServer
+from herenow.cli.socketio_client import Client, Refused
+from herenow.errors import StoreError
+from herenow.settings import Settings
+
+CONNECTS = 100
+CLOSERS = 20
+RELOADS = 40
+SETTLE_S = 0.5
+"""After the last moment at which something could be seen, so long is still watched."""
+
+
+WHAT = {
+    "P1": "connect: watchers are told (p99)",
+    "P2": "last connection closes: offline",
+    "P3": "client leaves on purpose: offline",
+    "P4": "network dies silently: offline",
+    "P5": "crash and restart: no ghost left",
+    "P6": "page reloaded within the grace",
+    "P7": "one of several tabs closed",
+    "P8": "with a connection: shown offline",
+}
+
+
+class Result(msgspec.Struct, frozen=True, rename="camel"):
+    """What became of a promise.
+
+    Attributes:
+        promise: its number.
+        what: it in words.
+        bound: what was promised.
+        measured: what happened.
+        measured_ms: the time measured, where it is one.
+        ok: it was kept.
+    """
+
+    promise: str
+    what: str
+    bound: str
+    measured: str
+    measured_ms: float | None
+    ok: bool
+
+
+class Watcher:
+    """One who watches everybody.
+
+    Attributes:
+        client: the connection, once it is open.
+        changes: of each user, when each change came and whether it said online.
+    """
+
+    def __init__(self, server: ScratchServer) -> None:
+        self._server = server
+        self.client: Client | None = None
+        self.changes: defaultdict[str, list[tuple[float, bool]]] = defaultdict(list)
+        self._news = asyncio.Event()
+
+    async def open(self) -> None:
+        """Connect, and watch all."""
+        self.client = await Client.open(self._server.address, "watcher", self._received)
+        await self.client.emit("presence:watch", {"all": True})
+
+    async def close(self) -> None:
+        """Go."""
+        if self.client is not None:
+            await self.client.cut()
+
+    def _received(self, event: str, payload: Any) -> None:
+        if event != "presence:diff":
+            return
+        now_s = time.monotonic()
+        for change in payload["changes"]:
+            self.changes[change["userId"]].append((now_s, change["isOnline"]))
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def sees(self, user_id: str, *, online: bool, timeout_s: float) -> float | None:
+        """Wait until the user was told to be online, or not; return when, or ``None``."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            news = self._news
+            if (seen := self.changes[user_id]) and seen[-1][1] is online:
+                return seen[-1][0]
+            try:
+                async with asyncio.timeout(deadline_s - time.monotonic()):
+                    await news.wait()
+            except TimeoutError:
+                return None
+
+
+class Probes:
+    """The probes that share one server.
+
+    Args:
+        server: started.
+        settings: the server's.
+    """
+
+    def __init__(self, server: ScratchServer, settings: Settings) -> None:
+        self._server = server
+        self._settings = settings
+        self._watcher = Watcher(server)
+        self._clients: set[Client] = set()
+
+    async def run(self, done: Callable[[Result], None]) -> None:
+        """Run all; ``done`` is told of each result as it comes."""
+        await self._watcher.open()
+        try:
+            resident = await self._open("resident")
+            await told("P1", self._connect(), done)
+            await asyncio.gather(
+                told("P2", self._close(), done),
+                told("P3", self._leave(), done),
+                told("P4", self._silence(), done),
+                told("P6", self._reload(), done),
+                told("P7", self._tabs(), done),
+                told("P8", self._never_offline(resident), done),
+            )
+        finally:
+            for client in list(self._clients):
+                await client.cut()
+            await self._watcher.close()
+
+    async def _open(self, user_id: str) -> Client:
+        client = await Client.open(self._server.address, user_id)
+        self._clients.add(client)
+        return client
+
+    async def _cut(self, client: Client) -> None:
+        self._clients.discard(client)
+        await client.cut()
+
+    # -- P1 ----------------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> list[Result]:
+        """Connect users one after another; from the first byte sent to the watcher's news, and to the store's row."""
+        seen_after: list[float | None] = []
+        stored: list[float | None] = []
+        for number in range(CONNECTS):
+            user_id, began_s = f"connect-{number}", time.monotonic()
+            client = await self._open(user_id)
+            seen, written = await asyncio.gather(
+                self._watcher.sees(user_id, online=True, timeout_s=2),
+                store_says(self._server, user_id, online=True, timeout_s=2),
+            )
+            seen_after.append(_since(began_s, seen))
+            stored.append(_since(began_s, written))
+            await self._cut(client)
+        store = _timed("P1", 250, stored)
+        return [
+            _timed("P1", 100, seen_after, share=0.99),
+            msgspec.structs.replace(store, what="connect: the store says so"),
+        ]
+
+    # -- P2, P3, P4 --------------------------------------------------------------------------------------------------
+
+    async def _close(self) -> list[Result]:
+        async def close(client: Client) -> None:
+            await asyncio.sleep(random.random())
+            await self._cut(client)
+
+        bound_ms = self._settings.offline_within_s * 1000
+        times = await self._offline_after("close", close, bound_ms)
+        return [_timed("P2", bound_ms, times)]
+
+    async def _leave(self) -> list[Result]:
+        async def leave(client: Client) -> None:
+            await asyncio.sleep(random.random() * 2)
+            self._clients.discard(client)
+            await client.leave()
+
+        times = await self._offline_after("leave", leave, 100, store=False)
+        return [_timed("P3", 100, times)]
+
+    async def _silence(self) -> list[Result]:
+        async def fall_silent(client: Client) -> None:
+            await asyncio.sleep(random.random() * self._settings.ping_interval_s)
+            client.mute()
+
+        bound_ms = self._settings.silent_loss_s * 1000
+        times = await self._offline_after("silent", fall_silent, bound_ms)
+        return [_timed("P4", bound_ms, times)]
+
+    async def _offline_after(
+        self, name: str, end: Callable[[Client], Awaitable[None]], bound_ms: float, *, store: bool = True
+    ) -> list[float | None]:
+        """End users' connections; measure until the watcher, and the store, say offline."""
+        timeout_s = bound_ms / 1000 * 2 + 2
+
+        async def one(number: int) -> float | None:
+            user_id = f"{name}-{number}"
+            client = await self._open(user_id)
+            await self._watcher.sees(user_id, online=True, timeout_s=5)
+            await end(client)
+            ended_s = time.monotonic()
+            seen = await self._watcher.sees(user_id, online=False, timeout_s=timeout_s)
+            if seen is None or not store:
+                return _since(ended_s, seen)
+            written = await store_says(self._server, user_id, online=False, timeout_s=timeout_s)
+            return None if written is None else _since(ended_s, max(seen, written))
+
+        return await asyncio.gather(*map(one, range(CLOSERS)))
+
+    # -- P6, P7, P8 --------------------------------------------------------------------------------------------------
+
+    async def _reload(self) -> list[Result]:
+        """Close and come back within the grace, again and again."""
+        longest_s = min(self._settings.grace_s * 0.7, 1.5)
+
+        async def reload(user_id: str) -> None:
+            client = await self._open(user_id)
+            await self._watcher.sees(user_id, online=True, timeout_s=5)
+            for _ in range(RELOADS // 10):
+                await self._cut(client)
+                await asyncio.sleep(random.random() * longest_s)
+                client = await self._open(user_id)
+                await asyncio.sleep(random.random() * 0.2)
+
+        users = [f"reload-{number}" for number in range(10)]
+        await asyncio.gather(*map(reload, users))
+        await asyncio.sleep(self._settings.offline_within_s + SETTLE_S)
+        seen = self._unwanted(users)
+        return [_unseen("P6", seen, f"{RELOADS} reloads")]
+
+    async def _tabs(self) -> list[Result]:
+        """Open three tabs and close two of them, in every order."""
+
+        async def close(order: tuple[int, ...]) -> None:
+            user_id = "tabs-" + "".join(map(str, order))
+            tabs = [await self._open(user_id) for _ in range(3)]
+            await self._watcher.sees(user_id, online=True, timeout_s=5)
+            for tab in order[:2]:
+                await self._cut(tabs[tab])
+                await asyncio.sleep(random.random() * 0.3)
+
+        orders = list(itertools.permutations(range(3)))
+        await asyncio.gather(*map(close, orders))
+        await asyncio.sleep(self._settings.offline_within_s + SETTLE_S)
+        seen = self._unwanted("tabs-" + "".join(map(str, order)) for order in orders)
+        return [_unseen("P7", seen, f"{len(orders)} orders")]
+
+    async def _never_offline(self, resident: Client) -> list[Result]:
+        """Let tabs of a user come and go while one stays; look at what the watcher and the store say meanwhile."""
+        watcher = self._watcher.client
+        if watcher is None:
+            raise AssertionError("the watcher is open while probes run")
+        wrong = looks = 0
+        ends_s = time.monotonic() + self._settings.silent_loss_s + SETTLE_S
+        while time.monotonic() < ends_s:
+            tab = await self._open("resident")
+            await asyncio.sleep(random.random() * 0.1)
+            await self._cut(tab)
+            row = (await self._server.store.read(["resident"])).get("resident")
+            answer = await watcher.emit("presence:get", {"users": ["resident"]})
+            wrong += (row is None or not row.is_online) + (not answer["users"][0]["isOnline"])
+            looks += 2
+        wrong += self._unwanted(["resident"])
+        await self._cut(resident)
+        return [Result("P8", WHAT["P8"], "never", f"{wrong:,} in {looks:,} looks", None, not wrong)]
+
+    def _unwanted(self, user_ids: Iterable[str]) -> int:
+        """Count what the watcher saw of users after they came: they were there all the time."""
+        return sum(max(0, len(self._watcher.changes[user_id]) - 1) for user_id in user_ids)
+
+
+async def crash(server: ScratchServer, settings: Settings) -> list[Result]:
+    """P5: kill the server and start it again; half of its users come back, the others must not stay as ghosts."""
+    back = [f"back-{number}" for number in range(10)]
+    gone = [f"gone-{number}" for number in range(10)]
+    clients = [await Client.open(server.address, user_id) for user_id in back + gone]
+    for user_id in back + gone:
+        await store_says(server, user_id, online=True, timeout_s=5)
+    server.kill()
+    for client in clients:
+        await client.cut()
+    await server.start()
+    watcher = Watcher(server)
+    await watcher.open()
+    try:
+        return [await _reconciled(server, watcher, back, gone, settings)]
+    finally:
+        await watcher.close()
+
+
+async def _reconciled(
+    server: ScratchServer, watcher: Watcher, back: list[str], gone: list[str], settings: Settings
+) -> Result:
+    if server.node is None:
+        raise AssertionError("a started server has a row")
+    # By the server's own word of when it started, carried over to our clock.
+    started_s = time.monotonic() - (time.time() - server.node.started_ms / 1000)
+    bound_ms = settings.restart_grace_s * 1000
+
+    async def come_back(user_id: str) -> Client:
+        await asyncio.sleep(random.random() * 5)  # the stock client's longest pause between two tries
+        return await Client.open(server.address, user_id)
+
+    async def go(user_id: str) -> float | None:
+        seen = await watcher.sees(user_id, online=False, timeout_s=bound_ms / 1000 + 5)
+        written = await store_says(server, user_id, online=False, timeout_s=5)
+        return None if seen is None or written is None else _since(started_s, max(seen, written))
+
+    times, clients = await asyncio.gather(asyncio.gather(*map(go, gone)), asyncio.gather(*map(come_back, back)))
+    await asyncio.sleep(SETTLE_S)
+    flickers = sum(len(watcher.changes[user_id]) for user_id in back)
+    for client in clients:
+        await client.cut()
+    timed = _timed("P5", bound_ms, list(times))
+    if not flickers:
+        return timed
+    return msgspec.structs.replace(timed, ok=False, measured=f"{timed.measured}, {flickers} flickers")
+
+
+async def store_says(server: ScratchServer, user_id: str, *, online: bool, timeout_s: float) -> float | None:
+    """Wait until the store has the user online, or not; return when, or ``None``."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        row = (await server.store.read([user_id])).get(user_id)
+        if row is not None and row.is_online is online:
+            return time.monotonic()
+        await asyncio.sleep(0.01)
+    return None
+
+
+async def told(promise: str, probe: Awaitable[list[Result]], done: Callable[[Result], None]) -> None:
+    """Run a probe and tell of what came of it. One that cannot be finished has not kept its promise."""
+    try:
+        for result in await probe:
+            done(result)
+    except (Refused, OSError, WebSocketException, StoreError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        done(Result(promise, WHAT[promise], "", f"failed: {reason}", None, False))
+
+
+def _since(began_s: float, seen_s: float | None) -> float | None:
+    return None if seen_s is None else max(0.0, (seen_s - began_s) * 1000)
+
+
+def _timed(promise: str, bound_ms: float, times_ms: list[float | None], *, share: float = 1.0) -> Result:
+    """Judge times by the worst one, or by the one that a share of them keeps."""
+    known = sorted(each for each in times_ms if each is not None)
+    what, bound = WHAT[promise], f"{bound_ms:,.0f} ms"
+    if len(known) < len(times_ms):
+        return Result(promise, what, bound, f"{len(times_ms) - len(known)} of {len(times_ms)} never", None, False)
+    worst_ms = known[min(len(known) - 1, int(len(known) * share))] if share < 1 else known[-1]
+    return Result(promise, what, bound, f"{worst_ms:,.0f} ms", round(worst_ms, 1), worst_ms <= bound_ms)
+
+
+def _unseen(promise: str, changes: int, tried: str) -> Result:
+    return Result(promise, WHAT[promise], "no change", f"{changes} in {tried}", None, changes == 0)

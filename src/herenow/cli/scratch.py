@@ -1,0 +1,144 @@
+"""A throw-away server for ``herenow test``: its own process, port and database, and nothing left of it afterwards."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+import herenow
+from herenow.cli.options import CouldNotLook
+from herenow.errors import StoreError
+from herenow.presence import open_store
+from herenow.settings import LONGEST_RECONNECT_S, Settings, sqlite_path
+from herenow.store.base import Store
+from herenow.store.nodes import Node, is_alive
+
+STARTS_WITHIN_S = 20.0
+LONGEST_OFFLINE_WITHIN_S = 3.0
+
+
+class Scratch:
+    """A directory beside the application's database, on the same disk; removed at the end.
+
+    Attributes:
+        settings: those of the throw-away servers: the application's, with the long waits made short.
+        shortened: what was made short, as sentences.
+    """
+
+    def __init__(self, live: Settings) -> None:
+        database = sqlite_path(live.database)
+        beside = Path.cwd() if database is None else database.absolute().parent
+        try:
+            self.directory = Path(tempfile.mkdtemp(prefix=".herenow-test-", dir=beside))
+        except OSError as error:
+            raise CouldNotLook(
+                f"scratch data cannot be put beside the database, in {beside}: {error.strerror}"
+            ) from error
+        offline_within_s = min(live.offline_within_s, LONGEST_OFFLINE_WITHIN_S)
+        shorter = {
+            "offline_within_s": offline_within_s,
+            "ping_interval_s": min(live.ping_interval_s, 1.0),
+            "ping_timeout_s": min(live.ping_timeout_s, 0.5),
+            "restart_grace_s": min(live.restart_grace_s, 1.5 * LONGEST_RECONNECT_S + offline_within_s),
+        }
+        self._environment = {f"HERENOW_{name.upper()}": repr(value) for name, value in shorter.items()}
+        self.settings = live.model_copy(update=shorter)
+        self.shortened = [
+            f"{name} {getattr(live, name):g} → {value:g}"
+            for name, value in shorter.items()
+            if value != getattr(live, name)
+        ]
+
+    def server(self, name: str) -> "ScratchServer":
+        """Describe a server with a database of its own; it is not started."""
+        return ScratchServer(self.directory, name, self._environment)
+
+    def remove(self) -> None:
+        """Leave nothing behind."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+class ScratchServer:
+    """One throw-away server, which can be killed and started again on the same database.
+
+    Attributes:
+        store: its database, seen from outside.
+        node: the server's row there, once it is started.
+    """
+
+    def __init__(self, directory: Path, name: str, environment: dict[str, str]) -> None:
+        self._directory = directory
+        self._database = f"sqlite:///{directory}/{name}.db"
+        self._log = directory / f"{name}.log"
+        # Neither the application's own settings nor its herenow.toml: the working directory is the scratch one.
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("HERENOW_")}
+        ours = str(Path(herenow.__file__).parent.parent)
+        paths = [ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        python_path = os.pathsep.join(str(Path(path).absolute()) for path in paths)
+        self._environment = {**kept, **environment, "PYTHONPATH": python_path}
+        self._process: subprocess.Popen[bytes] | None = None
+        self.store: Store = open_store(self._database)
+        self.node: Node | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        if self.node is None:
+            raise AssertionError("the server is not started")
+        return self.node.address
+
+    async def start(self) -> Self:
+        """Start it, and wait until its row in the store says where it listens.
+
+        Raises:
+            CouldNotLook: it does not start.
+        """
+        self._process = self._spawn()
+        self.node = await self._wait_for_row(self._process)
+        return self
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "herenow.cli", "serve", "--dev", "--host", "127.0.0.1", "--port", "0"]
+        command += ["--database", self._database, "--log-level", "warning"]
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                command,
+                cwd=self._directory,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for us alone: we end it
+            )
+
+    async def _wait_for_row(self, process: subprocess.Popen[bytes]) -> Node:
+        deadline_s = time.monotonic() + STARTS_WITHIN_S
+        while time.monotonic() < deadline_s:
+            if process.poll() is not None:
+                break
+            try:
+                nodes = await self.store.nodes()
+            except StoreError:
+                nodes = []  # not prepared yet
+            for node in nodes:
+                if node.pid == process.pid and is_alive(node, time.time_ns() // 1_000_000):
+                    return node
+            await asyncio.sleep(0.02)
+        said = self._log.read_text(errors="replace").strip().splitlines()
+        raise CouldNotLook(f"the throw-away server does not start: {said[-1] if said else 'it says nothing'}")
+
+    def kill(self) -> None:
+        """End it as ``kill -9`` does. Idempotent."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    async def close(self) -> None:
+        """Kill it, and let its database go."""
+        self.kill()
+        await self.store.close()
