@@ -11,8 +11,9 @@ from starlette.applications import Starlette
 from herenow.errors import SettingsInvalid, StoreError
 from herenow.gateway import auth
 from herenow.gateway.handlers import Gateway
-from herenow.http.access import Access, TokenFile
+from herenow.http.access import Access
 from herenow.http.api import Api, include
+from herenow.http.token_file import TokenFile
 from herenow.presence import Presence
 from herenow.settings import sqlite_path
 from herenow.socketio_server.engine import STATE_KEY

@@ -8,8 +8,18 @@ import time
 
 from herenow.cli.target import opened
 from herenow.http.explaining import explain_without_server
-from herenow.http.maintenance import SHOWN_AT_MOST, counts_of, now_ms, server_of
-from herenow.http.models import Bounds, Cleaned, Drift, Explained, Ghost, OnlineUser, Status
+from herenow.http.models import (
+    SHOWN_AT_MOST,
+    Bounds,
+    Cleaned,
+    Drift,
+    Explained,
+    Ghost,
+    OnlineUser,
+    Server,
+    Status,
+    StoreCounts,
+)
 from herenow.model import StoredUser
 from herenow.settings import Settings
 from herenow.store.base import Progress, Store
@@ -29,17 +39,13 @@ async def status(settings: Settings) -> Status:
         return Status(
             database=store.name,
             time=to_iso(now),
-            servers=[server_of(node, now) for node in await store.nodes()],
-            stored=counts_of(counts),
+            servers=[Server.of(node, now) for node in await store.nodes()],
+            stored=StoreCounts.of(counts),
             stats=None,
             writer=None,
             online_total=counts.online,
             online_first=[_online_user(user) for user in page.users],
-            bounds=Bounds(
-                offline_within_ms=round(settings.offline_within_s * 1000),
-                silent_loss_ms=round(settings.silent_loss_s * 1000),
-                restart_ms=round(settings.restart_grace_s * 1000),
-            ),
+            bounds=Bounds.of(settings),
             drift=Drift(
                 checked=counts.online,
                 ghosts=counts.online,
@@ -103,3 +109,8 @@ def _online_user(user: StoredUser) -> OnlineUser:
         connections=0,
         last_active=None if user.last_active_ms is None else to_iso(user.last_active_ms),
     )
+
+
+def now_ms() -> int:
+    """The wall clock, in milliseconds."""
+    return time.time_ns() // 1_000_000

@@ -35,7 +35,7 @@ def cleanup(
     if json:
         print_json(done)
     else:
-        tell(done, has_server=server is not None, nobody="nobody was online")
+        tell(done, has_server=server is not None, nobody="nobody to set offline")
     return GOOD
 
 

@@ -61,7 +61,8 @@ def show(found: Explained) -> None:
         when = f"{clock(found.next.at, now=found.time)} UTC, {ago(found.next.at, now=found.time)}"
         lines.add_row("  next", f"{when}: {escape(found.next.what)}")
     elif found.source == "server":
-        lines.add_row("  next", "nothing changes until the user connects")
+        until = "asks for it" if found.connections else "connects"
+        lines.add_row("  next", f"nothing changes by itself until the user {until}")
     out.print(lines)
     if found.connections:
         out.print()
@@ -80,7 +81,7 @@ def _store(found: Explained) -> str:
 
 
 def _connections(found: Explained) -> Table:
-    connections = table("connection", "over", "from", "age", "used", "heard", "lost if silent until")
+    connections = table("connection", "over", "from", "age", "used", "heard", "deadline")
     for each in found.connections:
         connections.add_row(
             escape(each.connection_id[:6]),

@@ -39,22 +39,26 @@ def show(found: Status) -> None:
         out.print(_who(found))
         more = found.online_total - len(found.online_first)
         if more:
-            out.print(f"[dim]and {plural(more, 'more user')}: GET /v1/online lists all[/]")
+            all_of_them = ": GET /v1/online lists all" if found.stats is not None else ""
+            out.print(f"[dim]and {plural(more, 'more user')}{all_of_them}[/]")
         out.print()
     if found.servers:
         out.print(_servers(found))
+        out.print()
     out.print(_promises(found))
+    out.print()
     _show_drift(found)
 
 
 def _show_head(found: Status) -> None:
     stats, stored = found.stats, found.stored
     if stats is not None:
-        parts = [f"[bold]{stats.users:,}[/] online", plural(stats.connections, "connection")]
-        parts[0] += "".join(f", {n:,} of them {what}" for n, what in ((stats.away, "away"), (stats.busy, "busy")) if n)
+        of_them = ", ".join(f"{n:,} {what}" for n, what in ((stats.away, "away"), (stats.busy, "busy")) if n)
+        online = f"[bold]{stats.users:,}[/] online" + (f" ({of_them})" if of_them else "")
+        parts = [online, plural(stats.connections, "connection")]
     else:
-        parts = ["[bold red]no server is running[/]", f"the store says {stored.online:,} online"]
-    out.print(" · ".join([*parts, plural(stored.users, "user") + " in the store"]))
+        parts = ["[bold red]no server is running[/]", f"{stored.online:,} online in the store"]
+    out.print(" · ".join([*parts, f"{plural(stored.users, 'user')} stored"]))
     out.print(f"[dim]{escape(found.database)}, at {clock(found.time, now='1970-01-01T00:00:00Z')} UTC[/]\n")
 
 

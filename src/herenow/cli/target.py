@@ -18,7 +18,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from herenow.cli.options import CouldNotLook
-from herenow.http.access import TokenFile
+from herenow.http.token_file import TokenFile
 from herenow.settings import Settings, sqlite_path
 from herenow.store.base import Store
 from herenow.store.nodes import Node, is_alive

@@ -1,20 +1,17 @@
 """``herenow test``: proves the system on this machine, before a deployment."""
 
 import asyncio
-import contextlib
-import signal
 import time
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from rich.live import Live
 from rich.markup import escape
-from rich.spinner import Spinner
 
 from herenow.cli.options import Database, Json, run_quietly
-from herenow.cli.output import FOUND, GOOD, err, out, print_json, table
-from herenow.cli.probes import Probes, Result, crash, told
-from herenow.cli.scratch import Scratch
+from herenow.cli.output import FOUND, GOOD, out, print_json, table
 from herenow.settings import Settings
+
+if TYPE_CHECKING:
+    from herenow.cli.probes import Result
 
 
 @run_quietly
@@ -23,11 +20,14 @@ def test(database: Database = None, json: Json = False) -> int:
 
     The application's own data is not touched. Takes about 20 s. Exit code 1: a promise was not kept.
     """
+    from herenow.cli.proving import prove  # here: it brings the whole of herenow, which --help does not need
+    from herenow.cli.scratch import Scratch
+
     settings = Settings.load(database=database)
     began_s = time.monotonic()
     scratch = Scratch(settings)
     try:
-        results = asyncio.run(_prove(scratch))
+        results = asyncio.run(prove(scratch))
     finally:
         scratch.remove()
     seconds = time.monotonic() - began_s
@@ -50,47 +50,7 @@ def test(database: Database = None, json: Json = False) -> int:
     return GOOD if kept else FOUND
 
 
-async def _prove(scratch: Scratch) -> list[Result]:
-    """Run all probes, on two servers at the same time: one of them is killed."""
-    task = asyncio.current_task()
-    if task is not None:
-        with contextlib.suppress(NotImplementedError):  # Windows
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    results: list[Result] = []
-    steady, crashing = scratch.server("steady"), scratch.server("crashing")
-    with _watching(results):
-        try:
-            await asyncio.gather(steady.start(), crashing.start())
-            probes = Probes(steady, scratch.settings)
-
-            await asyncio.gather(
-                probes.run(results.append), told("P5", crash(crashing, scratch.settings), results.append)
-            )
-        finally:
-            await steady.close()
-            await crashing.close()
-    return sorted(results, key=lambda result: result.promise)
-
-
-@contextlib.contextmanager
-def _watching(results: list[Result]) -> Iterator[None]:
-    """Show on a terminal how far it is."""
-    if not err.is_terminal:
-        yield
-        return
-
-    spinner = Spinner("dots")
-
-    def frame() -> Spinner:
-        done = ", ".join(dict.fromkeys(result.promise for result in sorted(results, key=lambda each: each.promise)))
-        spinner.update(text=f"Proving the promises on a throw-away server (about 20 s) {done}")
-        return spinner
-
-    with Live(get_renderable=frame, console=err, transient=True, refresh_per_second=10):
-        yield
-
-
-def _show(results: list[Result], shortened: list[str], seconds: float) -> None:
+def _show(results: "list[Result]", shortened: list[str], seconds: float) -> None:
     proof = table("", "promise", "bound", "measured", "", right=("bound", "measured"))
     for each in results:
         verdict = "[green]ok[/]" if each.ok else "[bold red]broken[/]"

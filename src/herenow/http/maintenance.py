@@ -10,6 +10,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from herenow.http.models import (
+    SHOWN_AT_MOST,
     Bounds,
     Cleaned,
     Disconnected,
@@ -25,13 +26,8 @@ from herenow.http.models import (
 from herenow.model import Cause, UserPresence
 from herenow.presence import Presence
 from herenow.registry.base import Batch
-from herenow.store import base as store_base
 from herenow.store.base import PAGE_SIZE
-from herenow.store.nodes import Node, is_alive
 from herenow.times import to_iso
-
-SHOWN_AT_MOST = 20
-"""Users that a status names, and drifts that it gives as examples."""
 
 SETTLING_S = 0.2
 """Between two looks at a user of whom the store seems to disagree: a row needs some 50 ms on its way."""
@@ -56,7 +52,7 @@ class Maintenance:
             connections=stats.connections,
             users=stats.users,
             version=stats.version,
-            bounds=Bounds.model_validate(self._presence.bounds()),
+            bounds=Bounds.of(self._presence.settings),
         )
 
     async def status(self) -> Status:
@@ -73,8 +69,8 @@ class Maintenance:
         return Status(
             database=presence.store.name,
             time=to_iso(now),
-            servers=[server_of(node, now) for node in nodes],
-            stored=counts_of(counts),
+            servers=[Server.of(node, now) for node in nodes],
+            stored=StoreCounts.of(counts),
             stats=stats,
             writer=self.writer(tell_error=True),
             online_total=stats.users,
@@ -254,24 +250,6 @@ class Maintenance:
         async for user_ids in self._presence.store.online_ids():
             ghosts += len(await self._ghosts(user_ids))
         return ghosts
-
-
-def server_of(node: Node, now: int) -> Server:
-    """A server as the store's list has it."""
-    return Server(
-        name=node.name,
-        host=node.host,
-        pid=node.pid,
-        address=node.address,
-        started=to_iso(node.started_ms),
-        last_beat=to_iso(node.beat_ms),
-        is_alive=is_alive(node, now),
-    )
-
-
-def counts_of(counts: store_base.Counts) -> StoreCounts:
-    """The store's counts as they are told."""
-    return StoreCounts(users=counts.users, online=counts.online, away=counts.away, busy=counts.busy)
 
 
 def now_ms() -> int:

@@ -3,12 +3,19 @@
 Field names are camelCase and times ISO 8601 UTC, as everywhere on the wire; durations end in ``Ms``.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from herenow.model import Availability
+from herenow.settings import Settings
+from herenow.store.base import Counts
+from herenow.store.nodes import Node, is_alive
+from herenow.times import to_iso
+
+SHOWN_AT_MOST = 20
+"""Users that a status names, and drifts that it gives as examples."""
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2025-03-01T09:30:00.250Z"])]
 
@@ -68,6 +75,15 @@ class Bounds(Answer):
     offline_within_ms: int
     silent_loss_ms: int
     restart_ms: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Compute them from live settings."""
+        return cls(
+            offline_within_ms=round(settings.offline_within_s * 1000),
+            silent_loss_ms=round(settings.silent_loss_s * 1000),
+            restart_ms=round(settings.restart_grace_s * 1000),
+        )
 
 
 class Stats(Answer):
@@ -143,6 +159,19 @@ class Server(Answer):
     last_beat: Time
     is_alive: bool
 
+    @classmethod
+    def of(cls, node: Node, now_ms: int) -> Self:
+        """Describe a node, as of now."""
+        return cls(
+            name=node.name,
+            host=node.host,
+            pid=node.pid,
+            address=node.address,
+            started=to_iso(node.started_ms),
+            last_beat=to_iso(node.beat_ms),
+            is_alive=is_alive(node, now_ms),
+        )
+
 
 class StoreCounts(Answer):
     """What the store says. ``away`` and ``busy`` are among ``online``."""
@@ -151,6 +180,11 @@ class StoreCounts(Answer):
     online: int
     away: int
     busy: int
+
+    @classmethod
+    def of(cls, counts: Counts) -> Self:
+        """Take over the store's counts."""
+        return cls(users=counts.users, online=counts.online, away=counts.away, busy=counts.busy)
 
 
 class OnlineUser(Answer):
