@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PAGE   := examples/quickstart
 
 .PHONY: install run test lint types unit bench clean
 
-install: $(VENV)/.installed $(VENV)/.node
+install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
 # pip's own resolver over the ranges of pyproject.toml; --group reads its dependency groups (pip 25.1 and later).
 $(VENV)/.installed: pyproject.toml
@@ -21,8 +22,13 @@ $(VENV)/.node: tests/node/package-lock.json $(VENV)/.installed
 	cd tests/node && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --no-audit --no-fund --loglevel=error
 	touch $@
 
+# The page of the first try loads nothing from elsewhere: its Socket.IO client is the one that the tests use.
+$(PAGE)/vendor/socket.io.esm.min.js: $(VENV)/.node
+	mkdir -p $(@D)
+	cp tests/node/node_modules/socket.io-client/dist/$(@F) $@
+
 run: install
-	$(BIN)/herenow serve --dev
+	$(BIN)/herenow serve --dev --page $(PAGE)
 
 test: install lint types unit
 
@@ -47,5 +53,5 @@ bench: install $(VENV)/.bench
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m benchmarks $(SUITE)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage tests/node/node_modules benchmarks/peers/node_modules
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage tests/node/node_modules benchmarks/peers/node_modules $(PAGE)/vendor
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

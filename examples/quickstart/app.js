@@ -205,7 +205,8 @@ function addLine(change) {
   const line = element("li");
   line.append(element("time", "", new Date(presence.now()).toLocaleTimeString()));
   const what = element("span", "what");
-  what.append(element("bdi", "name", change.userId), ` is ${change.availability}`);
+  const invisible = presence.invisible && change.userId === presence.userId;
+  what.append(element("bdi", "name", change.userId), ` is ${invisible ? "invisible" : change.availability}`);
   if (change.statusText) what.append(": ", element("bdi", "", change.statusText));
   line.append(what);
   if (change.cause) {

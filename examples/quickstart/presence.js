@@ -45,9 +45,14 @@ export class Presence extends EventTarget {
 
   /** Asks to be seen as "away", "busy" or "invisible" (undefined: as one is), with a text; null gives it all up. */
   async claim(claim) {
-    const { user } = await this.ask("presence:claim", claim);
-    this.invisible = claim.availability === "invisible";
-    return user;
+    const before = this.invisible;
+    this.invisible = claim.availability === "invisible"; // known before the change comes, which may be first
+    try {
+      return (await this.ask("presence:claim", claim)).user;
+    } catch (error) {
+      this.invisible = before;
+      throw error;
+    }
   }
 
   /** Leaves on purpose: offline at once, with no grace. */
