@@ -50,6 +50,7 @@ function start(name) {
   at("second").href = `?name=${other}`;
   at("log").replaceChildren();
   at("log-empty").hidden = false;
+  at("status-form").reset();
 
   presence = new Presence(name);
   presence.addEventListener("state", ({ detail }) => showState(detail));
@@ -57,6 +58,9 @@ function start(name) {
     at("within").textContent = detail.bounds.offlineWithinMs / 1000;
   });
   presence.addEventListener("users", render);
+  presence.addEventListener("users", () => {
+    at("text").value ||= presence.users.get(presence.userId)?.statusText ?? ""; // a claim outlives the page
+  }, { once: true });
   presence.addEventListener("change", ({ detail }) => addLine(detail));
   presence.addEventListener("trouble", ({ detail }) => showError(detail.message));
   render();
