@@ -211,6 +211,11 @@ async def test_drift_is_repaired_when_it_is_seen_twice(presence: Presence) -> No
         ]
     )
     await presence.registry.connect("bob", "b", node="n")  # so that what was written is older than the round
+    await presence.registry.claim("alice", Claim(availability=Claimed.BUSY, text="kept"))
+    await written(presence)
+    version = presence.registry.version
+    await presence.store.apply([StoredUser("alice", False, Availability.OFFLINE, 5, None, version + 1)])
+    await presence.registry.connect("bob", "b2", node="n")
     heard: list[Change] = []
     presence.on_change(heard.append)
     first = await presence.audit.round()
@@ -220,6 +225,7 @@ async def test_drift_is_repaired_when_it_is_seen_twice(presence: Presence) -> No
     await written(presence)
     rows = await presence.store.read(["alice", "ghost"])
     assert {name: row.is_online for name, row in rows.items()} == {"alice": True, "ghost": False}
+    assert rows["alice"].claim == Claim(availability=Claimed.BUSY, text="kept"), "a repair must not lose the claim"
     third = await presence.audit.round()
     assert (third.ghosts, third.missing) == (0, 0)
     assert [change.cause for change in heard if change.user_id == "alice"] == []

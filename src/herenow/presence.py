@@ -87,7 +87,7 @@ class Presence:
         self._audit: Audit | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._subscribers: list[Subscriber] = []
-        self._evicted: list[Callable[[Sequence[Connection]], None]] = []
+        self._evicted: list[Callable[[Sequence[Connection], bool], None]] = []
         self._handler_tasks: set[asyncio.Future[Any]] = set()
         self._on_lost: Callable[[StoreError], None] | None = None
         self._lost = False
@@ -227,7 +227,7 @@ class Presence:
         if self._registry is None or self._writer is None or self._node is None:
             return
         registry, writer, node = self._registry, self._writer, self._node
-        self._close_evicted(await registry.evict(None, disconnect=True, cause=Cause.RESTART))
+        self._close_evicted(await registry.evict(None, disconnect=True, cause=Cause.RESTART), may_return=True)
         left = 0 if self._lost else await writer.drain(STOP_TIMEOUT_S)
         if left:
             log.error("users were not written offline: the store did not take them", users=left)
@@ -315,8 +315,11 @@ class Presence:
 
         return unsubscribe
 
-    def on_evicted(self, handler: Callable[[Sequence[Connection]], None]) -> None:
-        """Call ``handler(connections)`` for those that the registry has dropped and that must be closed."""
+    def on_evicted(self, handler: Callable[[Sequence[Connection], bool], None]) -> None:
+        """Call ``handler(connections, may_return)`` for those that the registry has dropped and that must be closed.
+
+        ``may_return`` says whether their clients are to come back by themselves.
+        """
         self._evicted.append(handler)
 
     def _batch(self, batch: Batch, writer: Writer) -> None:
@@ -346,7 +349,11 @@ class Presence:
     # -- acting ------------------------------------------------------------------------------------------------------
 
     async def disconnect(self, user_id: str) -> int:
-        """Close all connections of a user, who is offline at once. Returns how many there were."""
+        """Close all connections of a user, who is offline at once; their clients do not come back by themselves.
+
+        Returns:
+            How many there were.
+        """
         return len(await self.evict([user_id], disconnect=True, cause=Cause.LEFT))
 
     async def evict(
@@ -358,12 +365,12 @@ class Presence:
             The connections that were closed.
         """
         evicted = await self.registry.evict(user_ids, disconnect=disconnect, cause=cause)
-        self._close_evicted(evicted)
+        self._close_evicted(evicted, may_return=cause is not Cause.LEFT)
         return evicted
 
-    def _close_evicted(self, connections: Sequence[Connection]) -> None:
+    def _close_evicted(self, connections: Sequence[Connection], *, may_return: bool) -> None:
         for handler in self._evicted:
-            handler(connections)
+            handler(connections, may_return)
 
 
 class _Truth:
@@ -372,17 +379,25 @@ class _Truth:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    def stamp(self) -> int:
-        """A version after all that the registry has told."""
-        return self._registry.version + 1
+    async def stamp(self) -> int:
+        """A version from the registry's own clock."""
+        return await self._registry.stamp()
+
+    async def online_among(self, user_ids: Sequence[str]) -> set[str]:
+        """Which of these users are online."""
+        users = (await self._registry.get(user_ids)).users
+        return {user_id for user_id, user in users.items() if user.is_online}
 
     async def rows(self, user_ids: Sequence[str]) -> dict[str, StoredUser]:
-        """How these users should stand in the store."""
-        users = (await self._registry.get(user_ids)).users
-        return {
-            user_id: StoredUser(user_id, user.is_online, user.availability, user.last_active_ms, None, user.version)
-            for user_id, user in users.items()
-        }
+        """How these users should stand in the store; they are suspects, so they are few."""
+        rows: dict[str, StoredUser] = {}
+        for user_id in user_ids:
+            found = await self._registry.explain(user_id)
+            if found is not None and (view := found.view) is not None:
+                rows[user_id] = StoredUser(
+                    user_id, view.is_online, view.availability, view.last_active_ms, found.claim, view.version
+                )
+        return rows
 
     async def online(self) -> AsyncIterator[Sequence[str]]:
         """All whom the registry shows online, page by page."""
@@ -393,10 +408,6 @@ class _Truth:
             if page.cursor is None:
                 return
             cursor = page.cursor
-
-    async def repair(self, rows: Sequence[StoredUser]) -> None:
-        """Answer rows of the store that are wrong: the newer ones come to the writer as all others do."""
-        await self._registry.repair(rows)
 
 
 def _offline(user_id: str, row: StoredUser | None) -> UserPresence:

@@ -79,7 +79,7 @@ async def test_it_ends_in_time_with_open_polls_slow_readers_and_half_requests(tm
             slow = await connect(websocket_url(server.address), compression=None, ping_interval=None, max_queue=1)
             await slow.recv()
             await slow.send('40{"userId":"slow"}')
-            slow.transport.pause_reading()  # type: ignore[attr-defined]  # asyncio's transports can
+            slow.transport.pause_reading()
             host, port = server.address.removeprefix("http://").split(":")
             half = socket.create_connection((host, int(port)))
             half.sendall(b"POST /v1/admin/cleanup HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n{")
@@ -104,7 +104,7 @@ async def test_after_kill_9_the_next_start_finds_the_ghosts_and_who_comes_back_n
     (tmp_path / "again").mkdir()
     database = f"sqlite:///{tmp_path}/herenow.db"
     shortest = {"HERENOW_OFFLINE_WITHIN_S": "0.5", "HERENOW_RESTART_GRACE_S": "8"}
-    with serving_process(tmp_path / "again", "--database", database, **shortest) as server:
+    with serving_process(tmp_path / "again", "--database", database, dev=True, **shortest) as server:
         seen: list[Any] = []
         watcher = await Client.open(server.address, "watcher", lambda event, payload: seen.append((event, payload)))
         await watcher.emit("presence:watch", {"users": ["back", "gone"]})

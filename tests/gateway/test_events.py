@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from herenow.gateway import events
-from herenow.gateway.events import ClaimPayload, Empty, Unwatch, Users, Watch, WireError, decode, user_to_wire
+from herenow.gateway.events import ClaimPayload, Empty, Unwatch, Users, Watch, WireError, decode
 from herenow.model import Availability, Claimed, UserPresence
+from herenow.wire import user_to_wire
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,7 @@ def test_what_the_contract_allows_is_taken(kind: Any, payload: Any) -> None:
         (Users, ({"users": ["a"]}, 2), "one payload"),
         (ClaimPayload, ({"availability": "online"},), "availability"),
         (ClaimPayload, ({"text": 5},), "text"),
+        (ClaimPayload, ({"text": "\x07"},), "text"),
         (Empty, ({"x": 1},), "x"),
     ],
 )
@@ -72,7 +74,10 @@ def test_no_payload_is_an_empty_one() -> None:
         decode(Users, ())
 
 
-@pytest.mark.parametrize("until", ["soon", "", "2030-13-01", "99999-01-01T00:00:00Z"])
+@pytest.mark.parametrize(
+    "until",
+    ["9999-12-31T23:59:59.999-10:00", "1969-12-31T23:59:59Z", "soon", "", "2030-13-01", "99999-01-01T00:00:00Z"],
+)
 def test_an_expiry_must_be_a_time(until: str) -> None:
     payload = decode(ClaimPayload, ({"availability": "busy", "until": until},))
     with pytest.raises(WireError, match="until"):

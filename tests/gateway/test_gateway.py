@@ -17,7 +17,7 @@ from herenow.gateway.events import WireError
 from herenow.gateway.handlers import Gateway
 from herenow.mounting import mount
 from herenow.presence import Presence
-from support import connect_socket, receive, serving, until, websocket
+from support import closed, connect_socket, receive, serving, until, websocket
 
 SECRET = "a secret of at least thirty-two bytes"
 
@@ -363,6 +363,19 @@ async def test_a_claim_is_shown_until_it_is_given_up_or_expires(server: Served) 
         await client.close()
 
 
+async def test_visible_again_within_a_window_is_seen_by_oneself_too(server: Served) -> None:
+    alice = await server.connect("alice")
+    await alice.watch(all=True)
+    await alice.call("presence:claim", {"text": "warm up"})
+    await asyncio.gather(
+        alice.call("presence:claim", {"availability": "invisible"}),
+        alice.call("presence:claim", {"availability": None}),
+    )
+    await alice.until(lambda: alice.view["alice"]["version"] == server.presence.registry.version)
+    assert alice.view["alice"]["isOnline"] is True
+    await alice.close()
+
+
 async def test_an_invisible_user_looks_offline_to_all_but_themselves(server: Served) -> None:
     bob = await server.connect("bob", watch=("alice",))
     everybody = await server.connect("carol")
@@ -395,7 +408,13 @@ async def test_an_invisible_user_looks_offline_to_all_but_themselves(server: Ser
 
 async def test_a_claim_that_is_too_long_or_no_claim_is_refused(server: Served) -> None:
     alice = await server.connect("alice")
-    for payload in ({"text": "x" * 141}, {"availability": "busy", "until": "never"}, {"availability": "offline"}):
+    for payload in (
+        {"availability": None, "text": "x"},
+        {"availability": "busy", "until": "9999-12-31T23:59:59.999-10:00"},
+        {"text": "x" * 141},
+        {"availability": "busy", "until": "never"},
+        {"availability": "offline"},
+    ):
         assert (await alice.call("presence:claim", payload))["error"]["code"] == "bad_request"
     assert (await alice.call("presence:claim", {"text": "x" * 140}))["user"]["statusText"] == "x" * 140
     await alice.close()
@@ -413,6 +432,31 @@ async def test_an_error_comes_as_an_event_where_no_acknowledgement_was_asked_for
     assert (await bob.call("x" * 1_000))["error"]["code"] == "unknown_event"
     assert len((await bob.call("x" * 1_000))["error"]["message"]) < 200
     await bob.close()
+
+
+async def test_a_fault_of_the_servers_is_answered_and_logged(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(user_ids: Any) -> Any:
+        raise ZeroDivisionError("a secret")
+
+    bob = await server.connect("bob")
+    monkeypatch.setattr(server.presence, "snapshot", fail)
+    answer = await bob.call("presence:get", {"users": ["a"]})
+    assert answer["error"] == {"code": "internal", "message": "the server could not do it", "temporary": True}
+    await bob.close()
+
+
+async def test_who_leaves_or_is_put_out_is_told_not_to_come_back(server: Served) -> None:
+    """Otherwise the stock client reconnects after a second, and whoever left is online again."""
+    for way in ("leave", "put out"):
+        ws = await connect_socket(server.url, '40{"userId":"alice"}')
+        await receive(ws)
+        if way == "leave":
+            await ws.send('421["presence:leave"]')
+            assert await receive(ws) == '431[{"ok":true}]'
+        else:
+            await server.presence.disconnect("alice")
+        assert await receive(ws) == "41"
+        assert await closed(ws) == 1000
 
 
 async def test_events_are_limited(serve: Serve) -> None:

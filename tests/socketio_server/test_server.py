@@ -16,6 +16,7 @@ from herenow.socketio_server import (
     EngineSettings,
     Namespace,
     Reason,
+    Reply,
     Server,
     ServerSettings,
     Socket,
@@ -433,6 +434,15 @@ async def test_events_without_a_handler_go_to_the_one_for_the_unknown(namespace:
     assert await receive(ws) == '431["what",{"a":1}]'
     await ws.send("422[5]")
     assert await receive(ws) == "432[5]"
+    await ws.close()
+
+
+async def test_a_reply_reaches_those_too_who_asked_for_no_acknowledgement(namespace: Namespace, url: str) -> None:
+    namespace.on("ask")(lambda socket: Reply({"ok": False}, otherwise=("failed", "why")))
+    ws = await connect_socket(url)
+    await ws.send('421["ask"]')
+    await ws.send('42["ask"]')
+    assert [await receive(ws), await receive(ws)] == ['431[{"ok":false}]', '42["failed","why"]']
     await ws.close()
 
 

@@ -1,7 +1,7 @@
 """The audit, on a real file and a real writer; the registry is a dictionary that a test sets as it likes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,14 +25,20 @@ class Registry:
         self.version = 100
         self.before_rows: Callable[[], Awaitable[None]] | None = None
 
-    def stamp(self) -> int:
+    def next_version(self) -> int:
         self.version += 1
         return self.version
 
-    async def rows(self, user_ids: Sequence[str]) -> Mapping[str, StoredUser]:
+    async def stamp(self) -> int:
+        return self.next_version()
+
+    async def online_among(self, user_ids: Sequence[str]) -> Container[str]:
         if self.before_rows is not None:
             hook, self.before_rows = self.before_rows, None
             await hook()
+        return {user_id for user_id in user_ids if user_id in self.known and self.known[user_id].is_online}
+
+    async def rows(self, user_ids: Sequence[str]) -> Mapping[str, StoredUser]:
         return {user_id: self.known[user_id] for user_id in user_ids if user_id in self.known}
 
     async def online(self) -> AsyncIterator[Sequence[str]]:
@@ -52,7 +58,7 @@ class Bench:
 
     def change(self, row: StoredUser) -> None:
         """What the registry does for each change: it decides, and tells the writer."""
-        row = replace(row, version=self.registry.stamp())
+        row = replace(row, version=self.registry.next_version())
         self.registry.known[row.user_id] = row
         self.writer.submit([row])
 

@@ -20,7 +20,9 @@ _COLOURS = {"online": "green", "away": "yellow", "busy": "magenta", "offline": "
 
 @run_quietly
 def explain(
-    user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")], database: Database = None, json: Json = False
+    user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
+    database: Database = None,
+    json: Json = False,
 ) -> int:
     """Say why a user is shown as they are.
 

@@ -1,11 +1,12 @@
 """The wire contract: every payload as a checked struct, every error with its code. See ``docs/wire.md``."""
 
+import re
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from herenow.model import Cause, Claimed, UserPresence
-from herenow.times import from_iso
+from herenow.times import LATEST_MS, from_iso
 from herenow.wire import UserId, user_to_wire
 
 READY: Final = "presence:ready"
@@ -56,6 +57,11 @@ class WireError(Exception):
         return {"code": self.code, "message": self.message, "temporary": self.temporary}
 
 
+TEXT_PATTERN: Final = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
+"""A status text: any characters but those that would break a line or ring a bell."""
+
+_PATTERN: Final = re.compile(r"matching regex '[^']*'|matching regex .*?(?= - at|$)")
+
 Version = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
 
@@ -93,7 +99,7 @@ class ClaimPayload(_Payload, frozen=True):
     """``presence:claim``; ``availability: null`` gives the claim up, a field that is left out stays as it is not."""
 
     availability: Claimed | msgspec.UnsetType | None = msgspec.UNSET
-    text: str | None = None
+    text: Annotated[str, msgspec.Meta(pattern=TEXT_PATTERN)] | None = None
     until: str | None = None
 
     def until_ms(self) -> int | None:
@@ -105,9 +111,12 @@ class ClaimPayload(_Payload, frozen=True):
         if self.until is None:
             return None
         try:
-            return from_iso(self.until)
+            until_ms = from_iso(self.until)
         except (ValueError, OverflowError) as error:
             raise WireError("bad_request", "until is not an ISO 8601 time") from error
+        if not 0 <= until_ms <= LATEST_MS:  # a zone can carry the last day of 9999 into a year that no text has
+            raise WireError("bad_request", "until is not between the years 1970 and 9999")
+        return until_ms
 
 
 def decode(kind: Any, args: tuple[Any, ...]) -> Any:
@@ -126,6 +135,7 @@ def decode(kind: Any, args: tuple[Any, ...]) -> Any:
 
 def _shorten(sentence: str) -> str:
     """A validation error as a sentence, without a peer's own megabyte in it."""
+    sentence = _PATTERN.sub("without control characters", sentence)
     sentence = sentence.replace("$.", "").replace("`$`", "the payload")
     return sentence if len(sentence) <= 200 else sentence[:199] + "…"
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -139,12 +139,12 @@ class Gateway:
             if watcher.user_id == user_id:
                 self._outbox.queue(watcher, change)
 
-    def _evicted(self, connections: Iterable[Connection]) -> None:
+    def _evicted(self, connections: Iterable[Connection], may_return: bool) -> None:
         """The registry has dropped these connections: close them."""
         for connection in connections:
             socket = self._namespace.sockets.get(connection.connection_id)
             if socket is not None:
-                socket.disconnect(close=True)
+                _close(socket, may_return=may_return)
 
     # -- connections -------------------------------------------------------------------------------------------------
 
@@ -203,7 +203,11 @@ class Gateway:
         self._count_out(client.user_id)
         duration_s = asyncio.get_running_loop().time() - client.opened_s
         log.info(
-            "disconnected", user=client.user_id, connection=socket.id[:6], reason=reason, seconds=round(duration_s, 3)
+            "disconnected",
+            user=client.user_id,
+            connection=socket.id[:6],
+            reason=reason.value,
+            seconds=round(duration_s, 3),
         )
         if not self._stopping:  # at the end, everyone is written offline in one go
             self.presence.registry.disconnect(socket.id, closing)
@@ -232,7 +236,13 @@ class Gateway:
             return {"ok": True, **await work(client)}
         except WireError as error:
             log.info("event refused", user=client.user_id, connection=socket.id[:6], code=error.code, event_name=event)
-            return Reply({"ok": False, "error": error.body()}, otherwise=(events.ERROR, error.body()))
+            return self._refusal(error)
+        except Exception:  # whatever it is, the client gets an answer, and no more of it than that
+            log.exception("event failed", user=client.user_id, connection=socket.id[:6], event_name=event)
+            return self._refusal(WireError("internal", "the server could not do it"))
+
+    def _refusal(self, error: WireError) -> Reply:
+        return Reply({"ok": False, "error": error.body()}, otherwise=(events.ERROR, error.body()))
 
     async def _unknown(self, socket: Socket, event: Any, *args: Any) -> dict[str, Any] | Reply:
         async def refuse(client: Client) -> dict[str, Any]:
@@ -274,8 +284,16 @@ class Gateway:
         if changes is None:
             return None
         version = self.presence.registry.version
-        wanted = [change for change in changes if users is None or change.user_id in users]
-        return {"version": version, "users": [user_to_wire(change) for change in wanted], "full": False}
+        wanted = {change.user_id: change for change in changes if users is None or change.user_id in users}
+        found = await self._with_own_view(client, wanted)
+        return {"version": version, "users": [user_to_wire(user) for user in found.values()], "full": False}
+
+    async def _with_own_view(self, client: Client, users: Mapping[str, UserPresence]) -> dict[str, UserPresence]:
+        """Whoever is invisible still sees themselves as they are."""
+        found = dict(users)
+        if client.user_id in found:
+            found[client.user_id] = await self.presence.registry.own_view(client.user_id) or found[client.user_id]
+        return found
 
     async def _unwatch(self, client: Client, payload: events.Unwatch) -> dict[str, Any]:
         if payload.all == (payload.users is not None):
@@ -291,9 +309,7 @@ class Gateway:
 
     async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
         snapshot = await self.presence.snapshot(users)
-        found: dict[str, UserPresence] = dict(snapshot.users)
-        if client.user_id in found:
-            found[client.user_id] = await self.presence.registry.own_view(client.user_id) or found[client.user_id]
+        found = await self._with_own_view(client, snapshot.users)
         return {"version": snapshot.version, "users": [user_to_wire(user) for user in found.values()]}
 
     async def _active(self, client: Client, payload: events.Empty) -> dict[str, Any]:
@@ -310,10 +326,12 @@ class Gateway:
             raise WireError("bad_request", f"text has more than {self._settings.max_status_text} characters")
         availability = payload.availability
         if availability is None:
+            if text is not None or payload.until is not None:
+                raise WireError("bad_request", "availability null gives the claim up: it has neither text nor until")
             claim = None
         else:
             asked = None if isinstance(availability, msgspec.UnsetType) else availability
-            claim = Claim(availability=asked, text=text, until_ms=payload.until_ms())
+            claim = Claim(availability=asked, text=text or None, until_ms=payload.until_ms())
         await self.presence.registry.claim(client.user_id, claim)
         own = await self.presence.registry.own_view(client.user_id)
         if own is None:
@@ -323,8 +341,15 @@ class Gateway:
     async def _leave(self, client: Client, payload: events.Empty) -> dict[str, Any]:
         client.closing = Closing.LEFT
         # The acknowledgement goes first, then the connection.
-        asyncio.get_running_loop().call_soon(lambda: client.socket.disconnect(close=True))
+        asyncio.get_running_loop().call_soon(lambda: _close(client.socket, may_return=False))
         return {}
+
+
+def _close(socket: Socket, *, may_return: bool) -> None:
+    """Close a connection. The stock client comes back by itself unless it was told to leave the namespace first."""
+    if not may_return:
+        socket.disconnect()
+    socket.disconnect(close=True)
 
 
 def _server_settings(settings: Settings, path: str) -> ServerSettings:

@@ -93,6 +93,8 @@ class Outbox:
                 self._for_all[change.user_id] = change
                 if change.user_id in invisible:
                     self._hidden.add(change.user_id)
+                else:
+                    self._hidden.discard(change.user_id)  # visible again within the window: the last word counts
             for watcher in self._watches.of(change.user_id):
                 if watcher not in for_all and not (watcher.user_id == change.user_id and change.user_id in invisible):
                     self.queue(watcher, change)

@@ -204,6 +204,10 @@ class Registry(Protocol):
         """
         ...
 
+    def stamp(self) -> Awaitable[int]:
+        """Give out a version: above that of every change before the call, below that of every change after it."""
+        ...
+
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
         """Call ``subscriber`` with every batch from now on.
 

@@ -178,6 +178,9 @@ class LocalRegistry:
     def changes_since(self, version: int) -> asyncio.Future[tuple[Change, ...] | None]:
         return self._submit(lambda _: self._log.since(version))
 
+    def stamp(self) -> asyncio.Future[int]:
+        return self._submit(self._rules.stamp)
+
     # -- life -------------------------------------------------------------------------------------------------------
 
     def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:

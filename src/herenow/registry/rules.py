@@ -474,6 +474,11 @@ class Rules:
         if shown.is_online:
             self._recency.add(place_of(shown))
 
+    def stamp(self, now: Now) -> int:
+        """Give out a version that no change has: above all before it, below all after it."""
+        self._stamp_us = max(self._stamp_us, now.unix_us)
+        return self._next_version()
+
     def _next_version(self) -> int:
         # From the stamp, not from the wall clock: so no `lastActive` is later than the version that tells of it, and a
         # new process, which begins above the highest stored version, begins above every stored `lastActive` too.

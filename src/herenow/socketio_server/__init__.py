@@ -4,7 +4,7 @@ from .asgi import EngineApp
 from .engine import Connection, Engine, EngineSettings, Handshake
 from .errors import BadPacket, CallTimeout, ConnectRefused, Disconnected, RequestRefused, SocketIOError
 from .message import Message
-from .server import Namespace, Server, ServerSettings, Socket
+from .server import Namespace, Reply, Server, ServerSettings, Socket
 from .session import Reason
 from .websocket import FastWebSocket
 
@@ -22,6 +22,7 @@ __all__ = [
     "Message",
     "Namespace",
     "Reason",
+    "Reply",
     "RequestRefused",
     "Server",
     "ServerSettings",

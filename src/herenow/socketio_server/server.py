@@ -72,6 +72,21 @@ class ServerSettings(EngineSettings):
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
 
 
+class Reply:
+    """What a handler may return to answer also those who asked for no acknowledgement.
+
+    Args:
+        ack: the acknowledgement's argument.
+        otherwise: event and argument that are emitted to a client that asked for none.
+    """
+
+    __slots__ = ("ack", "otherwise")
+
+    def __init__(self, ack: Any, *, otherwise: tuple[str, Any]) -> None:
+        self.ack = ack
+        self.otherwise = otherwise
+
+
 class Socket:
     """A client in a namespace.
 
@@ -251,7 +266,7 @@ class Namespace:
     def on(self, event: str) -> Callable[[Handler], Handler]:
         """Register ``handler(socket, *args)`` for an event. What it returns is the acknowledgement.
 
-        A tuple gives several arguments, ``None`` gives none.
+        A tuple gives several arguments, ``None`` gives none. A :class:`Reply` answers those too who asked for none.
 
         Raises:
             ValueError: the name is reserved, or has a handler already.
@@ -650,7 +665,14 @@ class Server:
             log.error("the handler of %r in %s raised", name, socket.namespace.name, exc_info=error)
 
     def _acknowledge(self, socket: Socket, ack_id: int | None, result: Any) -> None:
-        if ack_id is None or not socket.connected:
+        if not socket.connected:
+            return
+        if isinstance(result, Reply):
+            if ack_id is None:
+                socket.emit(*result.otherwise)
+                return
+            result = result.ack
+        if ack_id is None:
             return
         data = list(result) if isinstance(result, tuple) else [] if result is None else [result]
         try:

@@ -17,7 +17,7 @@ put a user offline who connects while it works.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice
 from typing import Protocol
@@ -39,12 +39,19 @@ _log = structlog.get_logger(__name__)
 class Truth(Protocol):
     """What the registry says: the side that is right."""
 
-    def stamp(self) -> int:
+    async def stamp(self) -> int:
         """Give out a version, newer than all before it and older than all after it."""
         ...
 
+    async def online_among(self, user_ids: Sequence[str]) -> Container[str]:
+        """Say which of these users are online."""
+        ...
+
     async def rows(self, user_ids: Sequence[str]) -> Mapping[str, StoredUser]:
-        """Say how these users should stand in the store. A user of whom the registry knows nothing is left out."""
+        """Say how these users should stand in the store, claims included.
+
+        A user of whom the registry knows nothing is left out.
+        """
         ...
 
     def online(self) -> AsyncIterator[Sequence[str]]:
@@ -139,7 +146,7 @@ class Audit:
             StoreError: the store could not be read; the drifts seen so far are remembered.
         """
         began_s = self._clock()
-        stamp = self._truth.stamp()
+        stamp = await self._truth.stamp()
         kinds = Counter[DriftKind]()
         seen: dict[str, DriftKind] = {}
         checked = repaired = 0
@@ -168,7 +175,8 @@ class Audit:
     async def _walk(self) -> AsyncIterator[tuple[int, list[str]]]:
         """Walk both sides, and give for each page how many users it held and who of them is not online on the other."""
         async for user_ids in self._store.online_ids():
-            yield len(user_ids), _not_online(user_ids, await self._truth.rows(user_ids))
+            online = await self._truth.online_among(user_ids)
+            yield len(user_ids), [user_id for user_id in user_ids if user_id not in online]
         async for connected_ids in self._truth.online():
             yield len(connected_ids), _not_online(connected_ids, await self._store.read(connected_ids))
 
