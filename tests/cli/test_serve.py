@@ -58,9 +58,8 @@ async def test_at_the_end_clients_are_told_and_everyone_is_offline(tmp_path: Pat
     with serving_process(tmp_path) as server:
         told: list[Any] = []
         client = await Client.open(server.address, "alice", lambda event, payload: told.append((event, payload)))
-        await client.emit("presence:watch", {"all": True})
+        await until(lambda: told)  # presence:ready: until then, events are held back
         code, seconds = await asyncio.to_thread(server.end, number)
-        await asyncio.sleep(0)
         await client.cut()
     assert code == 0
     assert seconds < 5
@@ -103,8 +102,10 @@ async def test_after_kill_9_the_next_start_finds_the_ghosts_and_who_comes_back_n
     assert rows(tmp_path, "SELECT count(*) FROM users WHERE isOnline") == [(2,)]
     (tmp_path / "again").mkdir()
     database = f"sqlite:///{tmp_path}/herenow.db"
-    shortest = {"HERENOW_OFFLINE_WITHIN_S": "0.5", "HERENOW_RESTART_GRACE_S": "8"}
-    with serving_process(tmp_path / "again", "--database", database, dev=True, **shortest) as server:
+    again = tmp_path / "again"
+    with serving_process(
+        again, "--database", database, HERENOW_OFFLINE_WITHIN_S="0.5", HERENOW_RESTART_GRACE_S="8"
+    ) as server:
         seen: list[Any] = []
         watcher = await Client.open(server.address, "watcher", lambda event, payload: seen.append((event, payload)))
         await watcher.emit("presence:watch", {"users": ["back", "gone"]})

@@ -3,6 +3,7 @@
 Lines of the libraries (uvicorn, websockets, asyncio) look like ours.
 """
 
+import asyncio
 import logging
 import sys
 from typing import Any
@@ -41,7 +42,14 @@ def set_up(level: str) -> None:
             foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final]
         )
     )
+    handler.addFilter(_is_news)
     root = logging.getLogger()
     root.handlers = [handler]
     # What the libraries say below a warning is about themselves.
     root.setLevel(max(number, logging.WARNING) if level != "debug" else number)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line tells something. That a request was cut short at the end is what an end is."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, asyncio.CancelledError)

@@ -10,7 +10,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from websockets.exceptions import WebSocketException
@@ -57,6 +57,10 @@ class Result(msgspec.Struct, frozen=True, rename="camel"):
     measured: str
     measured_ms: float | None
     ok: bool
+
+
+Done = Callable[[Result], None]
+"""Told of each result as it comes."""
 
 
 class Watcher:
@@ -120,24 +124,31 @@ class Probes:
         self._watcher = Watcher(server)
         self._clients: set[Client] = set()
 
-    async def run(self, done: Callable[[Result], None]) -> None:
-        """Run all; ``done`` is told of each result as it comes."""
+    async def __aenter__(self) -> Self:
+        """Let the watcher watch."""
         await self._watcher.open()
-        try:
-            resident = await self._open("resident")
-            await told("P1", self._connect(), done)
-            await asyncio.gather(
-                told("P2", self._close(), done),
-                told("P3", self._leave(), done),
-                told("P4", self._silence(), done),
-                told("P6", self._reload(), done),
-                told("P7", self._tabs(), done),
-                told("P8", self._never_offline(resident), done),
-            )
-        finally:
-            for client in list(self._clients):
-                await client.cut()
-            await self._watcher.close()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let nobody stay."""
+        for client in list(self._clients):
+            await client.cut()
+        await self._watcher.close()
+
+    async def run_alone(self, done: Done) -> None:
+        """Run what measures the shortest time; nothing else should run meanwhile."""
+        await told("P1", self._connect(), done)
+
+    async def run_together(self, done: Done) -> None:
+        """Run all others."""
+        await asyncio.gather(
+            told("P2", self._close(), done),
+            told("P3", self._leave(), done),
+            told("P4", self._silence(), done),
+            told("P6", self._reload(), done),
+            told("P7", self._tabs(), done),
+            told("P8", self._never_offline(), done),
+        )
 
     async def _open(self, user_id: str) -> Client:
         client = await Client.open(self._server.address, user_id)
@@ -257,11 +268,12 @@ class Probes:
         seen = self._unwanted("tabs-" + "".join(map(str, order)) for order in orders)
         return [_unseen("P7", seen, f"{len(orders)} orders")]
 
-    async def _never_offline(self, resident: Client) -> list[Result]:
+    async def _never_offline(self) -> list[Result]:
         """Let tabs of a user come and go while one stays; look at what the watcher and the store say meanwhile."""
         watcher = self._watcher.client
         if watcher is None:
             raise AssertionError("the watcher is open while probes run")
+        resident = await self._open("resident")
         wrong = looks = 0
         ends_s = time.monotonic() + self._settings.silent_loss_s + SETTLE_S
         while time.monotonic() < ends_s:
@@ -340,7 +352,7 @@ async def store_says(server: ScratchServer, user_id: str, *, online: bool, timeo
     return None
 
 
-async def told(promise: str, probe: Awaitable[list[Result]], done: Callable[[Result], None]) -> None:
+async def told(promise: str, probe: Awaitable[list[Result]], done: Done) -> None:
     """Run a probe and tell of what came of it. One that cannot be finished has not kept its promise."""
     try:
         for result in await probe:

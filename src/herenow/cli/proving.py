@@ -28,11 +28,12 @@ async def prove(scratch: Scratch) -> list[Result]:
     with _watching(results):
         try:
             await asyncio.gather(steady.start(), crashing.start())
-            probes = Probes(steady, scratch.settings)
-
-            await asyncio.gather(
-                probes.run(results.append), told("P5", crash(crashing, scratch.settings), results.append)
-            )
+            async with Probes(steady, scratch.settings) as probes:
+                await probes.run_alone(results.append)
+                await asyncio.gather(
+                    probes.run_together(results.append),
+                    told("P5", crash(crashing, scratch.settings), results.append),
+                )
         finally:
             await steady.close()
             await crashing.close()

@@ -1,0 +1,432 @@
+"""The HTTP API over a real port, in a FastAPI and in a plain Starlette application."""
+
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from pytest import MonkeyPatch
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from herenow.cli.socketio_client import Client
+from herenow.errors import StoreCorrupt, StoreUnavailable
+from herenow.model import Availability, StoredUser
+from herenow.presence import Presence
+from herenow.store.base import Applied
+from support import serving, until
+
+Kind = Literal["fastapi", "starlette"]
+SECRET = "a secret of at least thirty-two bytes"
+
+
+class Served:
+    """A mounted presence, and a client of its HTTP API."""
+
+    def __init__(self, presence: Presence, http: httpx.AsyncClient, token_file: Path) -> None:
+        self.presence = presence
+        self.http = http
+        self.token_file = token_file
+        self.url = str(http.base_url)
+
+    @property
+    def admin(self) -> dict[str, str]:
+        """What a command sends."""
+        return {"Authorization": f"Bearer {self.token_file.read_text()}"}
+
+    async def get(self, path: str, **options: Any) -> Any:
+        """Read something that is there."""
+        response = await self.http.get(path, **options)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def order(self, path: str, **order: Any) -> Any:
+        """Order something that is done."""
+        response = await self.http.post(path, json=order)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def haunt(self, *user_ids: str) -> None:
+        """Make ghosts: online in the store, by another program."""
+        rows = [StoredUser(user_id, True, Availability.ONLINE, 1000, None, 1) for user_id in user_ids]
+        assert (await self.presence.store.apply(rows)).written == len(rows)
+
+
+@asynccontextmanager
+async def served(directory: Path, kind: Kind = "fastapi", **settings: Any) -> AsyncIterator[Served]:
+    async def theirs(_: Any) -> PlainTextResponse:
+        return PlainTextResponse("theirs")
+
+    app: Starlette = FastAPI() if kind == "fastapi" else Starlette()
+    app.router.routes.append(Route("/v1/theirs", theirs))
+    presence = Presence(f"sqlite:///{directory}/app.db", **({"dev": True} | settings))
+    presence.mount(app)
+    async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+        yield Served(presence, http, directory / "app.db-token")
+
+
+@pytest.fixture(params=["fastapi", "starlette"])
+async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Served]:
+    async with served(tmp_path, request.param) as api:
+        yield api
+
+
+# -- reading ---------------------------------------------------------------------------------------------------------
+
+
+async def test_health_is_open_and_tells_the_state_of_each_part(api: Served) -> None:
+    assert await api.get("/healthz") == {"alive": True}
+    ready = await api.get("/readyz")
+    assert ready["ready"] is True
+    assert ready["store"]["healthy"] is True
+    assert ready["node"]["name"] == "local"
+    assert set(ready["audit"]) == {"rounds", "failures", "ghosts", "missing", "repaired"}
+
+
+async def test_stats_count_users_and_connections(api: Served) -> None:
+    clients = [await Client.open(api.url, user) for user in ("alice", "alice", "bob", "carol")]
+    await clients[2].emit("presence:idle", {})
+    await clients[3].emit("presence:claim", {"availability": "busy"})
+    stats = await api.get("/v1/stats")
+    assert stats.pop("version") > 0
+    assert stats == {
+        "online": 1,
+        "away": 1,
+        "busy": 1,
+        "users": 3,
+        "connections": 4,
+        "bounds": {"offlineWithinMs": 2000, "silentLossMs": 17000, "restartMs": 15000},
+    }
+    for client in clients:
+        await client.cut()
+
+
+async def test_online_is_paged_by_a_stable_cursor(api: Served) -> None:
+    clients = [await Client.open(api.url, f"user-{number}") for number in range(5)]
+    seen: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = await api.get("/v1/online", params={"limit": 2} | ({"cursor": cursor} if cursor else {}))
+        seen += [user["userId"] for user in page["users"]]
+        cursor = page.get("cursor")
+        if cursor is None:
+            break
+    assert sorted(seen) == [f"user-{number}" for number in range(5)]
+    assert len(seen) == 5
+    for client in clients:
+        await client.cut()
+
+
+@pytest.mark.parametrize("user_id", ["alice", "a/b", "Zoë", "a b?c#d", "x" * 128, "explain", "../../etc"])
+async def test_a_user_is_shown_whatever_the_id(api: Served, user_id: str) -> None:
+    path = "/v1/users/" + "".join(f"%{byte:02X}" for byte in user_id.encode())
+    assert await api.get(path) == {
+        "userId": user_id,
+        "isOnline": False,
+        "availability": "offline",
+        "lastActive": None,
+        "version": 0,
+    }
+    client = await Client.open(api.url, user_id)
+    await client.emit("presence:claim", {"availability": "busy", "text": "in a call"})
+    user = await api.get(path)
+    assert (user["isOnline"], user["availability"], user["statusText"]) == (True, "busy", "in a call")
+    explained = await api.get(path.replace("/v1/", "/v1/admin/") + "/explain")
+    assert explained["verdict"] == f"{user_id} is shown busy: 1 connection."
+    await client.cut()
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+BAD: list[tuple[str, str, Any, str]] = [
+    ("GET", "/v1/online?limit=0", None, "limit"),
+    ("GET", "/v1/online?limit=1001", None, "limit"),
+    ("GET", "/v1/online?limit=many", None, "limit"),
+    ("GET", "/v1/online?cursor=nonsense", None, "cursor"),
+    ("GET", "/v1/online?cursor=" + "9" * 5000, None, "cursor"),
+    ("GET", "/v1/users/" + "x" * 129, None, "id"),
+    ("GET", "/v1/users/", None, "id"),
+    ("GET", "/v1/users/a%00b", None, "id"),
+    ("GET", "/v1/users/a%E2%80%A8b", None, "id"),
+    ("GET", "/v1/admin/users/a%0Ab/explain", None, "id"),
+    ("POST", "/v1/admin/users/a%0Ab/disconnect", None, "id"),
+    ("POST", "/v1/admin/stale", {}, "olderThanMs"),
+    ("POST", "/v1/admin/stale", {"olderThanMs": 0}, "olderThanMs"),
+    ("POST", "/v1/admin/stale", {"olderThanMs": -5}, "olderThanMs"),
+    ("POST", "/v1/admin/stale", {"olderThanMs": 10**30}, "olderThanMs"),
+    ("POST", "/v1/admin/stale", {"olderThanMs": "soon"}, "olderThanMs"),
+    ("POST", "/v1/admin/stale", [], "the body"),
+    ("POST", "/v1/admin/cleanup", {"disconect": True}, "disconect"),
+    ("POST", "/v1/admin/cleanup", {"disconnect": "perhaps"}, "disconnect"),
+    ("POST", "/v1/admin/cleanup", None, "the body"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "names"), BAD)
+async def test_what_is_wrong_is_named(tmp_path: Path, method: str, path: str, body: Any, names: str) -> None:
+    async with served(tmp_path) as api:
+        response = await api.http.request(method, path, json=body)
+        assert response.status_code == 400
+        error = response.json()["error"]
+        assert (error["code"], error["temporary"]) == ("bad_request", False)
+        assert error["message"].startswith(names)
+        assert len(error["message"]) < 400
+
+
+async def test_a_body_that_is_no_json_or_too_large_is_refused(api: Served) -> None:
+    json = {"Content-Type": "application/json"}
+    broken = await api.http.post("/v1/admin/cleanup", content=b"{", headers=json)
+    assert (broken.status_code, broken.json()["error"]["message"]) == (400, "the body is not JSON")
+    large = await api.http.post("/v1/admin/cleanup", content=b" " * 70_000, headers=json)
+    assert (large.status_code, large.json()["error"]["code"]) == (413, "too_large")
+
+
+async def test_the_applications_own_paths_and_errors_stay_its_own(api: Served) -> None:
+    assert (await api.http.get("/v1/theirs")).text == "theirs"
+    assert "error" not in (await api.http.get("/v1/unknown")).text
+    assert (await api.http.get("/v1/unknown")).status_code == 404
+
+
+async def test_the_openapi_of_a_fastapi_application_knows_every_path(tmp_path: Path) -> None:
+    async with served(tmp_path) as api:
+        paths = (await api.get("/openapi.json"))["paths"]
+        assert set(paths) >= {
+            "/healthz",
+            "/readyz",
+            "/v1/stats",
+            "/v1/online",
+            "/v1/users/{id}",
+            "/v1/admin/status",
+            "/v1/admin/users/{id}/explain",
+            "/v1/admin/cleanup",
+        }
+        assert (await api.http.get("/docs")).status_code == 200
+
+
+async def test_a_fault_of_ours_tells_a_stranger_nothing(api: Served, monkeypatch: MonkeyPatch) -> None:
+    async def fail() -> None:
+        raise ZeroDivisionError("the secret inside")
+
+    monkeypatch.setattr(api.presence, "stats", fail)
+    monkeypatch.setattr(api.presence.registry, "stats", fail)
+    response = await api.http.get("/v1/stats")
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal"
+    assert "secret" not in response.text and "Traceback" not in response.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "temporary"),
+    [
+        (StoreUnavailable("app.db", "it is locked"), 503, "store_unavailable", True),
+        (StoreCorrupt("app.db", "it is damaged"), 500, "store_failed", False),
+    ],
+)
+async def test_a_store_that_fails_is_told_as_what_it_is(
+    api: Served, monkeypatch: MonkeyPatch, error: Exception, status: int, code: str, temporary: bool
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(api.presence.store, "counts", fail)
+    response = await api.http.get("/v1/admin/status")
+    assert response.status_code == status
+    assert response.json()["error"] == {"code": code, "message": str(error), "temporary": temporary}
+
+
+async def test_a_store_that_takes_nothing_makes_the_server_unready_and_its_return_ready(
+    api: Served, monkeypatch: MonkeyPatch
+) -> None:
+    apply = api.presence.store.apply
+
+    async def fail(rows: object) -> Applied:
+        raise StoreUnavailable("app.db", "the disk is full")
+
+    monkeypatch.setattr(api.presence.store, "apply", fail)
+    client = await Client.open(api.url, "alice")
+    await until(lambda: not api.presence.writer.state().healthy)
+    response = await api.http.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["store"]["pending"] == 1
+    assert "the disk is full" in response.json()["store"]["lastError"]
+    assert (await api.get("/v1/users/alice"))["isOnline"] is True
+    monkeypatch.setattr(api.presence.store, "apply", apply)
+    await until(lambda: api.presence.writer.state().healthy)
+    assert (await api.http.get("/readyz")).status_code == 200
+    await client.cut()
+
+
+# -- access ----------------------------------------------------------------------------------------------------------
+
+
+async def test_without_dev_reads_need_the_key_and_maintenance_the_token(tmp_path: Path) -> None:
+    async with served(tmp_path, dev=False, jwt_secret=SECRET, api_key="the key") as api:
+        key = {"Authorization": "Bearer the key"}
+        wrong = [{}, {"Authorization": "Bearer nothing"}, {"Authorization": "the key"}, {"Authorization": "Bearer "}]
+        for headers in wrong:
+            for path in ("/v1/stats", "/v1/online", "/v1/users/a", "/v1/admin/status", "/v1/admin/users/a/explain"):
+                refused = await api.http.get(path, headers=headers)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (401, "unauthorized")
+                assert refused.headers["www-authenticate"] == "Bearer"
+        assert (await api.http.get("/v1/stats", headers=key)).status_code == 200
+        assert (await api.http.get("/v1/admin/status", headers=key)).status_code == 401
+        assert (await api.http.post("/v1/admin/cleanup", headers=key, json={})).status_code == 401
+        for path in ("/v1/stats", "/v1/admin/status"):
+            assert (await api.http.get(path, headers=api.admin)).status_code == 200
+        assert (await api.http.get("/healthz")).status_code == 200
+        assert (await api.http.get("/readyz")).status_code == 200
+
+
+async def test_without_an_api_key_nobody_reads_by_an_empty_one(tmp_path: Path) -> None:
+    async with served(tmp_path, dev=False, jwt_secret=SECRET) as api:
+        for value in ("Bearer", "Bearer ", "Bearer None"):
+            assert (await api.http.get("/v1/stats", headers={"Authorization": value})).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "localhost:8000"}, 200),
+        ({"Host": "[::1]:8000"}, 200),
+        ({"Host": "rebound.example"}, 401),
+        ({"Host": "127.0.0.1.example"}, 401),
+        ({"Host": "[nonsense"}, 401),
+        ({"Origin": "https://page.example"}, 401),
+        ({"Origin": "null"}, 401),
+        ({"Origin": "http://127.0.0.1:1"}, 401),
+        ({"Origin": "http://[nonsense"}, 401),
+        ({"X-Forwarded-For": "203.0.113.9"}, 401),
+    ],
+)
+async def test_under_dev_only_this_machine_comes_in_and_no_foreign_page(
+    tmp_path: Path, headers: dict[str, str], status: int
+) -> None:
+    async with served(tmp_path) as api:
+        assert (await api.http.get("/v1/admin/status", headers=headers)).status_code == status
+
+
+async def test_under_dev_the_servers_own_page_comes_in(tmp_path: Path) -> None:
+    async with served(tmp_path) as api:
+        assert (await api.http.get("/v1/stats", headers={"Origin": api.url.rstrip("/")})).status_code == 200
+
+
+async def test_the_stores_last_error_is_told_only_to_who_may_read(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+    async with served(tmp_path, dev=False, jwt_secret=SECRET) as api:
+
+        async def fail(rows: object) -> Applied:
+            raise StoreUnavailable("/srv/secret/place.db", "the disk is full")
+
+        apply = api.presence.store.apply
+        monkeypatch.setattr(api.presence.store, "apply", fail)
+        api.presence.writer.submit([StoredUser("a", False, Availability.OFFLINE, None, None, 1)])
+        await until(lambda: not api.presence.writer.state().healthy)
+        stranger = await api.http.get("/readyz")
+        assert (stranger.status_code, stranger.json()["store"]["lastError"]) == (503, None)
+        assert "secret" in (await api.http.get("/readyz", headers=api.admin)).text
+        monkeypatch.setattr(api.presence.store, "apply", apply)
+
+
+async def test_the_token_file_is_private_and_gone_afterwards(tmp_path: Path) -> None:
+    async with served(tmp_path) as api:
+        assert stat.S_IMODE(api.token_file.stat().st_mode) == 0o600
+        assert len(api.token_file.read_text()) >= 43
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["app.db", "app.db-lock"]
+
+
+async def test_a_token_that_is_another_servers_is_left_alone(tmp_path: Path) -> None:
+    async with served(tmp_path) as api:
+        api.token_file.write_text("another's")
+    assert api.token_file.read_text() == "another's"
+
+
+# -- maintenance -----------------------------------------------------------------------------------------------------
+
+
+async def test_drift_finds_ghosts_and_missing_and_mends_nothing(api: Served) -> None:
+    client = await Client.open(api.url, "alice")
+    await until(lambda: api.presence.writer.state().written >= 1)
+    assert await api.get("/v1/admin/drift") == {"checked": 1, "ghosts": 0, "missing": 0, "examples": []}
+    await api.haunt("casper")
+    version = 2**52
+    await api.presence.store.apply([StoredUser("alice", False, Availability.OFFLINE, 1000, None, version)])
+    for _ in range(2):
+        drift = await api.get("/v1/admin/drift")
+        assert (drift["ghosts"], drift["missing"]) == (1, 1)
+        assert drift["examples"] == [
+            {"userId": "casper", "kind": "ghost"},
+            {"userId": "alice", "kind": "missing"},
+        ]
+    await client.cut()
+
+
+async def test_cleanup_does_what_its_dry_run_said(api: Served) -> None:
+    alice, bob = [await Client.open(api.url, user) for user in ("alice", "bob")]
+    await bob.cut()  # lingers
+    await until(lambda: api.presence.writer.state().pending == 0)
+    await api.haunt("casper", "nick")
+    await until_lingering(api, "bob")
+    planned = await api.order("/v1/admin/cleanup", dryRun=True)
+    assert planned == {"dryRun": True, "offline": 3, "protectedUsers": 1, "closed": 0}
+    assert await api.order("/v1/admin/cleanup") == {**planned, "dryRun": False}
+    assert (await api.get("/v1/stats"))["users"] == 1
+    assert (await api.presence.store.counts()).online == 1
+    with_connections = await api.order("/v1/admin/cleanup", disconnect=True, dryRun=True)
+    assert with_connections == {"dryRun": True, "offline": 1, "protectedUsers": 0, "closed": 1}
+    assert await api.order("/v1/admin/cleanup", disconnect=True) == {**with_connections, "dryRun": False}
+    assert (await api.presence.store.counts()).online == 0
+    await alice.cut()
+
+
+async def until_lingering(api: Served, user_id: str) -> None:
+    while (found := await api.presence.explain(user_id)) is None or found.lingers_ms is None:
+        pass
+
+
+async def test_stale_takes_ghosts_and_spares_who_is_here_or_lingers(api: Served) -> None:
+    alice, bob = [await Client.open(api.url, user) for user in ("alice", "bob")]
+    await until(lambda: api.presence.writer.state().written >= 2)
+    await bob.cut()
+    await until_lingering(api, "bob")
+    await api.haunt("casper")
+    planned = await api.order("/v1/admin/stale", olderThanMs=1, dryRun=True)
+    assert planned == {"dryRun": True, "offline": 1, "protectedUsers": 2, "closed": 0}
+    assert await api.order("/v1/admin/stale", olderThanMs=1) == {**planned, "dryRun": False}
+    assert (await api.get("/v1/users/bob"))["isOnline"] is True
+    assert (await api.presence.store.read(["casper"]))["casper"].is_online is False
+    await alice.cut()
+
+
+async def test_disconnect_closes_all_of_a_user_at_once(api: Served) -> None:
+    clients = [await Client.open(api.url, user) for user in ("a/b", "a/b", "bob")]
+    assert await api.order("/v1/admin/users/a%2Fb/disconnect") == {"closed": 2}
+    assert (await api.get("/v1/users/a%2Fb"))["isOnline"] is False
+    assert (await api.get("/v1/users/bob"))["isOnline"] is True
+    assert await api.order("/v1/admin/users/nobody/disconnect") == {"closed": 0}
+    for client in clients:
+        await client.cut()
+
+
+async def test_explain_follows_a_user_from_tab_to_grace_to_offline(tmp_path: Path) -> None:
+    async with served(tmp_path, offline_within_s=1.0, ping_interval_s=0.2, ping_timeout_s=0.1) as api:
+        client = await Client.open(api.url, "alice")
+
+        async def explained(condition: Callable[[Any], bool]) -> Any:
+            while not condition(found := await api.get("/v1/admin/users/alice/explain")):
+                pass
+            return found
+
+        heard = await explained(lambda found: found["connections"][0]["lastHeard"] is not None)
+        assert heard["connections"][0]["deadline"] > heard["time"]
+        assert heard["agrees"] is True
+        await client.cut()
+        lingering = await explained(lambda found: not found["connections"])
+        assert "of grace are left" in lingering["verdict"]
+        assert "offline, unless the user comes back" in lingering["next"]["what"]
+        gone = await explained(lambda found: not found["isOnline"])
+        assert gone["verdict"] == "alice is shown offline: no connection."
+        assert gone["next"] is None
