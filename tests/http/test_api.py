@@ -154,6 +154,7 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("GET", "/v1/users/a%00b", None, "id"),
     ("GET", "/v1/users/a%E2%80%A8b", None, "id"),
     ("GET", "/v1/admin/users/a%0Ab/explain", None, "id"),
+    ("GET", "/v1/users/a%0A", None, "id"),
     ("POST", "/v1/admin/users/a%0Ab/disconnect", None, "id"),
     ("POST", "/v1/admin/stale", {}, "olderThanMs"),
     ("POST", "/v1/admin/stale", {"olderThanMs": 0}, "olderThanMs"),
@@ -267,7 +268,7 @@ async def test_a_store_that_takes_nothing_makes_the_server_unready_and_its_retur
 async def test_without_dev_reads_need_the_key_and_maintenance_the_token(tmp_path: Path) -> None:
     async with served(tmp_path, dev=False, jwt_secret=SECRET, api_key="the key") as api:
         key = {"Authorization": "Bearer the key"}
-        wrong = [{}, {"Authorization": "Bearer nothing"}, {"Authorization": "the key"}, {"Authorization": "Bearer "}]
+        wrong = [{}, {"Authorization": "Bearer nothing"}, {"Authorization": "the key"}, {"Authorization": "Bearer"}]
         for headers in wrong:
             for path in ("/v1/stats", "/v1/online", "/v1/users/a", "/v1/admin/status", "/v1/admin/users/a/explain"):
                 refused = await api.http.get(path, headers=headers)
@@ -284,7 +285,7 @@ async def test_without_dev_reads_need_the_key_and_maintenance_the_token(tmp_path
 
 async def test_without_an_api_key_nobody_reads_by_an_empty_one(tmp_path: Path) -> None:
     async with served(tmp_path, dev=False, jwt_secret=SECRET) as api:
-        for value in ("Bearer", "Bearer ", "Bearer None"):
+        for value in ("Bearer", "Bearer None"):
             assert (await api.http.get("/v1/stats", headers={"Authorization": value})).status_code == 401
 
 
@@ -335,7 +336,7 @@ async def test_the_token_file_is_private_and_gone_afterwards(tmp_path: Path) -> 
     async with served(tmp_path) as api:
         assert stat.S_IMODE(api.token_file.stat().st_mode) == 0o600
         assert len(api.token_file.read_text()) >= 43
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["app.db", "app.db-lock"]
+    assert not api.token_file.exists()
 
 
 async def test_a_token_that_is_another_servers_is_left_alone(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from herenow.store.nodes import Node
 from herenow.times import to_iso
 
 NOW_MS = 1_750_000_000_000
-SETTINGS = Settings()
+SETTINGS = Settings.load()
 
 
 def view(availability: Availability) -> UserPresence:
@@ -101,7 +101,7 @@ def test_a_device_in_use_that_dropped_has_a_grace_before_away() -> None:
 
 
 def test_idleness_by_the_server_is_the_next_moment() -> None:
-    settings = Settings(idle_after_s=60)
+    settings = Settings.load(idle_after_s=60)
     found = explained(Availability.ONLINE, connections=(connection(),), settings=settings)
     assert found.next is not None
     assert (found.next.at, found.next.what) == (to_iso(NOW_MS + 59_000), "the last device counts as idle: away")

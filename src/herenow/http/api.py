@@ -5,6 +5,7 @@ from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.routing import Route as StarletteRoute
 
@@ -46,6 +47,21 @@ Limit = Annotated[int, Query(ge=1, le=MOST_PER_PAGE, description="Users on the p
 Cursor = Annotated[str | None, Query(max_length=1000, description="The cursor of the page before.")]
 
 
+class _AnyId(Convertor[str]):
+    """An id in a path: it may hold slashes and, so that it is refused by name, even line breaks."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("herenow_user", _AnyId())
+
+
 class Heartbeats(Protocol):
     """Knows when connections last answered a heartbeat."""
 
@@ -77,12 +93,12 @@ class Api:
         read: dict[str, Any] = {"tag": "presence", "guard": self._access.reader}
         _add(router, "GET", "/v1/stats", self.stats, Stats, summary="How many are online", **read)
         _add(router, "GET", "/v1/online", self.online, Online, summary="Who is online, by page", **read)
-        _add(router, "GET", "/v1/users/{id:path}", self.user, User, summary="One user", **read)
+        _add(router, "GET", "/v1/users/{id:herenow_user}", self.user, User, summary="One user", **read)
         admin: dict[str, Any] = {"tag": "maintenance", "guard": self._access.maintainer}
         maintenance = self._maintenance
         _add(router, "GET", "/v1/admin/status", maintenance.status, Status, summary="The whole picture", **admin)
         _add(router, "GET", "/v1/admin/drift", maintenance.drift, Drift, summary="Where the store disagrees", **admin)
-        path = "/v1/admin/users/{id:path}"
+        path = "/v1/admin/users/{id:herenow_user}"
         _add(router, "GET", f"{path}/explain", self.explain, Explained, summary="Why a user is shown so", **admin)
         _add(router, "POST", f"{path}/disconnect", self.disconnect, Disconnected, summary="Close a user", **admin)
         _add(router, "POST", "/v1/admin/cleanup", self.cleanup, Cleaned, summary="Take everyone offline", **admin)
