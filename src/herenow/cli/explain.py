@@ -26,8 +26,10 @@ def explain(
 ) -> int:
     """Say why a user is shown as they are.
 
-    The verdict, the rule behind it, each connection, the store's row beside it, and the next moment that changes the
-    answer. Exit code 1: the store disagrees.
+    The verdict first, then the rule, the store's row beside it, the next moment
+    that changes the answer, and each connection.
+
+    Exit code 1: the store disagrees.
     """
     from herenow.cli import alone  # these bring the database's driver, which --help does not need
     from herenow.cli.target import find_server

@@ -14,8 +14,9 @@ from herenow.store.base import InitReport, Progress
 def init(database: Database = None, dry_run: DryRun = False, json: Json = False) -> int:
     """Prepare the database: adopt its users, or create them.
 
-    Adds the fields isOnline, lastActive and presence, their defaults and the index. Idempotent; other fields are never
-    touched. `serve` does it too.
+    Adds what presence needs: fields, their defaults, indexes. Idempotent.
+
+    Other fields are never touched. `serve` does it too.
     """
     settings = Settings.load(database=database)
     with patience("Preparing") as progress:

@@ -16,7 +16,11 @@ P = ParamSpec("P")
 Database = Annotated[
     str | None,
     typer.Option(
-        "--database", "-d", metavar="URL", help="The application's database.  [default: sqlite:///herenow.db]"
+        "--database",
+        "-d",
+        metavar="URL",
+        help="The application's database.",
+        show_default="sqlite:///herenow.db",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]

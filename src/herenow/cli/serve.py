@@ -15,8 +15,8 @@ Level = Literal["debug", "info", "warning", "error"]
 @run_quietly
 def serve(
     database: Database = None,
-    host: Annotated[str | None, typer.Option(help="The address to listen on.  [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="The port; 0 takes a free one.  [default: 8000]")] = None,
+    host: Annotated[str | None, typer.Option(help="The address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="The port; 0 takes a free one.", show_default="8000")] = None,
     dev: Annotated[
         bool, typer.Option("--dev", help="Believe the userId that a client names; on loopback only.")
     ] = False,
@@ -30,8 +30,9 @@ def serve(
 ) -> int:
     """Run the server.
 
-    It prints where it listens and what it promises, and logs to stderr: JSON, or readable on a terminal. SIGTERM or
-    Ctrl-C: clients are told, everyone is written offline, and it ends within 5 s.
+    The log goes to stderr: for people on a terminal, otherwise as JSON.
+
+    SIGTERM or Ctrl-C: clients are told, everyone is offline, and it ends in 5 s.
     """
     # Here, because only this command needs the web server: the others start in half the time without.
     from herenow.cli.server import run

@@ -17,7 +17,12 @@ def stale(
     database: Database = None,
     older_than: Annotated[
         int | None,
-        typer.Option(parser=parse_duration_ms, metavar="TIME", help="Silent for longer than 300, 300s, 5m or 1h."),
+        typer.Option(
+            parser=parse_duration_ms,
+            metavar="TIME",
+            help="Silent for longer than 300, 300s, 5m or 1h.",
+            show_default="5m",
+        ),
     ] = None,
     dry_run: DryRun = False,
     json: Json = False,

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def test(database: Database = None, json: Json = False) -> int:
     """Prove the promises on this machine: a throw-away server, scratch data, real clients.
 
-    The application's own data is not touched. Takes about 20 s. Exit code 1: a promise was not kept.
+    The application's own data is not touched. Takes about 20 s.
+
+    Exit code 1: a promise was not kept.
     """
     from herenow.cli.proving import prove  # here: it brings the whole of herenow, which --help does not need
     from herenow.cli.scratch import Scratch
@@ -64,4 +66,4 @@ def _show(results: "list[Result]", shortened: list[str], seconds: float) -> None
         else f"[bold red]{broken} broken[/], {seconds:.0f} s"
     )
     if shortened:
-        out.print(f"[dim]waits made short for the test: {', '.join(shortened)}[/]", soft_wrap=True)
+        out.print(f"[dim]waits made short for the test: {', '.join(shortened)}[/]")
