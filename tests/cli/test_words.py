@@ -1,10 +1,14 @@
 """The small words of the commands: durations in, durations and times out."""
 
+import tomllib
+
 import pytest
 import typer
 
+from herenow.cli.app import main
 from herenow.cli.options import parse_duration_ms
 from herenow.cli.output import ago, clock, duration, plural
+from support import ROOT
 
 NOW = "2025-03-01T09:30:00.000Z"
 
@@ -41,6 +45,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         (999, "999 ms"),
         (1000, "1 s"),
         (9_500, "9.5 s"),
+        (2_890, "2.9 s"),
         (59_400, "59.4 s"),
         (59_990, "60 s"),
         (60_000, "1 min"),
@@ -69,3 +74,9 @@ def test_a_time_is_said_as_how_long_ago_or_how_far_off() -> None:
 
 def test_a_number_of_things() -> None:
     assert [plural(number, "user") for number in (0, 1, 1234)] == ["0 users", "1 user", "1,234 users"]
+
+
+def test_both_names_of_the_program_are_the_same_commands() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == dict.fromkeys(("herenow", "presence-manager"), "herenow.cli.app:main")
+    assert callable(main)

@@ -19,14 +19,16 @@ def set_up(level: str) -> None:
     Args:
         level: one of ``LEVELS``.
     """
+    for_people = sys.stderr.isatty()
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if for_people else "iso", utc=not for_people),
         structlog.processors.StackInfoRenderer(),
     ]
-    if sys.stderr.isatty():
-        final: list[Any] = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    if for_people:
+        console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback, pad_event=14)
+        final: list[Any] = [console]
     else:
         final = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     number = logging.getLevelNamesMapping()[level.upper()]

@@ -101,7 +101,7 @@ def duration(time_ms: float) -> str:
     if time_ms < 1000:
         return f"{time_ms:.0f} ms"
     if time_ms < 60_000:
-        return f"{time_ms / 1000:.3g} s"
+        return f"{time_ms / 1000:.1f}".removesuffix(".0") + " s"
     minutes, hours, days = int(time_ms // 60_000), int(time_ms // 3_600_000), int(time_ms // 86_400_000)
     if minutes < 60:
         big, small = f"{minutes} min", f"{int(time_ms // 1000) % 60} s"
