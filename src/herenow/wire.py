@@ -8,9 +8,12 @@ from herenow.model import MAX_USER_ID_LENGTH, UserPresence
 from herenow.times import to_iso
 
 # C0 and C1 control characters, line and paragraph separators: they would break log lines and tables.
-USER_ID_PATTERN: Final = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]+\Z"
+_ID: Final = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+"
 
-UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_USER_ID_LENGTH, pattern=USER_ID_PATTERN)]
+USER_ID_PATTERN: Final = f"^{_ID}$"
+"""For OpenAPI, where ``$`` is the end of the text. In Python's ``re`` it also matches before a last line break."""
+
+UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_USER_ID_LENGTH, pattern=rf"\A{_ID}\Z")]
 
 
 def user_to_wire(user: UserPresence) -> dict[str, Any]:

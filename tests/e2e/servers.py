@@ -33,7 +33,7 @@ class PresenceServer:
     @property
     def command(self) -> list[str]:
         """How it is started."""
-        return [sys.executable, "-m", "herenow", "serve", "--dev", "--port", str(self.port)]
+        return [sys.executable, "-m", "herenow.cli", "serve", "--dev", "--port", str(self.port)]
 
     @property
     def environment(self) -> dict[str, str]:
