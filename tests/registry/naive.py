@@ -1,0 +1,385 @@
+"""The rules once more, written to be plainly right and not to be fast.
+
+Nothing is kept but the history. Every question ("was she connected after step 7?") is answered by going through it
+again, so there is no state that could be left behind by mistake. Answers about a past step never change, which is why
+they may be remembered. Between this and the rules there is no common code, only the common law.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, ParamSpec, TypeVar
+
+from herenow.model import Availability, Cause, Claim, Claimed, Closing, StoredUser
+from herenow.registry.commands import (
+    Active,
+    Adopt,
+    Advance,
+    Command,
+    Connect,
+    Disconnect,
+    Evict,
+    Idle,
+    NodeLost,
+    Now,
+    Repair,
+    SetClaim,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+DAY_MS = 86_400_000
+
+
+class Expire(NamedTuple):
+    """What precedes every command: claims that are over go."""
+
+
+class Rest(NamedTuple):
+    """The first half of `Advance`: connections that were silent too long become idle."""
+
+
+class Depart(NamedTuple):
+    """The second half of `Advance`: lingers end."""
+
+
+class Entry(NamedTuple):
+    what: Command | Expire | Rest | Depart
+    wall_ms: int
+    stamp_ms: int
+    steady_ms: int
+
+
+class Seen(NamedTuple):
+    availability: Availability
+    text: str | None
+    until_ms: int | None
+
+
+class NaiveChange(NamedTuple):
+    user: str
+    seen: Seen
+    last_active_ms: int | None
+    cause: Cause
+
+
+class Loss(NamedTuple):
+    due_ms: int
+    in_use: bool
+    cause: Cause
+
+
+OFFLINE = Seen(Availability.OFFLINE, None, None)
+
+
+def remembered(method: Callable[P, R]) -> Callable[P, R]:
+    answers: dict[object, R] = {}
+
+    def ask(*args: P.args, **kwargs: P.kwargs) -> R:
+        question = (args, *kwargs.values())
+        if question not in answers:
+            answers[question] = method(*args, **kwargs)
+        return answers[question]
+
+    return ask
+
+
+class Naive:
+    """All questions take ``i``: the state before entry ``i``, which is the one after entry ``i - 1``."""
+
+    def __init__(self, started_ms: int, grace_ms: int, idle_after_ms: int | None, granularity_ms: int) -> None:
+        self.started_ms = started_ms
+        self.grace_ms = grace_ms
+        self.idle_after_ms = idle_after_ms
+        self.granularity_ms = granularity_ms
+        self.history: list[Entry] = []
+        for name in (
+            *("change", "seen", "told", "connections", "idle", "claim", "linger", "loss"),
+            *("last_active", "held", "row_taken", "was_seen"),
+        ):
+            setattr(self, name, remembered(getattr(self, name)))
+
+    def apply(self, command: Command, now: Now, users: list[str]) -> list[NaiveChange]:
+        """Add a command to the history, and return what others see of it."""
+        wall_ms = now.unix_us // 1000
+        latest_ms = self.history[-1].stamp_ms if self.history else self.started_ms
+        stamp_ms = latest_ms if wall_ms < latest_ms <= wall_ms + DAY_MS else wall_ms
+        parts: list[Command | Expire | Rest | Depart]
+        parts = [Expire(), Rest(), Depart()] if isinstance(command, Advance) else [Expire(), command]
+        changes: list[NaiveChange] = []
+        for part in parts:
+            self.history.append(Entry(part, wall_ms, stamp_ms, now.steady_ms))
+            i = len(self.history)
+            changes += [change for user in users if (change := self.change(user, i - 1)) is not None]
+        return changes
+
+    # -- what others see ------------------------------------------------------------------------------------------
+
+    def change(self, user: str, i: int) -> NaiveChange | None:
+        """Return what entry ``i`` changed for others."""
+        before, after = self.baseline(user, i), self.seen(user, i + 1)
+        entry = self.history[i].what
+        last_active_ms = self.last_active(user, i + 1)
+        if before != after:
+            return NaiveChange(user, after, last_active_ms, self.cause(user, i))
+        if isinstance(entry, Active) and after != OFFLINE and entry.connection_id in self.connections(user, i):
+            told_ms = self.told(user, i)
+            if last_active_ms is not None and last_active_ms - (told_ms or 0) >= self.granularity_ms:
+                return NaiveChange(user, after, last_active_ms, Cause.ACTIVE)
+        return None
+
+    def baseline(self, user: str, i: int) -> Seen:
+        """Return what others had seen before entry ``i``: where it brings a row, that is what the row says."""
+        row = self.row_taken(user, i)
+        if row is None:
+            return self.seen(user, i)
+        if not row.is_online:
+            return OFFLINE
+        availability = Availability.ONLINE if row.availability is Availability.OFFLINE else row.availability
+        return Seen(availability, row.claim.text, row.claim.until_ms) if row.claim else Seen(availability, None, None)
+
+    def seen(self, user: str, i: int) -> Seen:
+        return OFFLINE if self.invisible(user, i) else self.own(user, i)
+
+    def own(self, user: str, i: int) -> Seen:
+        connections, linger, claim = self.connections(user, i), self.linger(user, i), self.claim(user, i)
+        if not connections and linger is None:
+            return OFFLINE
+        in_use = linger.in_use if linger else any(not self.idle(each, i) for each in connections)
+        availability = Availability.ONLINE if in_use else Availability.AWAY
+        if claim and claim.availability in (Claimed.AWAY, Claimed.BUSY):
+            availability = Availability(claim.availability.value)
+        return Seen(availability, claim.text, claim.until_ms) if claim else Seen(availability, None, None)
+
+    def told(self, user: str, i: int) -> int | None:
+        """Return the `lastActive` that others know before entry ``i``."""
+        if i == 0 or not self.held(user, i):
+            return None
+        change, row = self.change(user, i - 1), self.row_taken(user, i - 1)
+        if change is not None:
+            return change.last_active_ms
+        return row.last_active_ms if row is not None else self.told(user, i - 1)
+
+    def cause(self, user: str, i: int) -> Cause:
+        entry = self.history[i].what
+        vanished, appeared = self.invisible(user, i + 1), self.invisible(user, i)
+        left = bool(self.connections(user, i + 1))
+        match entry:
+            case Connect():
+                return Cause.CONNECT if self.seen(user, i) == OFFLINE else Cause.ACTIVE
+            case Disconnect():
+                return Cause.IDLE if left else Cause(entry.closing.value)
+            case Active():
+                return Cause.ACTIVE
+            case Idle() | Rest():
+                return Cause.IDLE
+            case SetClaim():
+                return Cause.LEFT if vanished else Cause.CONNECT if appeared else Cause.CLAIM
+            case Expire():
+                return Cause.CONNECT if appeared else Cause.CLAIM_EXPIRED
+            case Adopt():
+                row = self.row_taken(user, i)
+                assert row is not None
+                return Cause.RESTART if row.claim == self.claim(user, i + 1) else Cause.CLAIM_EXPIRED
+            case Evict() | Repair():
+                return entry.cause
+            case Depart():
+                linger = self.linger(user, i)
+                assert linger is not None
+                return Cause.IDLE if left else linger.cause
+        raise AssertionError(f"nobody else sees {entry}")
+
+    # -- the facts ------------------------------------------------------------------------------------------------
+
+    def connections(self, user: str, i: int) -> frozenset[str]:
+        if i == 0:
+            return frozenset()
+        before, entry = self.connections(user, i - 1), self.history[i - 1].what
+        match entry:
+            case Connect() if entry.user_id == user:
+                return before | {entry.connection_id}
+            case Connect() | Disconnect():
+                return before - {entry.connection_id}
+            case NodeLost():
+                return frozenset(each for each in before if self.node(each, i - 1) != entry.node)
+            case Evict() if entry.disconnect and (entry.user_ids is None or user in entry.user_ids):
+                return frozenset()
+        return before
+
+    def node(self, connection: str, i: int) -> str:
+        return next(
+            entry.what.node
+            for entry in reversed(self.history[:i])
+            if isinstance(entry.what, Connect) and entry.what.connection_id == connection
+        )
+
+    def idle(self, connection: str, i: int) -> bool:
+        """Return whether a connection that exists is idle."""
+        entry, steady_ms = self.history[i - 1].what, self.history[i - 1].steady_ms
+        match entry:
+            case Connect() if entry.connection_id == connection:
+                if connection in self.connections(entry.user_id, i - 1):
+                    return self.idle(connection, i - 1)
+                return self.resting(entry.user_id, i - 1, steady_ms)
+            case Active() if entry.connection_id == connection:
+                return False
+            case Idle() if entry.connection_id == connection:
+                return True
+            case Rest() if self.idle_after_ms is not None:
+                return self.idle(connection, i - 1) or self.used_at(connection, i - 1) + self.idle_after_ms <= steady_ms
+        return self.idle(connection, i - 1)
+
+    def used_at(self, connection: str, i: int) -> int:
+        return next(
+            entry.steady_ms
+            for entry in reversed(self.history[:i])
+            if isinstance(entry.what, Connect | Active) and entry.what.connection_id == connection
+        )
+
+    def resting(self, user: str, i: int, steady_ms: int) -> bool:
+        """Return whether a new connection takes over the idleness of one that was lost."""
+        linger, connections = self.linger(user, i), self.connections(user, i)
+        if linger is not None:
+            return not linger.in_use
+        if not connections or any(not self.idle(each, i) for each in connections):
+            return False
+        return any(
+            loss is not None and not loss.in_use and steady_ms < loss.due_ms
+            for k in self.since_held(user, i)
+            for loss in [self.loss(user, k, noticed=False)]
+        )
+
+    def claim(self, user: str, i: int) -> Claim | None:
+        if i == 0:
+            return None
+        entry = self.history[i - 1]
+        if isinstance(entry.what, SetClaim) and entry.what.user_id == user:
+            claim = entry.what.claim
+        elif (row := self.row_taken(user, i - 1)) is not None and not self.held(user, i - 1):
+            claim = row.claim
+        else:
+            claim = self.claim(user, i - 1)
+        if claim is None or (claim.availability is None and claim.text is None):
+            return None
+        return claim if claim.until_ms is None or claim.until_ms > entry.wall_ms else None
+
+    def invisible(self, user: str, i: int) -> bool:
+        claim = self.claim(user, i)
+        return claim is not None and claim.availability is Claimed.INVISIBLE
+
+    def linger(self, user: str, i: int) -> Loss | None:
+        if i == 0 or self.invisible(user, i):
+            return None
+        loss = self.loss(user, i - 1, noticed=True)
+        if loss is not None:
+            return loss
+        before, entry = self.linger(user, i - 1), self.history[i - 1]
+        connections = self.connections(user, i - 1)
+        match entry.what:
+            case Connect() if entry.what.user_id == user:
+                return before if entry.what.connection_id in connections else None
+            case Active() if entry.what.connection_id in connections:
+                return None
+            case Disconnect() if entry.what.connection_id in connections and not self.connections(user, i):
+                return None
+            case Evict() if entry.what.user_ids is None or user in entry.what.user_ids:
+                return before if connections and not entry.what.disconnect else None
+            case Depart() if before is not None and before.due_ms <= entry.steady_ms:
+                return None
+        return before
+
+    def loss(self, user: str, i: int, *, noticed: bool) -> Loss | None:
+        """Return the unclean end that entry ``i`` was for this user, if others would notice it, or in any case."""
+        entry = self.history[i]
+        if isinstance(entry.what, Adopt):
+            row = self.row_taken(user, i)
+            if row is None or not row.is_online or self.invisible(user, i + 1):
+                return None
+            asked_for = row.claim is not None and row.claim.availability is Claimed.AWAY
+            in_use = asked_for or row.availability is not Availability.AWAY
+            return Loss(entry.steady_ms + entry.what.grace_ms, in_use, Cause.RESTART)
+        before, after = self.connections(user, i), self.connections(user, i + 1)
+        if before <= after or isinstance(entry.what, Evict) or (not after and self.invisible(user, i + 1)):
+            return None
+        match entry.what:
+            case Disconnect():
+                cause = Cause(entry.what.closing.value)
+                if entry.what.closing is Closing.LEFT:
+                    return None
+            case NodeLost():
+                cause = Cause.NODE_LOST
+            case _:
+                cause = Cause.CLOSED
+        linger = self.linger(user, i)
+        lost_use = any(not self.idle(each, i) for each in before - after)
+        still_in_use = any(not self.idle(each, i) for each in after)
+        in_use = lost_use or still_in_use or (linger is not None and linger.in_use)
+        if noticed and after and (still_in_use or not lost_use):
+            return None
+        return Loss(entry.steady_ms + self.grace_ms, in_use, cause)
+
+    # -- last active ----------------------------------------------------------------------------------------------
+
+    def last_active(self, user: str, i: int) -> int | None:
+        if i == 0:
+            return None
+        moments = [*self.moments(user, i - 1)]
+        if self.held(user, i - 1) and (earlier_ms := self.last_active(user, i - 1)) is not None:
+            moments.append(earlier_ms)
+        return max(moments, default=None)
+
+    def moments(self, user: str, i: int) -> Iterator[int]:
+        """Yield the times of activity that entry ``i`` adds."""
+        entry, connections = self.history[i], self.connections(user, i)
+        was_invisible, is_invisible = self.invisible(user, i), self.invisible(user, i + 1)
+        row = self.row_taken(user, i)
+        is_news = not self.held(user, i) or self.last_active(user, i) is None
+        if row is not None and row.last_active_ms is not None and is_news:
+            yield row.last_active_ms
+        if is_invisible and (was_invisible or not isinstance(entry.what, SetClaim)):
+            return
+        match entry.what:
+            case Connect() if entry.what.user_id == user:
+                yield entry.stamp_ms
+            case Active() if entry.what.connection_id in connections:
+                yield entry.stamp_ms
+            case SetClaim() if entry.what.user_id == user and connections:
+                yield entry.stamp_ms
+            case Expire() if was_invisible and not is_invisible and connections:
+                yield entry.stamp_ms
+            case Adopt() if row is not None and row.is_online:
+                yield min(entry.what.last_beat_ms, entry.stamp_ms)
+        if connections and not self.connections(user, i + 1):
+            beat_ms = entry.what.last_beat_ms if isinstance(entry.what, NodeLost) else entry.stamp_ms
+            yield min(beat_ms, entry.stamp_ms)
+
+    # -- memory ---------------------------------------------------------------------------------------------------
+
+    def held(self, user: str, i: int) -> bool:
+        if i == 0:
+            return False
+        return bool(self.connections(user, i)) or self.linger(user, i) is not None or self.claim(user, i) is not None
+
+    def since_held(self, user: str, i: int) -> Iterator[int]:
+        """Yield the entries since the user was last forgotten, latest first."""
+        for k in range(i - 1, -1, -1):
+            yield k
+            if not self.held(user, k):
+                return
+
+    def row_taken(self, user: str, i: int) -> StoredUser | None:
+        """Return the row that entry ``i`` brings for a user of whom nothing was known."""
+        entry = self.history[i].what
+        if not isinstance(entry, Adopt | Repair):
+            return None
+        rows = [row for row in entry.rows if row.user_id == user]
+        if not rows or (self.held(user, i) and isinstance(entry, Adopt)):
+            return None
+        if isinstance(entry, Repair) and (self.was_seen(user, i) if self.held(user, i) else not rows[0].is_online):
+            return None
+        return rows[0]
+
+    def was_seen(self, user: str, i: int) -> bool:
+        """Return whether there was a change or a row for this user since they were last forgotten."""
+        return self.held(user, i) and any(
+            self.change(user, k) is not None or self.row_taken(user, k) is not None for k in self.since_held(user, i)
+        )
