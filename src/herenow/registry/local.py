@@ -1,0 +1,332 @@
+"""The registry of one process: the rules, the event loop's clock, and one timer for all deadlines."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from herenow.model import Availability, Cause, Change, Claim, Closing, Connection, StoredUser, UserPresence
+from herenow.registry.base import Batch, Explanation, Page, Snapshot, Stats, Subscriber
+from herenow.registry.changelog import ChangeLog
+from herenow.registry.commands import (
+    Active,
+    Adopt,
+    Advance,
+    Command,
+    Connect,
+    Disconnect,
+    Effects,
+    Evict,
+    Idle,
+    NodeLost,
+    Now,
+    Repair,
+    SetClaim,
+)
+from herenow.registry.recency import Entry
+from herenow.registry.rules import Rules, place_of
+
+T = TypeVar("T")
+
+LONGEST_WAIT_MS = 60_000
+"""The timer runs at least this often while anything is pending, so that a wall clock set forward is noticed."""
+
+EXPIRIES_AT_ONCE = 500
+"""After a restart, all who do not come back fall due in the same moment. A pass of this many takes some 5 ms, with what
+the subscribers do; the event loop serves the others in between."""
+
+_ADVANCE = Advance(EXPIRIES_AT_ONCE)
+
+
+class Timer(Protocol):
+    """A call that was ordered and can be cancelled."""
+
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Where the registry reads the time and orders to be woken. Tests turn one by hand."""
+
+    def now(self) -> Now:
+        """Return the time on both clocks."""
+        ...
+
+    def call_at(self, steady_ms: int, callback: Callable[[], None]) -> Timer:
+        """Order a call for when the steady clock has reached this."""
+        ...
+
+
+class LoopClock:
+    """The wall clock of the machine, and the steady clock of the running event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def now(self) -> Now:
+        return Now(time.time_ns() // 1000, int(self._loop.time() * 1000))
+
+    def call_at(self, steady_ms: int, callback: Callable[[], None]) -> Timer:
+        return self._loop.call_at(steady_ms / 1000, callback)
+
+
+class LocalRegistry:
+    """A :class:`~herenow.registry.base.Registry` in the memory of this process, to be made inside its event loop.
+
+    Commands and reads of one tick are collected and worked off in one go, at one moment: so subscribers get a burst as
+    one batch, and nothing runs in between.
+    """
+
+    def __init__(
+        self,
+        *,
+        grace_ms: int,
+        last_version: int = 0,
+        idle_after_ms: int | None = None,
+        last_active_granularity_ms: int = 60_000,
+        log_capacity: int = 65_536,
+        clock: Clock | None = None,
+    ) -> None:
+        """Begin with nobody.
+
+        Args:
+            grace_ms: how long a user lingers, above 0.
+            last_version: the highest version in the store; all that come are above it.
+            idle_after_ms: a connection without activity for so long is idle; ``None``: only the client says so.
+            last_active_granularity_ms: activity is told to others when it has moved `lastActive` by this much, above 0.
+            log_capacity: changes kept for :meth:`changes_since`, at least 1; some 250 bytes each.
+            clock: the time; by default that of the machine and the event loop.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._clock: Clock = LoopClock() if clock is None else clock
+        # An earlier process may have announced changes that never reached the store. So this one begins not at the
+        # highest stored version but at its own start: no version from before is then taken for one of its own.
+        start = max(last_version, self._clock.now().unix_us)
+        self._rules = Rules(
+            grace_ms,
+            last_version=start,
+            idle_after_ms=idle_after_ms,
+            last_active_granularity_ms=last_active_granularity_ms,
+        )
+        self._log = ChangeLog(log_capacity, start)
+        self._subscribers: list[Subscriber] = []
+        self._pending: list[tuple[Callable[[Now], Any], asyncio.Future[Any]]] = []
+        self._changes: list[Change] = []
+        self._rows: dict[str, StoredUser] = {}
+        self._timer: Timer | None = None
+        self._timer_due_ms = 0
+        self._closed = False
+
+    # -- commands ---------------------------------------------------------------------------------------------------
+
+    def connect(
+        self, user_id: str, connection_id: str, *, node: str, transport: str | None = None, address: str | None = None
+    ) -> asyncio.Future[None]:
+        return self._submit(partial(self._command, Connect(user_id, connection_id, node, transport, address)))
+
+    def disconnect(self, connection_id: str, closing: Closing) -> asyncio.Future[None]:
+        return self._submit(partial(self._command, Disconnect(connection_id, closing)))
+
+    def active(self, connection_id: str) -> asyncio.Future[None]:
+        return self._submit(partial(self._command, Active(connection_id)))
+
+    def idle(self, connection_id: str) -> asyncio.Future[None]:
+        return self._submit(partial(self._command, Idle(connection_id)))
+
+    def claim(self, user_id: str, claim: Claim | None) -> asyncio.Future[None]:
+        return self._submit(partial(self._command, SetClaim(user_id, claim)))
+
+    def evict(
+        self, user_ids: Iterable[str] | None, *, disconnect: bool, cause: Cause = Cause.CLEANUP
+    ) -> asyncio.Future[tuple[Connection, ...]]:
+        command = Evict(None if user_ids is None else tuple(user_ids), disconnect, cause)
+        return self._submit(partial(self._evict, command))
+
+    def node_lost(self, node: str, *, last_beat_ms: int) -> asyncio.Future[None]:
+        return self._submit(partial(self._command, NodeLost(node, last_beat_ms)))
+
+    def adopt(self, rows: Iterable[StoredUser], *, last_beat_ms: int, grace_ms: int) -> asyncio.Future[None]:
+        return self._submit(partial(self._command, Adopt(tuple(rows), last_beat_ms, grace_ms)))
+
+    def repair(self, rows: Iterable[StoredUser], *, cause: Cause = Cause.REPAIR) -> asyncio.Future[None]:
+        return self._submit(partial(self._command, Repair(tuple(rows), cause)))
+
+    # -- reads ------------------------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        return self._log.version
+
+    def get(self, user_ids: Iterable[str]) -> asyncio.Future[Snapshot]:
+        return self._submit(partial(self._get, tuple(user_ids)))
+
+    def own_view(self, user_id: str) -> asyncio.Future[UserPresence | None]:
+        return self._submit(lambda _: self._rules.own_view(user_id))
+
+    def online(self, limit: int, cursor: str | None = None) -> asyncio.Future[Page]:
+        return self._submit(partial(self._online, limit, cursor))
+
+    def connections_of(self, user_id: str) -> asyncio.Future[tuple[Connection, ...]]:
+        return self._submit(lambda _: self._rules.connections_of(user_id))
+
+    def explain(self, user_id: str) -> asyncio.Future[Explanation | None]:
+        return self._submit(partial(self._explain, user_id))
+
+    def stats(self) -> asyncio.Future[Stats]:
+        return self._submit(self._stats)
+
+    def changes_since(self, version: int) -> asyncio.Future[tuple[Change, ...] | None]:
+        return self._submit(lambda _: self._log.since(version))
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        self._refuse_if_closed()
+        # A wrapper of its own for each subscription: the same function subscribed twice is called twice, and each
+        # unsubscribe ends its own.
+        subscription = partial(subscriber)
+        self._subscribers.append(subscription)
+
+        def unsubscribe() -> None:
+            if subscription in self._subscribers:
+                self._subscribers.remove(subscription)
+
+        return unsubscribe
+
+    async def close(self) -> None:
+        self._run()
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # -- how it works -----------------------------------------------------------------------------------------------
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise RuntimeError("the registry is closed")
+
+    def _submit(self, work: Callable[[Now], T]) -> asyncio.Future[T]:
+        self._refuse_if_closed()
+        future: asyncio.Future[T] = self._loop.create_future()
+        if not self._pending:
+            self._loop.call_soon(self._run)
+        self._pending.append((work, future))
+        return future
+
+    def _run(self) -> None:
+        """Work off what is pending and what fell due, in this order: whoever came back in time must not be late."""
+        if self._closed:
+            return
+        now = self._clock.now()
+        pending, self._pending = self._pending, []
+        results: list[tuple[asyncio.Future[Any], Any, Exception | None]] = []
+        for work, future in pending:
+            try:
+                results.append((future, work(now), None))
+            except Exception as failure:
+                results.append((future, None, failure))
+        self._command(_ADVANCE, now)
+        self._deliver()
+        for future, result, error in results:
+            if future.done():  # its awaiter was cancelled; the command was applied all the same
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+        self._set_timer(now)
+
+    def _command(self, command: Command, now: Now) -> None:
+        self._apply(command, now)
+
+    def _evict(self, command: Evict, now: Now) -> tuple[Connection, ...]:
+        return tuple(self._apply(command, now).evicted)
+
+    def _apply(self, command: Command, now: Now) -> Effects:
+        effects = self._rules.apply(command, now)
+        for change in effects.changes:
+            self._log.append(change)
+            self._changes.append(change)
+        for row in effects.rows:
+            self._rows[row.user_id] = row
+        return effects
+
+    def _deliver(self) -> None:
+        if not self._rows:  # every change comes with a row
+            return
+        batch = Batch(tuple(self._changes), tuple(self._rows.values()))
+        self._changes.clear()
+        self._rows.clear()
+        for subscriber in tuple(self._subscribers):
+            try:
+                subscriber(batch)
+            except Exception as error:
+                context = {"message": "a subscriber of the registry raised", "exception": error}
+                self._loop.call_exception_handler(context)
+
+    def _set_timer(self, now: Now) -> None:
+        wait_ms = self._rules.wait_ms(now)
+        if wait_ms is None:
+            return
+        # A timer that rings too early finds nothing due and is set again: cheaper than moving it at each command.
+        due_ms = now.steady_ms + min(wait_ms, LONGEST_WAIT_MS)
+        if self._timer is not None:
+            if self._timer_due_ms <= due_ms:
+                return
+            self._timer.cancel()
+        self._timer = self._clock.call_at(due_ms, self._ring)
+        self._timer_due_ms = due_ms
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._run()
+
+    def _get(self, user_ids: tuple[str, ...], _: Now) -> Snapshot:
+        views = ((user_id, self._rules.view(user_id)) for user_id in user_ids)
+        return Snapshot(self._log.version, {user_id: view for user_id, view in views if view is not None})
+
+    def _online(self, limit: int, cursor: str | None, _: Now) -> Page:
+        before = None if cursor is None else _place_in(cursor)
+        users = self._rules.online(limit + 1, before)  # one more than asked for tells whether there are more
+        more = len(users) > limit
+        del users[limit:]
+        return Page(self._log.version, tuple(users), _cursor_after(users[-1]) if more else None)
+
+    def _explain(self, user_id: str, now: Now) -> Explanation | None:
+        rules = self._rules
+        own_view = rules.own_view(user_id)
+        if own_view is None:
+            return None
+        linger = rules.linger_of(user_id)
+        return Explanation(
+            view=rules.view(user_id),
+            own_view=own_view,
+            claim=rules.claim_of(user_id),
+            connections=rules.connections_of(user_id),
+            lingers_ms=None if linger is None else max(0, linger[0] - now.steady_ms),
+            linger_cause=None if linger is None else linger[1],
+        )
+
+    def _stats(self, _: Now) -> Stats:
+        online, away, busy = map(self._rules.count, (Availability.ONLINE, Availability.AWAY, Availability.BUSY))
+        return Stats(
+            version=self._log.version,
+            online=online,
+            away=away,
+            busy=busy,
+            users=online + away + busy,
+            connections=self._rules.connections,
+            held=self._rules.held,
+        )
+
+
+def _cursor_after(presence: UserPresence) -> str:
+    last_active_ms, user_id = place_of(presence)
+    return f"{last_active_ms}:{user_id}"
+
+
+def _place_in(cursor: str) -> Entry:
+    last_active_ms, separator, user_id = cursor.partition(":")
+    if not separator or not last_active_ms.isdecimal():
+        raise ValueError(f"not a cursor that a page of online users gave: {cursor!r}")
+    return int(last_active_ms), user_id

@@ -1,0 +1,154 @@
+"""What only the registry of one process promises: its batches, its one timer, its use of the event loop's clock."""
+
+import asyncio
+import time
+
+import pytest
+
+from herenow.model import Availability, Claim, Claimed, Closing, StoredUser
+from herenow.registry.base import Batch, Registry
+from herenow.registry.commands import Now
+from herenow.registry.local import EXPIRIES_AT_ONCE, LONGEST_WAIT_MS, LocalRegistry
+from registry.manual_clock import START_MS, START_US, ManualClock
+
+
+@pytest.fixture
+async def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def registry(clock: ManualClock) -> LocalRegistry:
+    return LocalRegistry(grace_ms=2000, clock=clock)
+
+
+async def test_it_is_a_registry(registry: LocalRegistry) -> None:
+    contract: Registry = registry
+    assert contract.version == START_US
+
+
+async def test_the_commands_of_one_tick_make_one_batch(registry: LocalRegistry) -> None:
+    batches: list[Batch] = []
+    registry.subscribe(batches.append)
+    for i in range(1000):
+        registry.connect(f"user-{i}", f"c{i}", node="n")
+    await registry.stats()
+    (batch,) = batches
+    assert len(batch.changes) == len(batch.rows) == 1000
+
+
+async def test_a_failure_in_one_command_is_its_callers_and_harms_no_other(registry: LocalRegistry) -> None:
+    before = registry.connect("alice", "c1", node="n")
+    broken = registry.online(10, "not a cursor")
+    after = registry.connect("bob", "c2", node="n")
+    await before
+    await after
+    with pytest.raises(ValueError, match="not a cursor"):
+        await broken
+    assert (await registry.stats()).users == 2
+
+
+async def test_a_thousand_deadlines_need_one_timer_and_none_is_left_at_the_end(
+    registry: LocalRegistry, clock: ManualClock
+) -> None:
+    for i in range(1000):
+        registry.connect(f"user-{i}", f"c{i}", node="n")
+        registry.disconnect(f"c{i}", Closing.CLOSED)
+        clock.advance(1)
+        await registry.stats()
+        assert clock.timers == 1
+    clock.advance(2000)
+    stats = await registry.stats()
+    assert (stats.users, stats.held, clock.timers) == (0, 0, 0)
+
+
+async def test_the_timer_is_moved_only_for_an_earlier_deadline(registry: LocalRegistry, clock: ManualClock) -> None:
+    await registry.claim("alice", Claim(Claimed.BUSY, None, START_MS + 30_000))
+    await registry.claim("bob", Claim(Claimed.BUSY, None, START_MS + 40_000))
+    assert clock.timers == 1
+    await registry.claim("carol", Claim(Claimed.BUSY, None, START_MS + 10_000))
+    assert clock.timers == 1
+    clock.advance(10_000)
+    assert (await registry.stats()).held == 2
+    clock.advance(30_000)
+    assert (await registry.stats()).held == 0
+
+
+async def test_a_crowd_that_falls_due_at_once_is_told_in_parts(registry: LocalRegistry, clock: ManualClock) -> None:
+    rows = [
+        StoredUser(f"user-{i}", True, Availability.ONLINE, START_MS, None, 1) for i in range(2 * EXPIRIES_AT_ONCE + 1)
+    ]
+    await registry.adopt(rows, last_beat_ms=START_MS, grace_ms=15_000)
+    batches: list[Batch] = []
+    registry.subscribe(batches.append)
+    clock.advance(15_000)
+    assert [len(batch.changes) for batch in batches] == [EXPIRIES_AT_ONCE, EXPIRIES_AT_ONCE, 1]
+    assert (await registry.stats()).held == 0
+
+
+async def test_a_reconnect_that_waits_in_the_queue_when_the_linger_falls_due_is_in_time(
+    registry: LocalRegistry, clock: ManualClock
+) -> None:
+    batches: list[Batch] = []
+    registry.subscribe(batches.append)
+    await registry.connect("alice", "c1", node="n")
+    await registry.disconnect("c1", Closing.CLOSED)
+    reconnect = registry.connect("alice", "c2", node="n")
+    clock.advance(2000)  # the timer rings before the queue is worked off
+    await reconnect
+    assert len(batches) == 1
+
+
+async def test_a_timer_that_rings_for_nothing_is_set_again(registry: LocalRegistry, clock: ManualClock) -> None:
+    await registry.claim("alice", Claim(Claimed.BUSY, None, START_MS + 10 * LONGEST_WAIT_MS))
+    for _ in range(9):
+        clock.advance(LONGEST_WAIT_MS)
+        assert clock.timers == 1
+    assert (await registry.stats()).held == 1
+    clock.advance(LONGEST_WAIT_MS)
+    assert (await registry.stats()).held == 0
+
+
+async def test_a_version_that_another_process_may_have_given_out_is_never_covered(clock: ManualClock) -> None:
+    """A client once kept what a killed server had told it in its last moments, and the store had never heard of."""
+    stored, told_and_lost = START_US - 5_000_000, START_US - 4_000_000
+    registry = LocalRegistry(grace_ms=2000, last_version=stored, clock=clock)
+    assert await registry.changes_since(stored) is None
+    assert await registry.changes_since(told_and_lost) is None
+
+
+async def test_versions_begin_above_a_store_that_is_ahead_of_the_clock(clock: ManualClock) -> None:
+    registry = LocalRegistry(grace_ms=2000, last_version=START_US + 10**9, clock=clock)
+    batches: list[Batch] = []
+    registry.subscribe(batches.append)
+    await registry.connect("alice", "c1", node="n")
+    assert batches[0].changes[0].version == START_US + 10**9 + 1
+
+
+async def test_the_clock_of_the_event_loop_measures_and_rings() -> None:
+    registry = LocalRegistry(grace_ms=20)
+    gone: asyncio.Future[Now] = asyncio.get_running_loop().create_future()
+
+    def watch(batch: Batch) -> None:
+        if not batch.changes[-1].is_online:
+            gone.set_result(Now(batch.changes[-1].version, int(asyncio.get_running_loop().time() * 1000)))
+
+    registry.subscribe(watch)
+    before = time.time_ns() // 1000
+    await registry.connect("alice", "c1", node="n")
+    closed_ms = int(asyncio.get_running_loop().time() * 1000)
+    await registry.disconnect("c1", Closing.CLOSED)
+    told = await asyncio.wait_for(gone, 10)
+    assert told.steady_ms - closed_ms >= 20
+    assert before <= told.unix_us <= time.time_ns() // 1000
+    assert (await registry.stats()).users == 0
+    await registry.close()
+
+
+async def test_closing_lets_the_timer_go(registry: LocalRegistry, clock: ManualClock) -> None:
+    await registry.claim("alice", Claim(Claimed.AWAY, None, START_MS + 5000))
+    view = await registry.own_view("alice")
+    assert view is not None
+    assert view.availability is Availability.OFFLINE
+    await registry.close()
+    assert clock.timers == 0
