@@ -8,12 +8,13 @@ import pytest
 import herenow
 
 PACKAGE = Path(herenow.__file__).parent
-PLAIN = {"model", "errors", "times"}
+PLAIN = {"model", "errors", "times", "version"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     "errors": {"times"},
     "times": set(),
+    "version": set(),
     "settings": {"errors"},
     "wire": PLAIN,
     "registry": PLAIN,

@@ -154,6 +154,22 @@ def test_losing_an_idle_tab_does_not_prolong_the_grace_of_the_one_in_use() -> No
     assert told(world.wait(500)) == [(Availability.AWAY, Cause.IDLE)]
 
 
+def test_losing_an_idle_tab_does_not_make_the_user_one_who_rests() -> None:
+    world = World()
+    world.do(connect("a"), connect("b"), connect("x"), Idle("b"), Idle("x"), closed("a"))
+    world.clock.stall(1500)
+    world.do(closed("b"))
+    world.wait(500)
+    assert told(world.do(connect("c")).changes) == [(Availability.ONLINE, Cause.ACTIVE)]
+
+
+def test_activity_elsewhere_ends_the_linger_of_the_tab_in_use() -> None:
+    world = World()
+    world.do(connect("a"), connect("b"), Idle("b"), closed("a"), Active("b"))
+    assert world.rules.linger_of("u") is None
+    assert told(world.do(Idle("b")).changes) == [(Availability.AWAY, Cause.IDLE)]
+
+
 def test_a_connection_that_says_hello_again_is_replaced_and_stays_as_idle_as_it_was() -> None:
     world = World()
     world.do(connect("c"), Idle("c"))
@@ -355,7 +371,15 @@ def test_a_lingering_user_who_is_made_invisible_left_at_the_moment_of_the_close(
     world.clock.stall(1000)
     (gone,) = world.do(claim(Claimed.INVISIBLE)).changes
     assert (gone.cause, gone.last_active_ms) == (Cause.LEFT, START_MS)
-    assert world.wait(GRACE_MS) == []
+    assert world.rules.linger_of("u") is None
+    assert not world.own_view().is_online
+
+
+def test_an_invisible_user_who_loses_the_tab_in_use_is_idle_at_once_for_nobody_else_would_notice() -> None:
+    world = World()
+    world.do(connect("a"), connect("b"), Idle("b"), claim(Claimed.INVISIBLE), closed("a"))
+    assert world.own_view().availability is Availability.AWAY
+    assert world.rules.wait_ms(world.clock.now()) is None
 
 
 # -- last active -----------------------------------------------------------------------------------------------------
@@ -540,6 +564,14 @@ def test_all_devices_of_a_user_who_was_away_come_back_idle() -> None:
     world.do(adopt(online_row(Availability.AWAY)))
     assert world.do(connect("a")).changes == world.do(connect("b")).changes == []
     assert world.view().availability is Availability.AWAY
+
+
+def test_a_second_loss_does_not_shorten_the_grace_of_the_restart() -> None:
+    """The grace of the second loss once replaced the longer one, and the second device came back in use."""
+    world = World()
+    world.do(adopt(online_row(Availability.AWAY)), connect("a"), closed("a"), connect("a2"))
+    world.clock.stall(GRACE_MS + 1000)
+    assert world.do(connect("b")).changes == []
 
 
 def test_a_claim_outlives_the_restart_and_does_not_make_a_device_idle() -> None:

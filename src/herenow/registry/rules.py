@@ -374,7 +374,7 @@ class Rules:
                 if lost_use and not user.is_invisible():
                     self._linger(user, Linger(True, cause), self._grace_ms, step)
                 elif not lost_use:
-                    user.rests_until_ms = step.now.steady_ms + self._grace_ms
+                    user.rest_until(step.now.steady_ms + self._grace_ms)
             self._settle(user, Cause.IDLE, step)
 
     def _linger(self, user: User, linger: Linger, grace_ms: int, step: _Step) -> None:
@@ -382,7 +382,7 @@ class Rules:
         user.linger = linger
         self._lingers.set(user.user_id, due_ms)
         if not linger.in_use:
-            user.rests_until_ms = due_ms
+            user.rest_until(due_ms)
 
     def _end_linger(self, user: User) -> None:
         if user.linger is not None:
@@ -395,7 +395,7 @@ class Rules:
         self._settle(connection.user, Cause.IDLE, step)
 
     def _watch_idleness(self, connection: OpenConnection, step: _Step) -> None:
-        if self._idle_after_ms is not None and not connection.idle:
+        if self._idle_after_ms is not None:
             self._idles.set(connection.connection_id, step.now.steady_ms + self._idle_after_ms)
 
     def _put_claim(self, user: User, claim: Claim | None, cause: Cause, step: _Step) -> None:

@@ -96,6 +96,10 @@ class User:
             return not self.linger.in_use
         return steady_ms < self.rests_until_ms and bool(self.connections) and not self.is_in_use()
 
+    def rest_until(self, steady_ms: int) -> None:
+        """Take connections that come before this for lost ones. The grace of a restart outlasts that of a close."""
+        self.rests_until_ms = max(self.rests_until_ms, steady_ms)
+
     def touch(self, at_ms: int) -> None:
         """Note activity at this time. It never runs backwards, and while the user is invisible it stands still."""
         if not self.is_invisible() and (self.last_active_ms is None or self.last_active_ms < at_ms):
