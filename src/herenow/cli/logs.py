@@ -27,7 +27,7 @@ def set_up(level: str) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     if for_people:
-        console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback, pad_event=14)
+        console = structlog.dev.ConsoleRenderer(14, exception_formatter=structlog.dev.plain_traceback)
         final: list[Any] = [console]
     else:
         final = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
