@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, MutableMapping, Sequence
-from types import coroutine
+from types import CoroutineType, coroutine
 from typing import Any, Final
 
 from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine
@@ -242,9 +242,11 @@ class AsgiWebSocket:
 
     def _put(self, item: MutableMapping[str, Any]) -> None:
         if self._pump is None:
-            steps = self._send(item).__await__()
+            sending = self._send(item)
+            # A coroutine is stepped as it is: what __await__ makes of it is one more object a delivery.
+            steps: Any = sending if type(sending) is CoroutineType else sending.__await__()
             try:
-                awaited = next(steps)
+                awaited = steps.send(None)
             except StopIteration:
                 return  # sent
             except Exception as error:  # whatever the server raises for a peer that is gone

@@ -167,7 +167,7 @@ class Decoder:
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._packet: Packet | None = None
-        self._attachments: list[bytes] = []
+        self._attachments: list[bytes] | None = None
         self._missing = 0
         self._left = 0
 
@@ -183,12 +183,12 @@ class Decoder:
             packet, missing = _decode_head(message)
             if not missing:
                 return packet
-            self._packet, self._missing = packet, missing
+            self._packet, self._missing, self._attachments = packet, missing, []
             self._left = self._max_bytes - len(message)
             if missing * ATTACHMENT_COST > self._left:
                 raise BadPacket("a packet announces more attachments than its size allows")
             return None
-        if self._packet is None:
+        if self._packet is None or self._attachments is None:
             raise BadPacket("an attachment came without its packet")
         self._left -= len(message) + ATTACHMENT_COST
         if self._left < 0:
@@ -198,7 +198,7 @@ class Decoder:
         if self._missing:
             return None
         packet, attachments = self._packet, self._attachments
-        self._packet, self._attachments = None, []
+        self._packet, self._attachments = None, None
         return msgspec.structs.replace(packet, data=_put_back(packet.data, list(attachments)))
 
 

@@ -107,7 +107,7 @@ class Socket:
         self._connection = connection
         self._state = _CONNECTING
         # What a connect handler sends comes to the client after its CONNECT, or not at all.
-        self._early: list[Message] = []
+        self._early: list[Message] | None = None
         self._acks: dict[int, asyncio.Future[tuple[Any, ...]]] | None = None
 
     def __repr__(self) -> str:
@@ -167,6 +167,8 @@ class Socket:
             self._connection.push(message)
 
     def _hold_back(self, message: Message) -> None:
+        if self._early is None:
+            self._early = []
         self._early.append(message)
         if self._state is _GREETED and len(self._early) >= _MOST_EARLY:
             self.end_greeting()
@@ -175,7 +177,7 @@ class Socket:
         """Send what was held back since the CONNECT; from now on, events go at once."""
         if self._state is _GREETED:
             self._state = _CONNECTED
-            early, self._early = self._early, []
+            early, self._early = self._early or (), None
             for message in early:
                 self._connection.push(message)
 
@@ -335,7 +337,11 @@ class Namespace:
         message = self.message(event, *args)
         taken = 0
         for socket in tuple(sockets):  # an on_slow handler may disconnect one
-            taken += socket.send(message)
+            # Straight to the link: at ten thousand sockets, each call between is a millisecond.
+            if socket._state is _CONNECTED:
+                taken += socket._connection.link.send(message)
+            else:
+                taken += socket.send(message)
         return taken
 
 
@@ -375,16 +381,17 @@ class _Client:
     def __init__(self, max_packet: int) -> None:
         self.decoder = Decoder(max_packet)
         self.sockets: dict[str, Socket] = {}
-        self.former: set[str] = set()
+        # Made when they are needed: an idle connection should cost little, and there are many.
+        self.former: frozenset[str] = frozenset()
         self.running = 0
-        self.backlog: deque[tuple[Packet, int]] = deque()
+        self.backlog: deque[tuple[Packet, int]] | None = None
         self.backlog_size = 0
         self.held = False
         self.incoming = 0
 
     def is_full(self) -> bool:
         """Whether more waits than may."""
-        return len(self.backlog) > MAX_BACKLOG or self.backlog_size > MAX_BACKLOG_BYTES
+        return len(self.backlog or ()) > MAX_BACKLOG or self.backlog_size > MAX_BACKLOG_BYTES
 
 
 class Server:
@@ -495,6 +502,8 @@ class Server:
         except BadPacket as error:
             self._bad_packet(connection, error)
             return
+        if client.backlog is None:
+            client.backlog = deque()
         client.backlog.append((packet, size))
         client.backlog_size += size
         if client.is_full() and not client.held:
@@ -525,7 +534,7 @@ class Server:
     def closed(self, connection: Connection, reason: Reason) -> None:
         """The connection is closed, and with it all its sockets."""
         client: _Client = connection.state
-        client.backlog.clear()
+        client.backlog = None
         for socket in list(client.sockets.values()):
             was_connected = socket.connected
             self._forget(socket, reason)
@@ -577,7 +586,7 @@ class Server:
             return
         socket = Socket(namespace, connection)
         client.sockets[namespace.name] = socket
-        client.former.discard(namespace.name)
+        client.former -= {namespace.name}
         handler = namespace.connect_handler
         try:
             result = handler(socket, packet.data) if handler is not None else None
@@ -618,7 +627,7 @@ class Server:
             error = ConnectRefused("Internal error")
         if socket._state is not _CLOSED:
             self._forget(socket, Reason.SERVER)
-            socket._connection.state.former.discard(socket.namespace.name)
+            socket._connection.state.former -= {socket.namespace.name}
             self._refuse(socket._connection, socket.namespace.name, error)
 
     def _refuse(self, connection: Connection, namespace: str, refusal: ConnectRefused) -> None:
@@ -702,10 +711,10 @@ class Server:
         client: _Client = socket._connection.state
         socket._state = _CLOSED
         socket._reason = reason
-        socket._early = []
+        socket._early = None
         socket.namespace.sockets.pop(socket.id, None)
         client.sockets.pop(socket.namespace.name, None)
-        client.former.add(socket.namespace.name)
+        client.former |= {socket.namespace.name}
         if not client.sockets and socket._connection.is_open:
             socket._connection.set_timer(self.settings.connect_timeout_ms)
         for answer in (socket._acks or {}).values():

@@ -144,7 +144,7 @@ class Session:
         self._settings = settings
         self._probe: Probe = "none"
         self._probe_due = _NEVER
-        self._probe_out: list[str] = []
+        self._probe_out: list[str] | None = None
         self._polling = False
         self._posting = False
         self._pong_due = _NEVER
@@ -254,7 +254,7 @@ class Session:
         """Take one frame of the probing WebSocket."""
         if self._probe == "probing" and data == packets.PING + "probe":
             self._probe = "probed"
-            self._probe_out.append(packets.PONG + "probe")
+            self._probe_out = [packets.PONG + "probe"]
             return []
         if self._probe == "probed" and data == packets.UPGRADE:
             self._end_probe()
@@ -271,7 +271,7 @@ class Session:
 
     def probe_data_to_send(self) -> list[str]:
         """Return the packets for the probing WebSocket, each a frame of its own; it empties the queue."""
-        out, self._probe_out = self._probe_out, []
+        out, self._probe_out = self._probe_out or [], None
         return out
 
     def _end_probe(self) -> None:

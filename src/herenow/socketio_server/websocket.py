@@ -18,15 +18,16 @@ from typing import Any, cast
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from uvicorn.server import ServerState
+from websockets.datastructures import Headers
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request
+from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine, Handshake
 from .errors import RequestRefused
 from .message import Message, frames
-from .requests import WEBSOCKET_LOGGER, parse_query, refusal_body
+from .requests import PLAIN_HANDSHAKE, WEBSOCKET_LOGGER, parse_query, refusal_body
 from .session import Reason, Transport
 
 log = logging.getLogger(WEBSOCKET_LOGGER)
@@ -37,6 +38,25 @@ READ_SLICE = 4_096
 _HOP_HEADERS = frozenset((b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version",
                           b"sec-websocket-extensions"))  # fmt: skip
 """Headers of the handshake that say nothing about the client: not kept."""
+
+
+_KNOWN_NAMES = {
+    name: name
+    for name in (
+        b"accept-encoding", b"accept-language", b"cache-control", b"cookie", b"host", b"origin", b"pragma",
+        b"sec-websocket-protocol", b"user-agent", b"x-forwarded-for", b"x-forwarded-proto",
+    )
+}  # fmt: skip
+"""One object each for the names that all clients send: a connection keeps its headers for as long as it lives."""
+
+
+def _headers_of(head: bytes) -> list[tuple[bytes, bytes]]:
+    """The headers of a request as uvicorn hands it over: each a line, its name in lower case, ``: `` behind it."""
+    headers = []
+    for line in head[:-4].split(b"\r\n")[1:]:
+        name, _, value = line.partition(b": ")
+        headers.append((_KNOWN_NAMES.get(name, name), value))
+    return headers
 
 
 class FastWebSocket(asyncio.Protocol):
@@ -141,21 +161,62 @@ class FastWebSocket(asyncio.Protocol):
     # -- the request -----------------------------------------------------------------------------------------------
 
     def _request_received(self, data: bytes) -> None:
-        """uvicorn hands over the head of the upgrade request, whole and in one piece."""
-        path, _, query = data.split(b" ", 2)[1].decode("latin-1").partition("?")
+        """uvicorn hands over the head of the upgrade request, whole and in one piece, and has parsed it already."""
+        method, target, _ = (part.decode("latin-1") for part in data.split(b" ", 2))
+        path, _, query = target.partition("?")
         engines: dict[str, Engine] = self._app_state.get(STATE_KEY, {})
-        engine = next((each for each in engines.values() if each.serves(path)), None)
+        engine = engines.get(path) or engines.get(path + "/")
         if engine is None:
             self._hand_over(data)
             return
         self._transport.set_write_buffer_limits(engine.settings.write_buffer_high, engine.settings.write_buffer_low)
-        self._protocol = ServerProtocol(max_size=engine.settings.max_payload, logger=log)
-        self._protocol.receive_data(data)
-        for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                self._accept(self._protocol, engine, event, query)
+        # Open from the start: its parser would else keep the request for as long as the connection lives.
+        self._protocol = ServerProtocol(state=State.OPEN, max_size=engine.settings.max_payload, logger=log)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed for uvicorn's own classes
-        self._answer(self._protocol)
+        headers = _headers_of(data)
+        try:
+            connection = engine.admit(Transport.WEBSOCKET, "GET", parse_query(query), headers)
+        except RequestRefused as refusal:
+            response = self._protocol.reject(refusal.status, refusal_body(refusal).decode())
+            del response.headers["Content-Type"]
+            response.headers["Content-Type"] = "application/json"
+            self._refuse(response)
+            return
+        named = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
+        response = self._protocol.accept(Request(target, named, method))
+        if response.status_code == 101:
+            self._accept(engine, connection, query, headers, response.serialize())
+        else:
+            self._refuse(response)
+
+    def _refuse(self, response: Response) -> None:
+        self._write(response.serialize())
+        self._transport.close()
+        self._cut_later()
+
+    def _accept(
+        self,
+        engine: Engine,
+        connection: Connection | None,
+        query: str,
+        headers: list[tuple[bytes, bytes]],
+        response: bytes,
+    ) -> None:
+        self.ready = True
+        if connection is not None:
+            self._write(response)
+            if engine.websocket_opened(connection, self):
+                self._connection = connection
+            else:
+                self._close(CloseCode.POLICY_VIOLATION, "the session has a WebSocket already")
+            return
+        kept = tuple(header for header in headers if header[0] not in _HOP_HEADERS)
+        address = self._transport.get_extra_info("peername")
+        query = PLAIN_HANDSHAKE if query == PLAIN_HANDSHAKE else query  # one object for nearly all
+        self._connection = engine.open(Transport.WEBSOCKET, self, Handshake(query, kept, address))
+        # One write for the response and the open packet: a system call less, and a wake-up less for the client.
+        self._write(response + frames(self._connection.session.data_to_send()))
+        engine.start(self._connection)
 
     def _hand_over(self, data: bytes) -> None:
         if AutoWebSocketsProtocol is None:
@@ -165,34 +226,6 @@ class FastWebSocket(asyncio.Protocol):
         )
         self._other.connection_made(self._transport)
         self._other.data_received(data)
-
-    def _accept(self, protocol: ServerProtocol, engine: Engine, request: Request, query: str) -> None:
-        headers = tuple(
-            (name.lower().encode("ascii"), value.encode("latin-1")) for name, value in request.headers.raw_items()
-        )
-        try:
-            connection = engine.admit(Transport.WEBSOCKET, "GET", parse_query(query), headers)
-        except RequestRefused as refusal:
-            response = protocol.reject(refusal.status, refusal_body(refusal).decode())
-            del response.headers["Content-Type"]
-            response.headers["Content-Type"] = "application/json"
-            protocol.send_response(response)
-            return
-        response = protocol.accept(request)
-        protocol.send_response(response)
-        if response.status_code != 101:
-            return
-        self._answer(protocol)
-        self.ready = True
-        if connection is None:
-            kept = tuple(header for header in headers if header[0] not in _HOP_HEADERS)
-            address = self._transport.get_extra_info("peername")
-            self._connection = engine.open(Transport.WEBSOCKET, self, Handshake(query, kept, address))
-            engine.start(self._connection)
-        elif engine.websocket_opened(connection, self):
-            self._connection = connection
-        else:
-            self._close(CloseCode.POLICY_VIOLATION, "the session has a WebSocket already")
 
     # -- frames in -------------------------------------------------------------------------------------------------
 
@@ -259,10 +292,10 @@ class FastWebSocket(asyncio.Protocol):
 
     def send(self, message: Message) -> bool:
         """Write a message's prebuilt frames."""
-        if not self.ready:
-            return False
-        self._write(message.frames)
-        return True
+        if self.ready:
+            self._write(message.frames)
+            return True
+        return False
 
     def write(self, packets: Sequence[str | bytes]) -> None:
         """Write packets, a frame each, even when full: they are the protocol's own."""
