@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PAGE   := examples/quickstart
 
-.PHONY: install run test lint types unit bench clean
+.PHONY: install run test lint types unit soak bench clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
@@ -39,9 +39,16 @@ lint:
 types:
 	$(BIN)/mypy
 
+# First what must be covered whole, one process; then what waits more than it works, side by side; then whole servers.
+PURE = tests/registry tests/contract/test_registry.py tests/socketio_server/test_packets.py \
+       tests/socketio_server/test_session.py tests/socketio_server/test_heartbeat.py tests/socketio_server/test_message.py
+SERVERS = tests/cli tests/e2e
+
 unit:
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/coverage run -m pytest
-	$(BIN)/coverage report --fail-under=100 --include='src/herenow/registry/*,src/herenow/socketio_server/packets.py,src/herenow/socketio_server/session.py,src/herenow/socketio_server/heartbeat.py'
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/coverage run -m pytest -q $(PURE)
+	$(BIN)/coverage report --fail-under=100 --include='src/herenow/registry/*,src/herenow/socketio_server/packets.py,src/herenow/socketio_server/session.py,src/herenow/socketio_server/heartbeat.py,src/herenow/socketio_server/message.py'
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest -q -n 3 --dist loadfile tests $(addprefix --ignore=,$(PURE) $(SERVERS))
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest -q -n 2 --dist loadfile $(SERVERS)
 
 $(VENV)/.bench: $(VENV)/.installed benchmarks/peers/package-lock.json
 	$(BIN)/python -m pip install --quiet --group bench
