@@ -50,6 +50,10 @@ unit:
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest -q -n 3 --dist loadfile tests $(addprefix --ignore=,$(PURE) $(SERVERS))
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/pytest -q -n 2 --dist loadfile $(SERVERS)
 
+# The storms at full length, some seven minutes; what they saw goes into docs/reliability.md.
+soak: install
+	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.soak
+
 $(VENV)/.bench: $(VENV)/.installed benchmarks/peers/package-lock.json
 	$(BIN)/python -m pip install --quiet --group bench
 	command -v node >/dev/null && command -v npm >/dev/null || $(BIN)/python -m pip install --quiet --group node
