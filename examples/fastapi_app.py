@@ -12,8 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from herenow.model import Change
-from herenow.presence import Presence
+from herenow import Change, Presence
 
 TEAM = ["alice", "bob", "carol"]
 

@@ -333,6 +333,14 @@ async def test_every_subscriber_gets_every_batch_once_in_the_order_of_versions(o
     assert versions == sorted(set(versions))
 
 
+async def test_a_stamp_lies_between_the_changes_before_it_and_those_after_it(opened: Opened) -> None:
+    await opened.registry.connect("alice", "a", node="n")
+    first, second = await opened.registry.stamp(), await opened.registry.stamp()
+    await opened.registry.connect("bob", "b", node="n")
+    before, after = [change.version for change in opened.changes]
+    assert before < first < second < after
+
+
 async def test_a_batch_has_one_row_for_each_user_and_it_is_the_latest(opened: Opened) -> None:
     registry = opened.registry
     registry.connect("alice", "c1", node="n")
