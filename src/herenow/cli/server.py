@@ -6,6 +6,7 @@ everyone is written offline, for which the store has three. A watchdog ends what
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -89,6 +90,12 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, process: "_Process") -> None:
         super().__init__(config)
         self._process = process
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then leave what is loaded by now out of all later garbage collections."""
+        await super().startup(sockets)
+        gc.collect()
+        gc.freeze()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
