@@ -226,7 +226,7 @@ class LocalRegistry:
         for work, future in pending:
             try:
                 results.append((future, work(now), None))
-            except Exception as failure:
+            except Exception as failure:  # its caller's: the other commands of the tick must not suffer
                 results.append((future, None, failure))
         self._command(_ADVANCE, now)
         self._deliver()
@@ -263,7 +263,7 @@ class LocalRegistry:
         for subscriber in tuple(self._subscribers):
             try:
                 subscriber(batch)
-            except Exception as error:
+            except Exception as error:  # the subscriber's own: reported, and no harm to the others
                 context = {"message": "a subscriber of the registry raised", "exception": error}
                 self._loop.call_exception_handler(context)
 
