@@ -18,6 +18,7 @@ SERVERS: Mapping[str, list[str]] = {
     FLOOR: python_peer("bare_send"),
     NODE: node_peer("node_socketio"),
     "python_socketio": python_peer("python_socketio"),
+    "raw_asgi": python_peer("raw_asgi"),
     "herenow_fast": python_peer("herenow_fast"),
     "herenow_asgi": python_peer("herenow_asgi"),
 }

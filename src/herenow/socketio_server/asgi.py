@@ -135,6 +135,9 @@ class AsgiWebSocket:
     right where a message is sent, and only when it does wait, for a peer that does not read, does a task take over.
     """
 
+    __slots__ = ("_closed", "_engine", "_pump", "_queue", "_queued", "_released", "_send", "_settings", "_task",
+                 "connection", "full")  # fmt: skip
+
     def __init__(self, engine: Engine, send: Send) -> None:
         self.connection: Connection | None = None
         self.full = False
