@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, MutableMapping, Sequence
-from types import CoroutineType, coroutine
+from types import coroutine
 from typing import Any, Final
 
 from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine
@@ -28,6 +28,8 @@ from .requests import (
 from .session import MESSAGE_COST, Reason, Transport
 
 log = logging.getLogger("herenow.socketio")
+
+_SENT: Final = object()
 
 _TEXT: Final = (b"content-type", b"text/plain; charset=UTF-8")
 
@@ -245,19 +247,16 @@ class AsgiWebSocket:
 
     def _put(self, item: MutableMapping[str, Any]) -> None:
         if self._pump is None:
-            sending = self._send(item)
-            # A coroutine is stepped as it is: what __await__ makes of it is one more object a delivery.
-            steps: Any = sending if type(sending) is CoroutineType else sending.__await__()
+            sending = self._send(item).__await__()
             try:
-                awaited = steps.send(None)
-            except StopIteration:
-                return  # sent
+                awaited = next(sending, _SENT)
             except Exception as error:  # whatever the server raises for a peer that is gone
                 log.debug("an ASGI server's send failed: %r", error)
                 # Not at once: the caller may be in the middle of a loop over many connections.
                 asyncio.get_running_loop().call_soon(self._broken)
                 return
-            self._pump = asyncio.get_running_loop().create_task(self._drain(_rest(steps, awaited)))
+            if awaited is not _SENT:
+                self._pump = asyncio.get_running_loop().create_task(self._drain(_rest(sending, awaited)))
         else:
             self._queue.append(item)
             self._queued += _size(item)

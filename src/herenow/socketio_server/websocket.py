@@ -7,7 +7,7 @@ byte for byte, to uvicorn's own implementation, so an application beside it keep
 in the lifespan state (``STATE_KEY``), where ``asgi.EngineApp`` puts them.
 
 The handshake, parsing, unmasking, pongs and the closing handshake are ``websockets``' sans-I/O ``ServerProtocol``.
-Sending is ours: a prebuilt frame, one ``transport.write``; no task, no queue, no await a recipient.
+Sending is ours: a prebuilt frame, one system call; no task, no queue, no await a recipient.
 """
 
 import asyncio
@@ -305,16 +305,13 @@ class FastWebSocket(asyncio.Protocol):
     # -- engine.WebSocketLink --------------------------------------------------------------------------------------
 
     def send(self, message: Message) -> bool:
-        """Write a message's prebuilt frames: straight into the socket where nothing waits before them.
-
-        The event loop would write them at the end of its turn, when what they need has left the CPU's caches
-        (docs/decisions/008).
-        """
+        """Write a message's prebuilt frames: straight into the socket, if nothing waits before them (decision 008)."""
         data = message.frames
         if self._direct < 0 and not self._may_write_directly():
-            if self.ready:
-                self._write(data)
-            return self.ready
+            if not self.ready:
+                return False
+            self._write(data)
+            return True
         try:
             sent = os.write(self._direct, data)
         except BlockingIOError:
@@ -328,6 +325,7 @@ class FastWebSocket(asyncio.Protocol):
         return True
 
     def _may_write_directly(self) -> bool:
+        """Ask the transport, after something was written through it."""
         if self.ready and not self._transport.get_write_buffer_size():
             self._direct = self._fd
         return self._direct >= 0
