@@ -6,31 +6,21 @@ reads as absent. Writing is strict: what could not be read back the same is refu
 
 import base64
 import binascii
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
 
 from herenow.errors import CursorInvalid
-from herenow.model import Availability, Claim, Claimed, StoredUser
+from herenow.model import Claim, Claimed, StoredUser
+from herenow.store.rows import check_row, read_availability
 from herenow.times import from_iso, to_iso
-
-VERSION_LIMIT = 2**53
-"""Versions are below it: the first whole number that a JavaScript number no longer tells from its neighbour."""
 
 Columns = tuple[str, bool, str | None, str, str | None, int]
 """The columns of ``users``, in the order of the table."""
 
 Raw = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | None
 """A value as SQLite gives it, whatever type the application's own column has."""
-
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class UnstorableRow(ValueError):
-    """A row that could not be read back as it was given. Its text says why."""
 
 
 class _StoredClaim(msgspec.Struct, omit_defaults=True, rename="camel"):
@@ -41,29 +31,15 @@ class _StoredClaim(msgspec.Struct, omit_defaults=True, rename="camel"):
     until: str | None = None
 
 
-def can_be_id(user_id: str) -> bool:
-    """Say whether the store can hold a user of this id.
-
-    SQLite's JSON functions would cut it at a null character, and a lone surrogate has no UTF-8.
-    """
-    return user_id != "" and "\0" not in user_id and not _SURROGATE.search(user_id)
-
-
 def to_columns(row: StoredUser) -> Columns:
     """Turn a row into its columns.
 
     Raises:
         UnstorableRow: the id, a time, the text or the version cannot be stored.
     """
-    if not can_be_id(row.user_id):
-        raise UnstorableRow("its id is empty, or has a null character or a lone surrogate")
-    if not 0 < row.version < VERSION_LIMIT:
-        raise UnstorableRow(f"its version {row.version} is not between 1 and 2^53")
-    try:
-        last_active = None if row.last_active_ms is None else to_iso(row.last_active_ms)
-        claim = None if row.claim is None else _encode_claim(row.claim)
-    except ValueError as error:  # a lone surrogate, or a time beyond the year 9999
-        raise UnstorableRow(str(error)) from error
+    check_row(row)
+    last_active = None if row.last_active_ms is None else to_iso(row.last_active_ms)
+    claim = None if row.claim is None else _encode_claim(row.claim)
     return (row.user_id, row.is_online, last_active, row.availability.value, claim, row.version)
 
 
@@ -73,7 +49,7 @@ def from_columns(row: Sequence[Any]) -> StoredUser:
     return StoredUser(
         user_id=str(user_id),
         is_online=bool(is_online),
-        availability=_read_availability(availability, is_online=bool(is_online)),
+        availability=read_availability(availability, is_online=bool(is_online)),
         last_active_ms=read_time(last_active),
         claim=None if claim is None else _decode_claim(claim),
         version=version,
@@ -107,15 +83,6 @@ def from_cursor(cursor: str, length: int, database: str) -> list[Raw]:
     if len(position) != length:
         raise CursorInvalid(database, "it belongs to another list")
     return position
-
-
-def _read_availability(value: str, *, is_online: bool) -> Availability:
-    """``is_online`` decides: the application may have set it alone, and old rows have the column's default."""
-    if not is_online:
-        return Availability.OFFLINE
-    if value in (Availability.AWAY, Availability.BUSY):
-        return Availability(value)
-    return Availability.ONLINE
 
 
 def _encode_claim(claim: Claim) -> str:

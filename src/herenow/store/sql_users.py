@@ -14,7 +14,8 @@ from sqlalchemy.dialects.sqlite import insert
 
 from herenow.model import Availability, StoredUser
 from herenow.store.base import Applied, Counts, Page
-from herenow.store.sql_rows import Columns, Raw, UnstorableRow, can_be_id, from_columns, to_columns, to_cursor
+from herenow.store.rows import UnstorableRow, can_be_id
+from herenow.store.sql_rows import Columns, Raw, from_columns, to_columns, to_cursor
 from herenow.store.sql_schema import users
 from herenow.store.sqlite_errors import is_of_row
 

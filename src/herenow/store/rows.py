@@ -1,0 +1,58 @@
+"""What every store asks of a row, and how it reads one that the application or a person has edited.
+
+Reading is tolerant: what cannot be understood reads as absent. Writing is strict: what could not be read back the same
+is refused.
+"""
+
+import re
+
+from herenow.model import Availability, StoredUser
+from herenow.times import LATEST_MS
+
+VERSION_LIMIT = 2**53
+"""Versions are below it: the first whole number that a JavaScript number no longer tells from its neighbour."""
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class UnstorableRow(ValueError):
+    """A row that could not be read back as it was given. Its text says why."""
+
+
+def can_be_id(user_id: str) -> bool:
+    """Say whether a store can hold a user of this id.
+
+    SQLite's JSON functions would cut it at a null character, and a lone surrogate has no UTF-8.
+    """
+    return user_id != "" and "\0" not in user_id and not _SURROGATE.search(user_id)
+
+
+def check_row(row: StoredUser) -> None:
+    """Make sure that a row can be stored.
+
+    Raises:
+        UnstorableRow: the id, a time, the text or the version cannot.
+    """
+    if not can_be_id(row.user_id):
+        raise UnstorableRow("its id is empty, or has a null character or a lone surrogate")
+    if not 0 < row.version < VERSION_LIMIT:
+        raise UnstorableRow(f"its version {row.version} is not between 1 and 2^53")
+    _check_time(row.last_active_ms)
+    if row.claim is not None:
+        _check_time(row.claim.until_ms)
+        if row.claim.text is not None and _SURROGATE.search(row.claim.text):
+            raise UnstorableRow("its text has lone surrogates")
+
+
+def read_availability(value: object, *, is_online: bool) -> Availability:
+    """Read how a user is shown. ``is_online`` decides: the application may have set it alone."""
+    if not is_online:
+        return Availability.OFFLINE
+    if value == Availability.AWAY:
+        return Availability.AWAY
+    return Availability.BUSY if value == Availability.BUSY else Availability.ONLINE
+
+
+def _check_time(time_ms: int | None) -> None:
+    if time_ms is not None and not 0 <= time_ms <= LATEST_MS:
+        raise UnstorableRow(f"{time_ms} ms is not between the years 1970 and 9999")
