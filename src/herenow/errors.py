@@ -7,6 +7,7 @@
     ├── NotStarted              presence was asked before it was started
     └── StoreError              the store cannot do what was asked
         ├── StoreUnavailable    not now: locked, full, out of reach (temporary)
+        ├── StoreDenied         it does not let this user in, or do that
         ├── StoreNotReady       nothing was prepared there yet
         ├── StoreNotWritable    this user or this file system does not let us write
         ├── StoreCorrupt        damaged, or not a database at all
@@ -69,6 +70,12 @@ class StoreUnavailable(StoreError):
 
     temporary = True
     _sentence = "The database {database} cannot be used right now: {reason}."
+
+
+class StoreDenied(StoreError):
+    """It does not let this user in, or do what was asked."""
+
+    _sentence = "The database {database} does not allow it: {reason}."
 
 
 class StoreNotReady(StoreError):

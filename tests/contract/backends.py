@@ -8,7 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from pymongo import UpdateOne
+
+import mongod
 from herenow.store.base import Store
+from herenow.store.mongo import MongoStore
 from herenow.store.sql import SqlStore
 
 
@@ -71,4 +75,51 @@ class AdoptedSqlite(Sqlite):
         self._change("INSERT OR IGNORE INTO users (id, email) VALUES (?, ?)", rows)
 
 
-BACKENDS: dict[str, type[Backend]] = {"sqlite": Sqlite, "sqlite, adopted": AdoptedSqlite}
+class Mongo:
+    """A database of a MongoDB server that herenow made, and creates users in."""
+
+    replica_set = False
+    create_users = True
+
+    def __init__(self, directory: Path) -> None:
+        self.server = mongod.shared(replica_set=self.replica_set)
+        self.database = mongod.fresh_database()
+
+    def store(self) -> Store:
+        return MongoStore(self.server.url(self.database), create_users=self.create_users)
+
+    async def add_users(self, user_ids: Iterable[str]) -> None:
+        writes = [
+            UpdateOne({"_id": user_id}, {"$setOnInsert": {"email": f"{user_id}@example.org"}}, upsert=True)
+            for user_id in user_ids
+        ]
+        with self.server.client() as client:
+            client[self.database].users.bulk_write(writes, ordered=False)
+
+    async def overwrite(self, user_id: str, *, is_online: bool) -> None:
+        with self.server.client() as client:
+            client[self.database].users.update_one({"_id": user_id}, {"$set": {"isOnline": is_online}})
+
+    async def forget_nodes(self) -> None:
+        with self.server.client() as client:
+            client[self.database].herenow_nodes.delete_many({})
+
+
+class AdoptedMongo(Mongo):
+    """An application's own collection, on the primary of a replica set."""
+
+    replica_set = True
+    create_users = False
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        with self.server.client() as client:
+            client[self.database].create_collection("users")
+
+
+BACKENDS: dict[str, type[Backend]] = {
+    "sqlite": Sqlite,
+    "sqlite, adopted": AdoptedSqlite,
+    "mongodb": Mongo,
+    "mongodb, adopted": AdoptedMongo,
+}

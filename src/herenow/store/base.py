@@ -69,10 +69,14 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class InitReport(msgspec.Struct, frozen=True):
-    """What ``init`` did, or would do: one sentence a step, in order. No steps: all was there."""
+    """What ``init`` did, or would do: one sentence a step, in order. No steps: all was there.
+
+    ``found`` says what a person should know of the users that were there before; it may be long known.
+    """
 
     dry_run: bool
     steps: tuple[str, ...]
+    found: tuple[str, ...] = ()
 
 
 class Store(Protocol):
@@ -91,6 +95,14 @@ class Store(Protocol):
         """
         ...
 
+    @property
+    def prepared(self) -> bool:
+        """Whether the schema and its indexes were there, so that a server need not call ``init`` before it serves.
+
+        Known after ``open`` or ``init``.
+        """
+        ...
+
     async def open(self) -> None:
         """Look at what is there and make ready to work. Creates nothing; that it is unprepared is no error yet.
 
@@ -104,13 +116,17 @@ class Store(Protocol):
         """Let go of everything, once the operations under way have ended. Idempotent. A claim ends with it."""
         ...
 
-    async def init(self, *, dry_run: bool = False, on_progress: Progress | None = None) -> InitReport:
+    async def init(
+        self, *, dry_run: bool = False, schema: bool = False, on_progress: Progress | None = None
+    ) -> InitReport:
         """Create what is missing, or adopt what the application has: fields with their defaults, and the indexes.
 
         Idempotent, and may be repeated after an interruption.
 
         Args:
             dry_run: change nothing, say what would be done.
+            schema: let the database itself demand the fields, with their types, of every user that the application
+                writes. A database whose tables do so in any case has nothing to add.
             on_progress: told while existing users are given their defaults.
 
         Raises:

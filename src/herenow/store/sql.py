@@ -43,6 +43,7 @@ class SqlStore:
         self._lock = LockFile(path)
         self._name = str(path)
         self._creates_users = True
+        self._prepared = False
 
     @property
     def name(self) -> str:
@@ -51,6 +52,10 @@ class SqlStore:
     @property
     def creates_users(self) -> bool:
         return self._creates_users
+
+    @property
+    def prepared(self) -> bool:
+        return self._prepared
 
     # life
 
@@ -62,7 +67,9 @@ class SqlStore:
         await self._file.close()
         self._lock.release()
 
-    async def init(self, *, dry_run: bool = False, on_progress: Progress | None = None) -> InitReport:
+    async def init(
+        self, *, dry_run: bool = False, schema: bool = False, on_progress: Progress | None = None
+    ) -> InitReport:
         if dry_run:
             return InitReport(dry_run=True, steps=tuple(await self._plan()))
         sentences = _say_created(self._file.create())
@@ -72,7 +79,11 @@ class SqlStore:
         return InitReport(dry_run=False, steps=tuple(sentences))
 
     async def _learn_schema(self) -> None:
-        schema = await self._file.read(partial(sql_schema.read_schema, database=self._name))
+        def work(connection: sa.Connection) -> tuple[sql_schema.Schema | None, bool]:
+            schema = sql_schema.read_schema(connection, self._name)
+            return schema, schema is not None and not sql_schema.plan(connection, self._name)
+
+        schema, self._prepared = await self._file.read(work)
         self._creates_users = schema is None or schema.owns_users
 
     async def _plan(self) -> list[str]:

@@ -1,0 +1,211 @@
+"""The MongoDB store: the application's own collection of users, kept true.
+
+Only ``isOnline``, ``lastActive`` and ``presence`` of a user's document are ever touched (``mongo_documents``). Users
+are not created, unless a setting says so. The files beside this one: ``mongo_connection`` reaches the server,
+``mongo_errors`` says what its errors mean, ``mongo_writes`` and ``mongo_reads`` work on users, ``mongo_nodes`` on the
+servers, ``mongo_survey`` and ``mongo_adopt`` prepare the collection.
+
+A replica set, a sharded cluster or a single server will do; MongoDB 4.4 or later.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+
+from herenow.errors import StoreNotReady
+from herenow.model import StoredUser
+from herenow.store import mongo_adopt, mongo_nodes, mongo_reads, mongo_writes
+from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Progress, Spare
+from herenow.store.mongo_adopt import Target
+from herenow.store.mongo_connection import Database, Document, MongoConnection
+from herenow.store.mongo_documents import Fields, from_cursor
+from herenow.store.mongo_ids import IdKind, from_raw
+from herenow.store.mongo_nodes import Nodes
+from herenow.store.mongo_survey import learn_kind
+from herenow.store.mongo_url import parse_url
+from herenow.store.mongo_writes import Users
+from herenow.store.nodes import Node
+
+T = TypeVar("T")
+
+
+class MongoStore:
+    """A ``Store`` in a MongoDB collection; ``herenow.store.base.Store`` says what its methods do.
+
+    Args:
+        url: ``mongodb://…/database`` or ``mongodb+srv://…/database``, with any options. Writes are confirmed by a
+            majority unless it says otherwise; reads go to the primary whatever it says.
+        collection: where the users are.
+        fields: the names of the three fields.
+        create_users: whether a user who is not there is created; else they are reported as unknown.
+        timeout_s: how long an operation may take before the database counts as unavailable. Those that go through all
+            users (``init``, ``max_version``) have no such limit.
+
+    Raises:
+        StoreUrlInvalid: the address is none, or names no database.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        collection: str = "users",
+        fields: Fields = Fields(),  # noqa: B008  # it is frozen
+        create_users: bool = False,
+        timeout_s: float = 2.0,
+    ) -> None:
+        parsed = parse_url(url)
+        self._connection = MongoConnection(parsed, timeout_s=timeout_s)
+        self._target = Target(collection=collection, fields=fields, shown=parsed.name)
+        self._create_users = create_users
+        self._prepared = False
+        self._kind: IdKind | None = None
+
+    @property
+    def name(self) -> str:
+        return self._target.shown
+
+    @property
+    def creates_users(self) -> bool:
+        return self._create_users
+
+    @property
+    def prepared(self) -> bool:
+        return self._prepared
+
+    # life
+
+    async def open(self) -> None:
+        self._prepared = await self._connection.run(partial(mongo_adopt.is_prepared, target=self._target))
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+    async def init(
+        self, *, dry_run: bool = False, schema: bool = False, on_progress: Progress | None = None
+    ) -> InitReport:
+        async def work(database: Database) -> InitReport:
+            plan = await mongo_adopt.plan(database, self._target, schema=schema, on_progress=on_progress)
+            done: list[str] = []
+            for step in plan.steps:
+                addition = None if dry_run else await step.execute(database)
+                done.append(step.sentence if addition is None else f"{step.sentence}, {addition}")
+            found = plan.survey.describe(self._target.collection, self._target.fields)
+            return InitReport(dry_run=dry_run, steps=tuple(done), found=tuple(found))
+
+        report = await self._connection.run_long(work)
+        self._prepared = self._prepared or not dry_run
+        return report
+
+    # users
+
+    async def apply(self, rows: Sequence[StoredUser]) -> Applied:
+        return await self._with_users(partial(mongo_writes.apply, rows=rows, create=self._create_users))
+
+    async def read(self, user_ids: Collection[str]) -> dict[str, StoredUser]:
+        return await self._with_users(partial(mongo_reads.read, user_ids=user_ids))
+
+    async def online(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
+        return await self._online_page(after, before_ms=None, limit=limit)
+
+    async def stale(self, before_ms: int, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
+        return await self._online_page(after, before_ms=before_ms, limit=limit)
+
+    async def claimed(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
+        place = self._place(after, mongo_reads.CLAIM_PLACE)
+        return await self._with_users(partial(mongo_reads.read_claimed_page, after=place, limit=limit))
+
+    async def online_ids(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[list[str]]:
+        async for raw_ids in self._walk_online(before_ms=None, page_size=page_size):
+            yield [from_raw(raw_id) for raw_id in raw_ids]
+
+    async def counts(self) -> Counts:
+        return await self._with_users(mongo_reads.count)
+
+    async def reset(
+        self,
+        *,
+        version: int,
+        before_ms: int | None = None,
+        spare: Spare | None = None,
+        on_progress: Progress | None = None,
+    ) -> int:
+        total = await self._with_users(partial(mongo_reads.count_online, before_ms=before_ms)) if on_progress else 0
+        done = changed = 0
+        async for raw_ids in self._walk_online(before_ms=before_ms, page_size=PAGE_SIZE):
+            spared = await spare([from_raw(raw_id) for raw_id in raw_ids]) if spare else ()
+            chosen = [raw_id for raw_id in raw_ids if from_raw(raw_id) not in spared]
+            work = partial(mongo_writes.reset, raw_ids=chosen, before_ms=before_ms, version=version)
+            changed += await self._with_users(work)
+            done += len(raw_ids)
+            if on_progress:
+                on_progress(done, max(total, done))
+        return changed
+
+    async def max_version(self) -> int:
+        return await self._with_users(mongo_reads.read_max_version, long=True)
+
+    async def _online_page(self, after: str | None, *, before_ms: int | None, limit: int) -> Page:
+        place = self._place(after, mongo_reads.PLACE)
+        work = partial(mongo_reads.read_online_page, after=place, before_ms=before_ms, limit=limit)
+        return await self._with_users(work)
+
+    async def _walk_online(self, *, before_ms: int | None, page_size: int) -> AsyncIterator[list[object]]:
+        place: Document | None = None
+        while True:
+            work = partial(mongo_reads.read_online_places, after=place, before_ms=before_ms, limit=page_size)
+            places = await self._with_users(work)
+            if not places:
+                return
+            yield [each["id"] for each in places]
+            place = places[-1]
+
+    def _place(self, cursor: str | None, names: Sequence[str]) -> Document | None:
+        return None if cursor is None else from_cursor(cursor, names, self.name)
+
+    # nodes
+
+    async def claim_node(self, node: Node) -> tuple[Node, ...]:
+        return await self._with_nodes(partial(mongo_nodes.take_over, node=node, database=self.name))
+
+    async def beat(self, node: Node, now_ms: int) -> None:
+        node = msgspec.structs.replace(node, beat_ms=now_ms)
+        await self._with_nodes(partial(mongo_nodes.beat, node=node, database=self.name))
+
+    async def release_node(self, node: Node) -> None:
+        await self._with_nodes(partial(mongo_nodes.release, node=node))
+
+    async def nodes(self) -> list[Node]:
+        return await self._with_nodes(mongo_nodes.read_nodes)
+
+    # what each of them needs
+
+    async def _with_users(self, work: Callable[[Users], Awaitable[T]], *, long: bool = False) -> T:
+        async def run(database: Database) -> T:
+            await self._require_prepared(database)
+            collection = database[self._target.collection]
+            return await work(Users(collection, self._target.fields, await self._learn_kind(database)))
+
+        return await (self._connection.run_long(run) if long else self._connection.run(run))
+
+    async def _with_nodes(self, work: Callable[[Nodes], Awaitable[T]]) -> T:
+        async def run(database: Database) -> T:
+            await self._require_prepared(database)
+            return await work(Nodes(database[mongo_nodes.COLLECTION], self._target.collection))
+
+        return await self._connection.run(run)
+
+    async def _require_prepared(self, database: Database) -> None:
+        """A wrong name must not look like an empty database: MongoDB would create whatever is written to."""
+        if not self._prepared:
+            self._prepared = await mongo_adopt.is_prepared(database, self._target)
+        if not self._prepared:
+            raise StoreNotReady(self.name, f"its collection {self._target.collection} has no presence in it")
+
+    async def _learn_kind(self, database: Database) -> IdKind:
+        """Look what the ids are; in an empty collection they are what is written first: strings, if that is us."""
+        if self._kind is None:
+            self._kind = await learn_kind(database, self._target.collection, shown=self.name)
+        return self._kind or IdKind.STRING

@@ -1,0 +1,197 @@
+"""The plan that adopts, or creates, the application's collection, and its execution.
+
+All is done in the order in which a process may die between any two steps and be started again: fields are allowed
+before they are filled, filled before the index is built over them and before they are required, and that all is done
+is noted last. Nothing needs to be remembered: what is still to be done can be seen in the collection.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from pymongo.errors import OperationFailure
+
+from herenow.errors import StoreMismatch, StoreTooNew
+from herenow.store import mongo_fill, mongo_indexes, mongo_validator
+from herenow.store.base import Progress
+from herenow.store.mongo_connection import Database, Document
+from herenow.store.mongo_documents import Fields
+from herenow.store.mongo_survey import Survey, survey
+
+SCHEMA_VERSION = 1
+"""The version that this code writes and the newest that it understands."""
+
+SCHEMAS = "herenow_schema"
+
+_INDEX_CONFLICTS = frozenset({85, 86})  # IndexOptionsConflict, IndexKeySpecsConflict
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What is adopted: the users' collection, the names of its fields, and the database as a person names it."""
+
+    collection: str
+    fields: Fields
+    shown: str
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One step of the plan: a sentence for people, and what it does; it may have something to add."""
+
+    sentence: str
+    execute: Callable[[Database], Awaitable[str | None]]
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What was found, and what is to be done."""
+
+    survey: Survey
+    steps: list[Step]
+
+
+async def read_schema_version(database: Database, target: Target) -> int | None:
+    """Read which version of the schema the collection has; ``None`` if it was never prepared.
+
+    Raises:
+        StoreTooNew: a newer herenow made it.
+    """
+    note = await database[SCHEMAS].find_one({"_id": target.collection})
+    if note is None:
+        return None
+    version = int(note["version"])
+    if version > SCHEMA_VERSION:
+        raise StoreTooNew(target.shown, found=version, known=SCHEMA_VERSION)
+    return version
+
+
+async def is_prepared(database: Database, target: Target) -> bool:
+    """Say whether the collection was prepared, and has its indexes.
+
+    Raises:
+        StoreTooNew: as above.
+    """
+    if await read_schema_version(database, target) is None:
+        return False
+    indexes = [each async for each in await database[target.collection].list_indexes()]
+    return not _missing_indexes(indexes, target.fields)
+
+
+async def plan(database: Database, target: Target, *, schema: bool, on_progress: Progress | None) -> Plan:
+    """Compare a collection with what herenow needs, and say what is missing. Changes nothing.
+
+    Raises:
+        StoreTooNew: a newer herenow made it.
+        StoreMismatch: it cannot be adopted.
+    """
+    version = await read_schema_version(database, target)
+    found = await survey(database, target.collection, target.fields, shown=target.shown)
+    steps: list[Step] = []
+    if not found.exists:
+        steps.append(Step(f"create the collection {target.collection}", _creation(target)))
+    validator = found.options.get("validator", {})
+    if schema:
+        steps += _plan_change(target, validator, mongo_validator.allow, _know_sentence(target))
+    if sentence := mongo_fill.describe(found, target.fields):
+        steps.append(Step(sentence, _filling(target, found, on_progress)))
+    for index in _missing_indexes(found.indexes, target.fields):
+        sentence = f"create the index {index.name} on {target.collection} {index.words}"
+        steps.append(Step(sentence, _index_creation(target, index, sentence)))
+    if schema:
+        _refuse_wrong_types(target, found)
+        fields = f"{target.fields.is_online} and {target.fields.last_active}"
+        sentence = f"let the validator of {target.collection} require {fields}"
+        steps += _plan_change(
+            target, mongo_validator.allow(validator, target.fields), mongo_validator.require, sentence
+        )
+    if version is None:
+        steps.append(Step(f"note the schema version {SCHEMA_VERSION} in {SCHEMAS}", _note(target)))
+    return Plan(found, steps)
+
+
+def _missing_indexes(found: Any, fields: Fields) -> list[mongo_indexes.Index]:
+    return [index for index in mongo_indexes.all_of(fields) if not any(map(index.is_like, found))]
+
+
+def _creation(target: Target) -> Callable[[Database], Awaitable[None]]:
+    async def execute(database: Database) -> None:
+        await database.create_collection(target.collection)
+
+    return execute
+
+
+def _filling(
+    target: Target, found: Survey, on_progress: Progress | None
+) -> Callable[[Database], Awaitable[str | None]]:
+    async def execute(database: Database) -> str | None:
+        users = database[target.collection]
+        filled = await mongo_fill.fill(users, target.fields, total=found.users, on_progress=on_progress)
+        if filled.refused and not filled.users:
+            raise StoreMismatch(target.shown, f"the validator refuses the fields, as in {filled.example}")
+        if filled.refused:
+            return f"but for {filled.refused:,} that the validator refuses, such as {filled.example}"
+        return None
+
+    return execute
+
+
+def _index_creation(target: Target, index: mongo_indexes.Index, sentence: str) -> Callable[[Database], Awaitable[None]]:
+    async def execute(database: Database) -> None:
+        holds: dict[str, Any] = {"partialFilterExpression": index.holds} if index.holds else {}
+        try:
+            # Since MongoDB 4.2 an index is built beside all reading and writing. If we die, the server builds on.
+            await database[target.collection].create_index(index.keys, name=index.name, **holds)
+        except OperationFailure as error:
+            if error.code in _INDEX_CONFLICTS:
+                raise StoreMismatch(
+                    target.shown, f"it was not possible to {sentence}: another one has its name, drop that first"
+                ) from error
+            raise
+
+    return execute
+
+
+def _note(target: Target) -> Callable[[Database], Awaitable[None]]:
+    async def execute(database: Database) -> None:
+        note = {"$set": {"version": SCHEMA_VERSION}}
+        await database[SCHEMAS].update_one({"_id": target.collection}, note, upsert=True)
+
+    return execute
+
+
+# the validator
+
+
+def _know_sentence(target: Target) -> str:
+    fields = target.fields
+    return (
+        f"let the validator of {target.collection} know {fields.is_online} (bool), {fields.last_active} (date or null) "
+        f"and {fields.presence} (object)"
+    )
+
+
+def _plan_change(
+    target: Target, validator: Document, change: Callable[[Document, Fields], Document], sentence: str
+) -> list[Step]:
+    changed = change(validator, target.fields)
+    if changed == validator:
+        return []
+
+    async def execute(database: Database) -> None:
+        await database.command("collMod", target.collection, validator=changed)  # level and action stay
+
+    return [Step(sentence, execute)]
+
+
+def _refuse_wrong_types(target: Target, found: Survey) -> None:
+    wrong = [
+        f"{name} is {clause}"
+        for name, clauses in (
+            (target.fields.is_online, found.is_online.other_than("bool", "missing", "null")),
+            (target.fields.last_active, found.last_active.other_than("date", "missing", "null")),
+        )
+        for clause in clauses
+    ]
+    if wrong:
+        raise StoreMismatch(
+            target.shown,
+            f"{'; '.join(wrong)}: mend them first, for a validator would refuse the application's own writes to them",
+        )

@@ -1,0 +1,145 @@
+"""A user's row as fields of the application's document, and back; and the paging cursor.
+
+The three fields::
+
+    isOnline: true
+    lastActive: ISODate("2025-02-19T21:20:00.250Z")
+    presence: { availability: "busy", version: Long, claim: { availability, text, until } }
+
+The first two are for the application to read; the third is herenow's own, and is always written whole. Their names are
+settings. Reading is tolerant: what cannot be understood reads as absent.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import bson
+import msgspec
+from bson import DatetimeMS, Int64
+from bson.errors import BSONError
+
+from herenow.errors import CursorInvalid
+from herenow.model import Claim, Claimed, StoredUser
+from herenow.store.mongo_connection import CODEC, Document
+from herenow.store.mongo_ids import from_raw
+from herenow.store.rows import VERSION_LIMIT, read_availability
+from herenow.times import LATEST_MS
+
+NEVER = DatetimeMS(0)
+"""What ``init`` fills a missing ``lastActive`` with: a date, so that no program that expects one fails."""
+
+
+class Fields(msgspec.Struct, frozen=True):
+    """The names of the three fields, and the paths into the third."""
+
+    is_online: str = "isOnline"
+    last_active: str = "lastActive"
+    presence: str = "presence"
+
+    @property
+    def version(self) -> str:
+        return f"{self.presence}.version"
+
+    @property
+    def availability(self) -> str:
+        return f"{self.presence}.availability"
+
+    @property
+    def claim(self) -> str:
+        return f"{self.presence}.claim"
+
+    @property
+    def projection(self) -> dict[str, int]:
+        """All that herenow reads of a document."""
+        return {self.is_online: 1, self.last_active: 1, self.presence: 1}
+
+
+def to_document(row: StoredUser, fields: Fields) -> Document:
+    """Turn a row that ``check_row`` accepts into the fields that hold it."""
+    presence: Document = {"availability": row.availability.value, "version": Int64(row.version)}
+    if row.claim is not None:
+        presence["claim"] = _to_claim(row.claim)
+    return {
+        fields.is_online: row.is_online,
+        fields.last_active: _to_date(row.last_active_ms),
+        fields.presence: presence,
+    }
+
+
+def from_document(document: Mapping[str, Any], fields: Fields) -> StoredUser:
+    """Turn a user's document into a row."""
+    presence = document.get(fields.presence)
+    if not isinstance(presence, dict):
+        presence = {}
+    is_online = document.get(fields.is_online) is True
+    version = _read_version(presence.get("version"))
+    last_active_ms = _read_date(document.get(fields.last_active))
+    return StoredUser(
+        user_id=from_raw(document["_id"]),
+        is_online=is_online,
+        availability=read_availability(presence.get("availability"), is_online=is_online),
+        last_active_ms=None if version == 0 and last_active_ms == int(NEVER) else last_active_ms,
+        claim=_read_claim(presence.get("claim")),
+        version=version,
+    )
+
+
+def to_cursor(place: Document) -> str:
+    """Write a place in a list, in its raw values, as text that is safe in a URL."""
+    return base64.urlsafe_b64encode(bson.encode(place, codec_options=CODEC)).rstrip(b"=").decode()
+
+
+def from_cursor(cursor: str, names: Sequence[str], database: str) -> Document:
+    """Read what ``to_cursor`` wrote.
+
+    Raises:
+        CursorInvalid: it is not that, or holds other values than those named.
+    """
+    try:
+        raw = base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4))
+        place = bson.decode(raw, codec_options=CODEC)
+    except (binascii.Error, BSONError, UnicodeError) as error:
+        raise CursorInvalid(database, "it cannot be read") from error
+    if list(place) != list(names):
+        raise CursorInvalid(database, "it belongs to another list")
+    return place
+
+
+def _to_date(time_ms: int | None) -> DatetimeMS | None:
+    return None if time_ms is None else DatetimeMS(time_ms)
+
+
+def _read_date(value: object) -> int | None:
+    if not isinstance(value, DatetimeMS):
+        return None
+    time_ms = int(value)
+    return time_ms if 0 <= time_ms <= LATEST_MS else None
+
+
+def _read_version(value: object) -> int:
+    """A shell in which somebody edited the row may have made a floating-point number of it."""
+    if isinstance(value, (int, float)) and 0 < value < VERSION_LIMIT:
+        return int(value)
+    return 0
+
+
+def _to_claim(claim: Claim) -> Document:
+    parts = {
+        "availability": None if claim.availability is None else claim.availability.value,
+        "text": claim.text,
+        "until": _to_date(claim.until_ms),
+    }
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _read_claim(value: object) -> Claim | None:
+    if not isinstance(value, dict):
+        return None
+    availability, text = value.get("availability"), value.get("text")
+    try:
+        claimed = None if availability is None else Claimed(availability)
+    except ValueError:
+        return None
+    return Claim(claimed, text if isinstance(text, str) else None, _read_date(value.get("until")))

@@ -1,0 +1,55 @@
+"""The indexes that herenow needs on the application's collection.
+
+``herenow_online`` is ``{isOnline: 1, lastActive: -1}`` with the id behind it, so that a page has a definite end among
+users of the same millisecond; it serves every query that the shorter one serves. The other two hold only the few users
+who have a claim, or are away or busy, and cost the others nothing.
+"""
+
+from typing import Any
+
+import msgspec
+from pymongo import ASCENDING, DESCENDING
+
+from herenow.store.mongo_documents import Fields
+
+Keys = list[tuple[str, int]]
+
+
+class Index(msgspec.Struct, frozen=True):
+    """One index: its name, its keys, which documents it holds, and the same in words."""
+
+    name: str
+    keys: Keys
+    holds: dict[str, Any]
+    words: str
+
+    def is_like(self, found: dict[str, Any]) -> bool:
+        """Say whether an index as ``listIndexes`` shows it serves as well, whatever its name."""
+        options = set(found) - {"v", "key", "name", "ns", "background", "partialFilterExpression"}
+        same_keys = list(found["key"].items()) == self.keys
+        return same_keys and not options and found.get("partialFilterExpression", {}) == self.holds
+
+
+def online(fields: Fields) -> Index:
+    """Who is online, most recently active first."""
+    keys: Keys = [(fields.is_online, ASCENDING), (fields.last_active, DESCENDING), ("_id", DESCENDING)]
+    words = f"({fields.is_online}, {fields.last_active} descending, _id descending)"
+    return Index("herenow_online", keys, {}, words)
+
+
+def claims(fields: Fields) -> Index:
+    """Who has a claim, by id. The second key only makes it another index than that of ``_id``."""
+    keys: Keys = [("_id", ASCENDING), (f"{fields.claim}.availability", ASCENDING)]
+    return Index("herenow_claims", keys, {fields.claim: {"$exists": True}}, "(_id) where there is a claim")
+
+
+def away_or_busy(fields: Fields) -> Index:
+    """Who is away or busy: the words that sort before "offline", as a partial index cannot name several."""
+    keys: Keys = [(fields.availability, ASCENDING), (fields.is_online, ASCENDING)]
+    words = f"({fields.availability}, {fields.is_online}) where away or busy"
+    return Index("herenow_away_or_busy", keys, {fields.availability: {"$lt": "offline"}}, words)
+
+
+def all_of(fields: Fields) -> list[Index]:
+    """All that herenow needs."""
+    return [online(fields), claims(fields), away_or_busy(fields)]

@@ -1,0 +1,207 @@
+"""Writing users: many documents in one command, each guarded by its version.
+
+A batch is one ``update_many`` whose pipeline holds all rows and finds each document's own by its id; MongoDB hashes the
+constant list of ids once. The guard is inside: a document as new as its row is left as it is. So the answer itself
+tells what became of the batch: *matched* are the users who are there, *modified* those who were written. One update a
+row in an unordered ``bulk_write`` costs MongoDB more than twice as much (docs/decisions/010).
+
+Where the database refuses one document, the whole command fails, with any part of it done. Its rows then go one by one.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from bson import DatetimeMS, Int64
+from pymongo import InsertOne, UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import BulkWriteError, WriteError
+
+from herenow.model import Availability, StoredUser
+from herenow.store.base import Applied
+from herenow.store.mongo_connection import Document
+from herenow.store.mongo_documents import Fields, from_document, to_document
+from herenow.store.mongo_errors import DUPLICATE_KEY, describe_refusal, is_of_row
+from herenow.store.mongo_ids import IdKind, RawId, to_raw
+from herenow.store.rows import UnstorableRow, check_row
+
+BY_ID = {"_id": 1}
+"""The hint of all that goes by ids. With a second condition MongoDB might choose the index of those online."""
+
+_COMMAND_ROWS = 250
+_COMMANDS_AT_ONCE = 4
+"""A batch of 1,000 goes as four commands at the same time: a server of several cores takes half as long."""
+
+
+class Users(msgspec.Struct, frozen=True):
+    """The application's collection, the names of its fields, and what its ids are."""
+
+    collection: AsyncCollection[Document]
+    fields: Fields
+    kind: IdKind
+
+
+class _Row(msgspec.Struct, frozen=True):
+    user_id: str
+    raw_id: RawId
+    version: int
+    document: Document
+
+
+class _Outcome(msgspec.Struct, frozen=True):
+    written: int
+    unknown: tuple[str, ...] = ()
+    refused: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+async def apply(users: Users, rows: Sequence[StoredUser], *, create: bool) -> Applied:
+    """Write a batch, each row if it is newer than what is there; create the users who are missing, or report them."""
+    refused: dict[str, str] = {}
+    impossible: dict[str, None] = {}  # in their order
+    newest: dict[str, _Row] = {}
+    for row in sorted(rows, key=lambda row: row.version):
+        try:
+            check_row(row)
+        except UnstorableRow as error:
+            refused[row.user_id] = str(error)
+            continue
+        raw_id = to_raw(row.user_id, users.kind)
+        if raw_id is None:
+            impossible[row.user_id] = None
+        else:
+            newest[row.user_id] = _Row(row.user_id, raw_id, row.version, to_document(row, users.fields))
+    outcomes = await _write_all(users, list(newest.values()), create=create)
+    for outcome in outcomes:
+        refused.update(outcome.refused)
+    written = sum(outcome.written for outcome in outcomes)
+    unknown = (*impossible, *(user_id for outcome in outcomes for user_id in outcome.unknown))
+    skipped = len(rows) - written - len(unknown) - len(refused)
+    return Applied(written=written, skipped=skipped, unknown=unknown, refused=refused)
+
+
+async def reset(users: Users, raw_ids: Sequence[object], *, version: int, before_ms: int | None) -> int:
+    """Set those of the users offline for whom all of it holds at this moment: online, older, last active before."""
+    fields = users.fields
+    is_older = {fields.version: {"$not": {"$gte": version}}}
+    filter_ = {"_id": {"$in": list(raw_ids)}, **is_older, **is_online_since_before(fields, before_ms)}
+    offline = {fields.is_online: False, fields.availability: Availability.OFFLINE.value, fields.version: Int64(version)}
+    change = {"$set": offline}
+    try:
+        return (await users.collection.update_many(filter_, change, hint=BY_ID)).modified_count
+    except WriteError as error:
+        if not is_of_row(error.code):
+            raise
+    updates = [UpdateOne({**filter_, "_id": raw_id}, change, hint=BY_ID) for raw_id in raw_ids]
+    changed, _ = await write_each(users.collection, updates)
+    return changed
+
+
+def is_online_since_before(fields: Fields, before_ms: int | None) -> Document:
+    """The condition that a user is online and, if a moment is given, was last active before it, or never."""
+    online: Document = {fields.is_online: True}
+    if before_ms is not None:
+        is_before = {fields.last_active: {"$lt": DatetimeMS(before_ms)}}
+        online["$or"] = [is_before, {fields.last_active: {"$not": {"$type": "date"}}}]
+    return online
+
+
+async def _write_all(users: Users, rows: list[_Row], *, create: bool) -> list[_Outcome]:
+    outcomes: list[_Outcome] = []
+    parts = [rows[start : start + _COMMAND_ROWS] for start in range(0, len(rows), _COMMAND_ROWS)]
+    for start in range(0, len(parts), _COMMANDS_AT_ONCE):
+        under_way = [_write(users, part, create=create) for part in parts[start : start + _COMMANDS_AT_ONCE]]
+        for outcome in await asyncio.gather(*under_way, return_exceptions=True):  # none is left behind at work
+            if isinstance(outcome, BaseException):
+                raise outcome
+            outcomes.append(outcome)
+    return outcomes
+
+
+async def _write(users: Users, rows: list[_Row], *, create: bool) -> _Outcome:
+    try:
+        result = await users.collection.update_many(_by_ids(rows), _put_newer(rows, users.fields), hint=BY_ID)
+    except WriteError as error:
+        if not is_of_row(error.code):
+            raise
+        outcome = await _write_singly(users, rows)
+    else:
+        known = result.matched_count == len(rows)
+        outcome = _Outcome(result.modified_count, () if known else await _find_unknown(users, rows))
+    if not create or not outcome.unknown:
+        return outcome
+    missing = set(outcome.unknown)
+    created = await _create(users, [row for row in rows if row.user_id in missing])
+    refused = {**outcome.refused, **created.refused}
+    return _Outcome(outcome.written + created.written, created.unknown, refused)
+
+
+async def _write_singly(users: Users, rows: list[_Row]) -> _Outcome:
+    """Write row by row, with those apart that are refused. What the failed command wrote counts as written."""
+    updates = [UpdateOne({"_id": row.raw_id}, _put_newer([row], users.fields), hint=BY_ID) for row in rows]
+    _, failures = await write_each(users.collection, updates)
+    refused = {rows[place].user_id: describe_refusal(failure) for place, failure in failures.items()}
+    found = users.collection.find(_by_ids(rows), users.fields.projection, batch_size=len(rows) + 1)
+    versions = {each["_id"]: from_document(each, users.fields).version async for each in found}
+    taken = [row for row in rows if row.user_id not in refused]
+    unknown = tuple(row.user_id for row in taken if row.raw_id not in versions)
+    return _Outcome(sum(versions.get(row.raw_id) == row.version for row in taken), unknown, refused)
+
+
+async def _create(users: Users, rows: list[_Row]) -> _Outcome:
+    """Insert the users who were not there. Whoever was created meanwhile, by another program, is updated after all."""
+    inserts = [InsertOne({"_id": row.raw_id, **row.document}) for row in rows]
+    _, failures = await write_each(users.collection, inserts)
+    raced = {place for place, failure in failures.items() if _is_of_id(failure)}
+    refused = {
+        rows[place].user_id: describe_refusal(failure) for place, failure in failures.items() if place not in raced
+    }
+    created = len(rows) - len(failures)
+    if not raced:
+        return _Outcome(created, (), refused)
+    updated = await _write(users, [rows[place] for place in sorted(raced)], create=False)
+    return _Outcome(created + updated.written, updated.unknown, {**refused, **updated.refused})
+
+
+async def write_each(
+    collection: AsyncCollection[Document], writes: Sequence[UpdateOne | InsertOne[Document]]
+) -> tuple[int, dict[int, Mapping[str, Any]]]:
+    """Do each of the writes that can be done; returns how many documents changed, and why the others could not.
+
+    Raises:
+        BulkWriteError: one failed for a reason that is not its document's own.
+    """
+    try:
+        return (await collection.bulk_write(writes, ordered=False)).modified_count, {}
+    except BulkWriteError as error:
+        details: Mapping[str, Any] = error.details
+        failures = {failure["index"]: failure for failure in details["writeErrors"]}
+        if details["writeConcernErrors"] or not all(is_of_row(failure["code"]) for failure in failures.values()):
+            raise
+        return details["nModified"], failures
+
+
+async def _find_unknown(users: Users, rows: list[_Row]) -> tuple[str, ...]:
+    found = users.collection.find(_by_ids(rows), {"_id": 1}, hint=BY_ID, batch_size=len(rows) + 1)
+    known = {each["_id"] async for each in found}
+    return tuple(row.user_id for row in rows if row.raw_id not in known)
+
+
+def _by_ids(rows: list[_Row]) -> Document:
+    return {"_id": {"$in": [row.raw_id for row in rows]}}
+
+
+def _put_newer(rows: list[_Row], fields: Fields) -> list[Document]:
+    """Put into each document its own row, if that is newer; other fields stay as they are."""
+    place = {"$indexOfArray": [{"$literal": [row.raw_id for row in rows]}, "$_id"]}
+    row = {"$arrayElemAt": [{"$literal": [row.document for row in rows]}, place]}
+    stored = f"${fields.version}"
+    # In MongoDB's order of all values, "" is the first that is no number: such a version is none, and is written over.
+    is_as_new = {"$and": [{"$gte": [stored, f"$$row.{fields.version}"]}, {"$lt": [stored, ""]}]}
+    newer = {"$cond": [is_as_new, "$$ROOT", {"$mergeObjects": ["$$ROOT", "$$row"]}]}
+    return [{"$replaceWith": {"$let": {"vars": {"row": row}, "in": newer}}}]
+
+
+def _is_of_id(failure: Mapping[str, Any]) -> bool:
+    """Say whether an insert failed because the user exists, and not over a unique index of the application."""
+    return failure["code"] == DUPLICATE_KEY and failure.get("keyPattern") == BY_ID
