@@ -13,9 +13,8 @@ from herenow.gateway import auth
 from herenow.gateway.handlers import Gateway
 from herenow.http.access import Access
 from herenow.http.api import Api, include
-from herenow.http.token_file import TokenFile
+from herenow.http.token_file import TokenFile, find_token_file
 from herenow.presence import Presence
-from herenow.settings import sqlite_path
 from herenow.socketio_server.engine import STATE_KEY
 
 log = structlog.get_logger("herenow.mounting")
@@ -68,22 +67,19 @@ class Mounted:
 
     def _let_commands_in(self) -> None:
         """Leave the admin token where the same user's commands find it. After the start: the store is ours now."""
-        path = sqlite_path(self._presence.settings.database)
-        if path is None:
-            return
         try:
-            TokenFile(path).write(self._token)
+            self._token_file().write(self._token)
         except OSError as error:
             log.warning("the commands cannot come in: no token file", error=str(error))
 
     def _shut_commands_out(self) -> None:
-        path = sqlite_path(self._presence.settings.database)
-        if path is None:
-            return
         try:
-            TokenFile(path).remove(self._token)
+            self._token_file().remove(self._token)
         except OSError as error:
             log.warning("the token file stays behind", error=str(error))
+
+    def _token_file(self) -> TokenFile:
+        return find_token_file(self._presence.settings.database, self._presence.node.address)
 
 
 def mount(presence: Presence, app: Starlette, *, path: str = "/socket.io/") -> Gateway:

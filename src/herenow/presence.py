@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from herenow.errors import NotStarted, StoreError, StoreInUse
+from herenow.errors import NotStarted, StoreError, StoreInUse, StoreUrlInvalid
 from herenow.model import Availability, Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
 from herenow.registry.local import LocalRegistry
 from herenow.settings import DISPATCH_BUDGET_S, Settings
+from herenow.store.address import is_mongo, without_secrets
 from herenow.store.audit import Audit
 from herenow.store.base import PAGE_SIZE, Store
 from herenow.store.nodes import Node
@@ -49,20 +50,34 @@ STOP_TIMEOUT_S = 3.0
 Subscriber = Callable[[Change], Any]
 
 
-def open_store(database: str) -> Store:
-    """Return the store of an address; it is not opened yet.
+def open_store(settings: Settings) -> Store:
+    """Return the store that the settings name; it is not opened yet.
 
     Raises:
-        StoreUrlInvalid: no store has such an address.
+        StoreUrlInvalid: no store has such an address, or its driver is not installed.
     """
-    return SqlStore(database)
+    if not is_mongo(settings.database):
+        return SqlStore(settings.database)
+    try:
+        from herenow.store.mongo import MongoStore  # here: the driver is an extra
+        from herenow.store.mongo_documents import Fields
+    except ModuleNotFoundError as error:
+        shown = without_secrets(settings.database)
+        raise StoreUrlInvalid(shown, f"MongoDB needs {error.name}: pip install 'herenow[mongo]'") from error
+    return MongoStore(
+        settings.database,
+        collection=settings.users_collection,
+        fields=Fields(settings.is_online_field, settings.last_active_field, settings.presence_field),
+        create_users=settings.create_users,
+        timeout_s=settings.database_timeout_s,
+    )
 
 
 class Presence:
     """Who is online, right now.
 
     Args:
-        database: where the application's users are: ``sqlite:///path``.
+        database: where the application's users are: ``sqlite:///path`` or ``mongodb://host/name``.
         authenticate: tells who a client is, in library form: ``async def authenticate(auth, handshake) -> Identity``.
             By default the settings say: ``jwt_secret``, or ``dev`` on loopback.
         settings: any of :class:`~herenow.settings.Settings`, by name.
@@ -80,7 +95,7 @@ class Presence:
     ) -> None:
         self.settings = Settings.load(database=database, **settings)
         self.authenticate = authenticate
-        self.store = open_store(self.settings.database)
+        self.store = open_store(self.settings)
         self._node: Node | None = None
         self._registry: Registry | None = None
         self._writer: Writer | None = None
@@ -152,9 +167,9 @@ class Presence:
         now_ms = _now_ms()
         await self.store.open()
         try:
-            report = await self.store.init()
-            for step in report.steps:
-                log.info("store prepared", step=step)
+            if not self.store.prepared:
+                for step in (await self.store.init()).steps:
+                    log.info("store prepared", step=step)
             node = Node.here(
                 name=settings.node,
                 epoch=time.time_ns() // 1000,

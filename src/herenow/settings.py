@@ -19,6 +19,9 @@ DISPATCH_BUDGET_S = 0.15
 LONGEST_RECONNECT_S = 5.0
 """The longest pause of the stock Socket.IO client between two tries to reconnect (``reconnectionDelayMax``)."""
 
+FIELD_NAME = r"^[^.$\x00][^.\x00]*$"
+"""A field of a document, not a path into one."""
+
 
 class Settings(BaseSettings):
     """How herenow behaves. Times are in seconds, sizes in bytes."""
@@ -26,7 +29,22 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="HERENOW_", toml_file="herenow.toml", extra="forbid", frozen=True)
 
     database: str = Field(
-        "sqlite:///herenow.db", description="The application's database: sqlite:///path; the directory must exist."
+        "sqlite:///herenow.db",
+        description="The application's database: sqlite:///path, whose directory must exist, or mongodb://host/name.",
+    )
+    users_collection: str = Field("users", min_length=1, description="MongoDB: the collection of the users.")
+    is_online_field: str = Field(
+        "isOnline", pattern=FIELD_NAME, description="MongoDB: where the application reads whether a user is online."
+    )
+    last_active_field: str = Field(
+        "lastActive", pattern=FIELD_NAME, description="MongoDB: where it reads when a user was last active."
+    )
+    presence_field: str = Field("presence", pattern=FIELD_NAME, description="MongoDB: where herenow keeps its own.")
+    create_users: bool = Field(
+        False, description="MongoDB: create a user who is not in the collection, instead of reporting it."
+    )
+    database_timeout_s: float = Field(
+        2.0, gt=0, description="MongoDB: an operation that takes longer has failed, and is tried again."
     )
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="The port to listen on; 0 takes a free one.")
@@ -152,6 +170,13 @@ class Settings(BaseSettings):
                 "jwt_secret must have at least 32 bytes (RFC 7518, section 3.2): a shorter one can be guessed",
             ),
         ]
+        fields = ("_id", self.is_online_field, self.last_active_field, self.presence_field)
+        checks.append(
+            (
+                len(set(fields)) == len(fields),
+                "is_online_field, last_active_field and presence_field must be three fields, and none of them _id",
+            )
+        )
         for holds, sentence in checks:
             if not holds:
                 raise ValueError(sentence)

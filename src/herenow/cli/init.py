@@ -1,7 +1,9 @@
 """``herenow init``: adopts the application's users, or creates the schema."""
 
 import asyncio
+from typing import Annotated
 
+import typer
 from rich.markup import escape
 
 from herenow.cli.options import Database, DryRun, Json, run_quietly
@@ -11,7 +13,15 @@ from herenow.store.base import InitReport, Progress
 
 
 @run_quietly
-def init(database: Database = None, dry_run: DryRun = False, json: Json = False) -> int:
+def init(
+    database: Database = None,
+    dry_run: DryRun = False,
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="MongoDB: let the collection's validator require the two fields."),
+    ] = False,
+    json: Json = False,
+) -> int:
     """Prepare the database: adopt its users, or create them.
 
     Adds what presence needs: fields, their defaults, indexes. Idempotent.
@@ -20,10 +30,13 @@ def init(database: Database = None, dry_run: DryRun = False, json: Json = False)
     """
     settings = Settings.load(database=database)
     with patience("Preparing") as progress:
-        name, report = asyncio.run(_prepare(settings, dry_run=dry_run, on_progress=progress))
+        name, report = asyncio.run(_prepare(settings, dry_run=dry_run, schema=schema, on_progress=progress))
     if json:
-        print_json({"database": name, "dryRun": dry_run, "steps": list(report.steps)})
+        found, steps = list(report.found), list(report.steps)
+        print_json({"database": name, "dryRun": dry_run, "found": found, "steps": steps})
         return GOOD
+    for sentence in report.found:
+        out.print(f"  [dim]·[/] {escape(sentence)}", soft_wrap=True)
     if not report.steps:
         out.print(f"{escape(name)} is ready: nothing to do", soft_wrap=True)
         return GOOD
@@ -33,8 +46,8 @@ def init(database: Database = None, dry_run: DryRun = False, json: Json = False)
     return GOOD
 
 
-async def _prepare(settings: Settings, *, dry_run: bool, on_progress: Progress) -> tuple[str, InitReport]:
+async def _prepare(settings: Settings, *, dry_run: bool, schema: bool, on_progress: Progress) -> tuple[str, InitReport]:
     from herenow.cli.target import opened
 
     async with opened(settings) as store:
-        return store.name, await store.init(dry_run=dry_run, on_progress=on_progress)
+        return store.name, await store.init(dry_run=dry_run, schema=schema, on_progress=on_progress)

@@ -1,4 +1,8 @@
-"""A throw-away server for ``herenow test``: its own process, port and database, and nothing left of it afterwards."""
+"""A throw-away server for ``herenow test``: its own process, port and data, and nothing left of it afterwards.
+
+Its users are in a SQLite file beside the application's, on the same disk, or in a MongoDB database beside it, on the
+same server.
+"""
 
 import asyncio
 import os
@@ -8,22 +12,38 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import herenow
 from herenow.cli.options import CouldNotLook
+from herenow.cli.output import complain
 from herenow.errors import StoreError
 from herenow.presence import open_store
 from herenow.settings import LONGEST_RECONNECT_S, Settings, sqlite_path
+from herenow.store.address import is_mongo
 from herenow.store.base import Store
 from herenow.store.nodes import Node, is_alive
+
+if TYPE_CHECKING:
+    from herenow.store.mongo_scratch import ScratchDatabase
+
+_GIVEN = (
+    "database",
+    "users_collection",
+    "create_users",
+    "offline_within_s",
+    "ping_interval_s",
+    "ping_timeout_s",
+    "restart_grace_s",
+)
+"""The settings that a throw-away server is given; in the environment, where a password is seen by nobody else."""
 
 STARTS_WITHIN_S = 20.0
 LONGEST_OFFLINE_WITHIN_S = 3.0
 
 
 class Scratch:
-    """A directory beside the application's database, on the same disk; removed at the end.
+    """A directory, and for MongoDB a database; removed at the end.
 
     Attributes:
         settings: those of the throw-away servers: the application's, with the long waits made short.
@@ -32,7 +52,8 @@ class Scratch:
 
     def __init__(self, live: Settings) -> None:
         database = sqlite_path(live.database)
-        beside = Path.cwd() if database is None else database.absolute().parent
+        beside = Path(tempfile.gettempdir()) if database is None else database.absolute().parent
+        self._database = _scratch_database(live)
         try:
             self.directory = Path(tempfile.mkdtemp(prefix=".herenow-test-", dir=beside))
         except OSError as error:
@@ -46,7 +67,6 @@ class Scratch:
             "ping_timeout_s": min(live.ping_timeout_s, 0.5),
             "restart_grace_s": min(live.restart_grace_s, 1.5 * LONGEST_RECONNECT_S + offline_within_s),
         }
-        self._environment = {f"HERENOW_{name.upper()}": repr(value) for name, value in shorter.items()}
         self.settings = live.model_copy(update=shorter)
         self.shortened = [
             f"{name} {getattr(live, name):g} → {value:g}"
@@ -55,34 +75,58 @@ class Scratch:
         ]
 
     def server(self, name: str) -> "ScratchServer":
-        """Describe a server with a database of its own; it is not started."""
-        return ScratchServer(self.directory, name, self._environment)
+        """Describe a server with users of its own; it is not started."""
+        if self._database is None:
+            where: dict[str, object] = {"database": f"sqlite:///{self.directory}/{name}.db"}
+        else:
+            where = {"database": self._database.url, "users_collection": name, "create_users": True}
+        return ScratchServer(self.directory, name, self.settings.model_copy(update=where))
 
     def remove(self) -> None:
         """Leave nothing behind."""
         shutil.rmtree(self.directory, ignore_errors=True)
+        if self._database is not None:
+            try:
+                self._database.drop()
+            except StoreError as error:
+                complain(str(error))
+
+
+def _scratch_database(live: Settings) -> "ScratchDatabase | None":
+    """Describe a MongoDB database for scratch data; ``None`` where files do.
+
+    Raises:
+        StoreUrlInvalid: the address is none, or the driver is not installed.
+    """
+    if not is_mongo(live.database):
+        return None
+    open_store(live)  # for its errors alone
+    from herenow.store.mongo_scratch import ScratchDatabase  # here: the driver is an extra
+
+    return ScratchDatabase(live.database)
 
 
 class ScratchServer:
-    """One throw-away server, which can be killed and started again on the same database.
+    """One throw-away server, which can be killed and started again on the same data.
 
     Attributes:
         store: its database, seen from outside.
         node: the server's row there, once it is started.
     """
 
-    def __init__(self, directory: Path, name: str, environment: dict[str, str]) -> None:
+    def __init__(self, directory: Path, name: str, settings: Settings) -> None:
         self._directory = directory
-        self._database = f"sqlite:///{directory}/{name}.db"
         self._log = directory / f"{name}.log"
         # Neither the application's own settings nor its herenow.toml: the working directory is the scratch one.
         kept = {key: value for key, value in os.environ.items() if not key.startswith("HERENOW_")}
         ours = str(Path(herenow.__file__).parent.parent)
         paths = [ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         python_path = os.pathsep.join(str(Path(path).absolute()) for path in paths)
-        self._environment = {**kept, **environment, "PYTHONPATH": python_path}
+        given = {f"HERENOW_{name.upper()}": str(getattr(settings, name)) for name in _GIVEN}
+        # XDG_STATE_HOME: where the token of a server on MongoDB lies.
+        self._environment = {**kept, **given, "PYTHONPATH": python_path, "XDG_STATE_HOME": str(directory)}
         self._process: subprocess.Popen[bytes] | None = None
-        self.store: Store = open_store(self._database)
+        self.store: Store = open_store(settings)
         self.node: Node | None = None
 
     @property
@@ -104,7 +148,7 @@ class ScratchServer:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "herenow.cli", "serve", "--dev", "--host", "127.0.0.1", "--port", "0"]
-        command += ["--database", self._database, "--log-level", "warning"]
+        command += ["--log-level", "warning"]
         with self._log.open("ab") as log:
             return subprocess.Popen(
                 command,

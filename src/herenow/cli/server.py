@@ -27,6 +27,7 @@ from herenow.mounting import Mounted
 from herenow.presence import Presence
 from herenow.settings import Settings, is_loopback
 from herenow.socketio_server import FastWebSocket
+from herenow.store.address import without_secrets
 from herenow.version import VERSION
 
 CONNECTIONS_END_S = 1
@@ -180,13 +181,17 @@ class _Process:
             "restart",
             "try it": self._how_to_try(address),
             "api": f"{address}/docs",
-            "watch it": "herenow status" + ("" if settings.database == DEFAULT else f" --database {settings.database}"),
+            "watch it": f"herenow status{self._which_database()}",
         }
         for name, text in lines.items():
             out.print(f"  [dim]{name:<9}[/] " + text.replace("\n", "\n" + " " * 12), markup=True, soft_wrap=True)
         if settings.dev:
             out.print("  [yellow]dev[/]       any userId is believed, from this machine only")
         out.file.flush()
+
+    def _which_database(self) -> str:
+        database = self._settings.database
+        return "" if database == DEFAULT else f" --database {without_secrets(database)}"
 
     def _how_to_try(self, address: str) -> str:
         if self._page is not None:

@@ -1,7 +1,7 @@
 """Whom a command asks: the live server that owns the store, or, where none lives, the store itself.
 
-The server's address stands in its row of the store. Its admin token lies in a file beside the database, which only the
-server's own user can read: a command of another user is told so, and does not work behind the server's back.
+The server's address stands in its row of the store. Its admin token lies in a file which only the server's own user can
+read: a command of another user is told so, and does not work behind the server's back.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from herenow.cli.options import CouldNotLook
-from herenow.http.token_file import TokenFile
-from herenow.settings import Settings, sqlite_path
+from herenow.http.token_file import find_token_file
+from herenow.settings import Settings
 from herenow.store.base import Store
 from herenow.store.nodes import Node, is_alive
 from herenow.times import to_iso
@@ -44,7 +44,7 @@ async def opened(settings: Settings) -> AsyncIterator[Store]:
     """
     from herenow.presence import open_store  # here: it brings the database's driver, which --help does not need
 
-    store = open_store(settings.database)
+    store = open_store(settings)
     await store.open()
     try:
         yield store
@@ -148,10 +148,7 @@ def find_server(settings: Settings) -> LiveServer | None:
 
 
 def _read_token(settings: Settings, node: Node) -> str:
-    path = sqlite_path(settings.database)
-    if path is None:
-        raise CouldNotLook(f"a server owns the store ({_describe(node)}), and there is no file for its token")
-    file = TokenFile(path)
+    file = find_token_file(settings.database, node.address)
     while True:
         try:
             return file.read()

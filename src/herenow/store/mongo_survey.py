@@ -103,7 +103,7 @@ async def survey(database: Database, name: str, fields: Fields, *, shown: str) -
         raise StoreMismatch(
             shown,
             f"they have a field {fields.presence} already ({'; '.join(foreign)}): let herenow keep its data under "
-            "another name, with HERENOW_MONGO_PRESENCE_FIELD",
+            "another name, with HERENOW_PRESENCE_FIELD",
         )
     return Survey(
         exists=name in collections,

@@ -1,6 +1,5 @@
 """The address of a MongoDB database, with all the options that MongoDB knows, and how a person names it."""
 
-import re
 import warnings
 from urllib.parse import parse_qsl
 
@@ -9,8 +8,7 @@ from pymongo.errors import ConfigurationError, InvalidURI
 from pymongo.uri_parser import parse_uri
 
 from herenow.errors import StoreUrlInvalid
-
-SCHEMES = ("mongodb://", "mongodb+srv://")
+from herenow.store.address import MONGO_SCHEMES, without_secrets
 
 
 class MongoUrl(msgspec.Struct, frozen=True):
@@ -36,7 +34,7 @@ def parse_url(url: str) -> MongoUrl:
         StoreUrlInvalid: it is none, an option is wrong, or it names no database.
     """
     name = without_secrets(url)
-    scheme = next((scheme for scheme in SCHEMES if url.startswith(scheme)), None)
+    scheme = next((scheme for scheme in MONGO_SCHEMES if url.startswith(scheme)), None)
     if scheme is None:
         raise StoreUrlInvalid(name, "it is not an address like mongodb://host/database")
     try:
@@ -47,12 +45,24 @@ def parse_url(url: str) -> MongoUrl:
         raise StoreUrlInvalid(name, str(error).splitlines()[0].rstrip(".")) from error
     if not parsed["database"]:
         raise StoreUrlInvalid(name, "it names no database: write it behind the host, as in mongodb://host/database")
-    options = {option.lower(): value for option, value in parse_qsl(url.partition("?")[2])}
+    options = _options(url)
     if options.get("w") == "0":
         raise StoreUrlInvalid(name, "w=0 would not tell whether anything was written")
     return MongoUrl(url=url, database=parsed["database"], name=name, options=frozenset(options))
 
 
-def without_secrets(url: str) -> str:
-    """Give an address as it may be shown: without user and password, and without options, which may hold secrets."""
-    return re.sub("//.*@", "//", url).partition("?")[0]
+def with_database(url: str, database: str) -> str:
+    """Name another database of the same server. The user stays one of the database that the address named."""
+    scheme, rest = url.split("://", 1)
+    hosts, _, path = rest.partition("/")
+    name, _, query = path.partition("?")
+    options = _options(url)
+    # A look-up (+srv) may bring its own authSource; a mechanism without passwords has one of its own.
+    needs_source = "@" in hosts and not scheme.endswith("+srv") and not options.keys() & {"authsource", "authmechanism"}
+    if needs_source:
+        query += ("&" if query else "") + f"authSource={name}"
+    return f"{scheme}://{hosts}/{database}" + (f"?{query}" if query else "")
+
+
+def _options(url: str) -> dict[str, str]:
+    return {option.lower(): value for option, value in parse_qsl(url.partition("?")[2])}

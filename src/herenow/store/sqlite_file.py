@@ -53,7 +53,7 @@ def parse_url(url: str) -> Path:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreUrlInvalid(shown, f"this Python has SQLite {sqlite3.sqlite_version}, but it must be 3.33 or later")
     if parsed.drivername != "sqlite":
-        raise StoreUrlInvalid(shown, f"herenow knows sqlite:///…, not {parsed.drivername}")
+        raise StoreUrlInvalid(shown, f"herenow knows sqlite:///… and mongodb://…, not {parsed.drivername}")
     if parsed.host:
         raise StoreUrlInvalid(shown, "a path needs three slashes, or four if it is absolute: sqlite:///herenow.db")
     if not parsed.database or parsed.database == ":memory:":
