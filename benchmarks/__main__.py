@@ -14,7 +14,10 @@ from rich.console import Console
 from benchmarks import report
 from benchmarks.machine import facts
 from benchmarks.processes import BenchmarkError, Cores, LoadProcess, ServerProcess, pinned
-from benchmarks.suites import SERVERS, SUITES, WARM_UP_CONNECTS, Plan, Suite
+from benchmarks.suites import SUITES, WARM_UP_CONNECTS, Plan, Suite
+
+ALL = list(dict.fromkeys(server for suite in SUITES.values() for server in suite.servers))
+"""Every server that some suite measures."""
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -31,12 +34,14 @@ def run_suite(suite: Suite, plan: Plan, servers: Sequence[str], cores: Cores, co
     Raises:
         BenchmarkError: a server did not start, or did not do what was asked.
     """
+    servers = [server for server in suite.servers if server in servers]
     samples: dict[str, list[Mapping[str, float]]] = {server: [] for server in servers}
     for repeat in range(1, plan.repeats + 1):
         for name in servers:
             console.print(f"{suite.name} {repeat}/{plan.repeats} {name} ", end="", style="dim")
+            suite.prepare(plan)
             with (
-                ServerProcess(name, SERVERS[name], cores.server) as server,
+                ServerProcess(name, suite.servers[name], cores.server) as server,
                 LoadProcess(server, cores.load) as load,
             ):
                 sample = suite.measure(server, load, plan)
@@ -70,8 +75,8 @@ def server_names(text: str) -> list[str]:
     """Return the servers that ``--servers a,b`` names."""
     names = list(dict.fromkeys(text.split(",")))
     for name in names:
-        if name not in SERVERS:
-            raise argparse.ArgumentTypeError(f"no server is named {name!r}; there are {', '.join(SERVERS)}")
+        if name not in ALL:
+            raise argparse.ArgumentTypeError(f"no server is named {name!r}; there are {', '.join(ALL)}")
     return names
 
 
@@ -89,8 +94,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("suite", nargs="?", default="all", choices=[*SUITES, "all"])
     parser.add_argument("--connections", type=positive, default=usual.connections)
     parser.add_argument("--rounds", type=positive, default=usual.rounds, help="of the fan-out: events to everybody")
+    parser.add_argument("--members", type=positive, default=usual.members, help="of the storm: users who join")
     parser.add_argument("--repeats", type=positive, default=usual.repeats, help="samples of each server")
-    parser.add_argument("--servers", type=server_names, default=list(SERVERS), help=f"of {','.join(SERVERS)}")
+    parser.add_argument("--servers", type=server_names, default=ALL, help=f"of {','.join(ALL)}")
     return parser.parse_args(arguments)
 
 
@@ -103,7 +109,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run, print and write; return the exit code: 0 done (targets met or not), 1 failed, 130 interrupted."""
     settings = parse_arguments(arguments)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
-    plan = Plan(settings.connections, settings.rounds, settings.repeats)
+    plan = Plan(settings.connections, settings.rounds, settings.members, settings.repeats)
     signal.signal(signal.SIGTERM, interrupt)
     try:
         allow_open_files(max(plan.connections, WARM_UP_CONNECTS) + SPARE_FILES)
@@ -111,7 +117,8 @@ def main(arguments: Sequence[str]) -> int:
         machine = facts(cores)
         with pinned(cores.load):  # the runner, too, stays off the server's core
             for name in SUITES if settings.suite == "all" else [settings.suite]:
-                samples = run_suite(SUITES[name], plan, settings.servers, cores, console)
+                with SUITES[name].surroundings():
+                    samples = run_suite(SUITES[name], plan, settings.servers, cores, console)
                 result = report.Result(SUITES[name], plan, samples, machine)
                 write_results(result)
                 console.print(*report.screen(result), sep="\n")

@@ -26,6 +26,7 @@ from picows import (  # type: ignore[import-not-found, unused-ignore]
 )
 
 from benchmarks import wire
+from benchmarks.joining import Storm
 from benchmarks.orders import Order, Reply
 
 CONNECTS_AT_ONCE = 100
@@ -215,6 +216,11 @@ async def obey(load: Load, order: Order) -> Reply:
                 wall_s = await load.fanout(order.count)
             case "close":
                 wall_s = await load.close()
+            case "storm":
+                storm = Storm(load.url, order.count)
+                wall_s, error = await storm.run()
+                cpu_s = time.process_time() - started_s
+                return Reply(wall_s=wall_s, cpu_s=cpu_s, frames=storm.frames, bytes=storm.bytes, error=error)
     except (LoadError, WSError, OSError) as error:
         return Reply(error=str(error) or type(error).__name__)
     return Reply(wall_s=wall_s, cpu_s=time.process_time() - started_s)

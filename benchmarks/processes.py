@@ -194,7 +194,7 @@ class LoadProcess(Child):
         self._server = server
         super().__init__([sys.executable, "-m", "benchmarks.load", str(server.port)], cores)
 
-    def order(self, do: Literal["connect", "fanout", "close"], count: int = 0) -> Reply:
+    def order(self, do: Literal["connect", "fanout", "close", "storm"], count: int = 0) -> Reply:
         """Give one order and return the load's reply.
 
         Raises:

@@ -12,7 +12,10 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from benchmarks.suites import FLOOR, NODE, Figure, Plan, Suite, Target
+from benchmarks.suites import FLOOR, NODE, SEED, Figure, Plan, Suite, Target
+
+BASES = (FLOOR, NODE, SEED)
+"""The servers to which others are compared, where they ran."""
 
 Samples = Mapping[str, Sequence[Mapping[str, float]]]
 """By server: one sample for each repeat, in order."""
@@ -67,12 +70,12 @@ class Result:
         """Return the spread of one figure of one server."""
         return Spread.of([sample[figure.key] for sample in self.samples[server]])
 
-    def ratio(self, server: str, base: str) -> Spread | None:
-        """Return the suite's first figure of ``server`` over that of ``base``, or ``None`` if one did not run.
+    def ratio(self, server: str, base: str, key: str | None = None) -> Spread | None:
+        """Return a figure (the suite's first) of ``server`` over that of ``base``, or ``None`` if one did not run.
 
         Also ``None`` where the base's figure is not above zero (memory that did not grow): a ratio would say nothing.
         """
-        key = self.suite.figures[0].key
+        key = key or self.suite.figures[0].key
         pairs = list(zip(self.samples.get(server, ()), self.samples.get(base, ()), strict=False))
         if not pairs or any(below[key] <= 0 for _, below in pairs):
             return None
@@ -84,12 +87,12 @@ class Result:
 
     def _measured(self, target: Target) -> Spread | None:
         if target.base is not None:
-            return self.ratio(target.server, target.base)
+            return self.ratio(target.server, target.base, target.key)
         return self.spread(target.server, self.suite.figures[0]) if target.server in self.samples else None
 
     def figure_rows(self) -> tuple[list[str], list[list[str]]]:
         """Return the headings and the rows of the table of servers."""
-        bases = [base for base in (FLOOR, NODE) if base in self.samples]
+        bases = [base for base in BASES if base in self.samples]
         headings = ["server", *(figure.heading for figure in self.suite.figures), *(f"x {base}" for base in bases)]
         rows = []
         for server in self.samples:
@@ -105,22 +108,25 @@ class Result:
 
     def target_rows(self) -> tuple[list[str], list[list[str]]]:
         """Return the headings and the rows of the table of targets."""
-        heading = self.suite.figures[0].heading
+        headings = {figure.key: figure.heading for figure in self.suite.figures}
         rows = []
         for verdict in self.verdicts():
             target = verdict.target
+            heading = headings[target.key or self.suite.figures[0].key]
             limit = f"≤ {target.limit:g}" + (f" x {target.base}" if target.base else "")
-            measured = verdict.measured.text(2) if verdict.measured else "-"
+            measured = verdict.measured.text(3 if target.limit < 0.2 else 2) if verdict.measured else "-"
             rows.append([f"{target.server}: {heading}", limit, measured, verdict.word])
         return ["target", "limit", "measured", "verdict"], rows
 
     def caption(self) -> str:
         """Return how much was done, and how to read the figures."""
         rounds = f"rounds: {self.plan.rounds:,}; " if self.suite.name == "fanout" else ""
-        return (
-            f"connections: {self.plan.connections:,}; {rounds}repeats, interleaved: {self.plan.repeats}; "
-            f"each figure: median (least to greatest)"
+        size = (
+            f"members: {self.plan.members:,}"
+            if self.suite.name == "storm"
+            else f"connections: {self.plan.connections:,}"
         )
+        return f"{size}; {rounds}repeats, interleaved: {self.plan.repeats}; each figure: median (least to greatest)"
 
 
 def screen(result: Result) -> list[Table]:
@@ -158,11 +164,15 @@ def as_json(result: Result) -> bytes:
     for server, samples in result.samples.items():
         servers[server] = {
             "figures": {figure.key: result.spread(server, figure) for figure in result.suite.figures},
-            "ratios": {base: result.ratio(server, base) for base in (FLOOR, NODE)},
+            "ratios": {base: result.ratio(server, base) for base in BASES},
             "samples": samples,
         }
     targets = [
-        {"figure": result.suite.figures[0].key, "target": verdict.target, "measured": verdict.measured}
+        {
+            "figure": verdict.target.key or result.suite.figures[0].key,
+            "target": verdict.target,
+            "measured": verdict.measured,
+        }
         | {"verdict": verdict.word}
         for verdict in result.verdicts()
     ]

@@ -7,9 +7,11 @@ a little of the same work, so that the loading of code and a compiler's warming 
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
-from benchmarks.processes import LoadProcess, ServerProcess, node_peer, python_peer
+from benchmarks import database
+from benchmarks.processes import LoadProcess, RunError, ServerProcess, node_peer, python_peer
 
 FLOOR = "bare_send"
 NODE = "node_socketio"
@@ -31,16 +33,26 @@ WARM_UP_DELIVERIES = 20_000
 WARM_UP_CONNECTS = 500
 """How much of the same work comes before the measured one. Node's cost per delivery stops falling at about 10,000."""
 
+SEED = "node_seed"
+PRESENCE = "herenow_presence"
+
+PRESENCE_SERVERS: Mapping[str, list[str]] = {SEED: node_peer(SEED), PRESENCE: python_peer(PRESENCE)}
+"""Whole presence servers, with MongoDB behind them."""
+
+STORED_S = 20.0
+"""How long the database may take to hold what was told."""
+
 IDLE_S = 3.0
 """How long a server is left alone before its memory is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much to do: connections, rounds of the fan-out, and repeats of everything."""
+    """How much to do: connections, rounds of the fan-out, members of the storm, and repeats of everything."""
 
     connections: int = 1000
     rounds: int = 100
+    members: int = 900
     repeats: int = 5
 
 
@@ -55,11 +67,15 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A server's figure must be at most ``limit``: times the same figure of ``base``, or as it is."""
+    """A server's figure must be at most ``limit``: times the same figure of ``base``, or as it is.
+
+    Without ``key`` it is the suite's first figure.
+    """
 
     server: str
     limit: float
     base: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +87,9 @@ class Suite:
     measure: Callable[[ServerProcess, LoadProcess, Plan], dict[str, float]]
     figures: tuple[Figure, ...]
     targets: tuple[Target, ...]
+    servers: Mapping[str, list[str]] = field(default_factory=lambda: SERVERS)
+    surroundings: Callable[[], AbstractContextManager[None]] = nullcontext
+    prepare: Callable[[Plan], None] = lambda plan: None
 
 
 def measure_fanout(server: ServerProcess, load: LoadProcess, plan: Plan) -> dict[str, float]:
@@ -127,6 +146,26 @@ def measure_memory(server: ServerProcess, load: LoadProcess, plan: Plan) -> dict
     }
 
 
+def measure_storm(server: ServerProcess, load: LoadProcess, plan: Plan) -> dict[str, float]:
+    """Users who join at once, each told of all others, each in the database in the end."""
+    commands, before_s = database.commands(), server.gauge.cpu_s()
+    reply = load.order("storm", plan.members)
+    ends_s = time.monotonic() + STORED_S
+    while database.online() < plan.members:
+        if time.monotonic() > ends_s:
+            raise RunError(f"{server.name}: {database.online()} of {plan.members} users are online in the database")
+        time.sleep(0.05)
+    time.sleep(AFTERMATH_S)
+    return {
+        "cpu_s": server.gauge.cpu_s() - before_s,
+        "wall_s": reply.wall_s,
+        "frames": reply.frames,
+        "megabytes": reply.bytes / 1e6,
+        "commands": database.commands() - commands,
+        "load_busy_percent": reply.cpu_s / reply.wall_s * 100,
+    }
+
+
 SUITES: Mapping[str, Suite] = {
     suite.name: suite
     for suite in (
@@ -167,6 +206,27 @@ SUITES: Mapping[str, Suite] = {
                 Figure("rss_mb_full", "RSS MB, all", 1),
             ),
             (Target("herenow_fast", 8.0),),
+        ),
+        Suite(
+            "storm",
+            "Join storm: users connect at once, everybody watches everybody, each join goes to MongoDB",
+            measure_storm,
+            (
+                Figure("cpu_s", "CPU s", 2),
+                Figure("wall_s", "wall s", 2),
+                Figure("frames", "frames"),
+                Figure("megabytes", "MB", 1),
+                Figure("commands", "database commands"),
+                Figure("load_busy_percent", "load busy %"),
+            ),
+            (
+                Target(PRESENCE, 1 / 8, SEED),
+                Target(PRESENCE, 1 / 10, SEED, "frames"),
+                Target(PRESENCE, 1 / 20, SEED, "commands"),
+            ),
+            servers=PRESENCE_SERVERS,
+            surroundings=database.running,
+            prepare=lambda plan: database.seed(plan.members),
         ),
     )
 }
