@@ -42,6 +42,7 @@ PURE = {
     "socketio_server/session.py",
     "socketio_server/message.py",
     "gateway/watches.py",
+    "gateway/expiry.py",
     "gateway/limits.py",
     "model.py",
 }

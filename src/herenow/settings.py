@@ -7,6 +7,7 @@ A setting comes, in this order of weight, from a flag or an argument, from the e
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -38,6 +39,16 @@ class Settings(BaseSettings):
     jwt_secret: SecretStr | None = Field(
         None, description="The secret of the HS256 tokens that clients connect with; at least 32 bytes."
     )
+    jwt_previous_secrets: list[SecretStr] = Field(
+        [], description="Secrets that still count while clients move to a new jwt_secret."
+    )
+    jwt_public_keys: list[str] = Field(
+        [], description="Public keys or certificates of who signs the tokens (RS256, ES256, EdDSA): PEM, or its file."
+    )
+    jwt_jwks_url: str | None = Field(None, description="Where an identity provider publishes its keys (a JWK Set).")
+    jwt_issuer: str | None = Field(None, description="What a token's iss must be.")
+    jwt_audience: str | None = Field(None, description="What a token's aud must hold; without it, none may have one.")
+    jwt_leeway_s: float = Field(0.0, ge=0, le=300, description="How far the issuer's clock may be off.")
     api_key: SecretStr | None = Field(None, description="Lets a program read over HTTP (/v1).")
     origins: list[str] | None = Field(
         None, description="Pages that may connect, such as https://app.example; by default this server's own only."
@@ -148,8 +159,17 @@ class Settings(BaseSettings):
                 f"({self.offline_within_s:g}): the watchers would hear too late",
             ),
             (
-                self.jwt_secret is None or len(self.jwt_secret.get_secret_value().encode()) >= 32,
-                "jwt_secret must have at least 32 bytes (RFC 7518, section 3.2): a shorter one can be guessed",
+                all(
+                    secret is None or len(secret.get_secret_value().encode()) >= 32
+                    for secret in (self.jwt_secret, *self.jwt_previous_secrets)
+                ),
+                "jwt_secret, and each of jwt_previous_secrets, must have at least 32 bytes (RFC 7518, section 3.2): a "
+                "shorter one can be guessed",
+            ),
+            (
+                self.jwt_jwks_url is None or _is_safe_url(self.jwt_jwks_url),
+                "jwt_jwks_url must begin with https:// (http:// on this machine only): whoever can change the answer "
+                "on its way can be anybody",
             ),
         ]
         for holds, sentence in checks:
@@ -164,6 +184,15 @@ def _sentence(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return f"there is no setting {name!r}"
     return f"{name}: {message}" if name else message
+
+
+def _is_safe_url(url: str) -> bool:
+    try:
+        address = urlsplit(url)
+        host = address.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (address.scheme == "https" or (address.scheme == "http" and is_loopback(host)))
 
 
 def is_loopback(host: str) -> bool:

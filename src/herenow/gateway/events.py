@@ -19,6 +19,7 @@ MAX_USERS_A_CALL: Final = 1_000
 Code = Literal[
     "unauthorized",
     "token_expired",
+    "token_expiring",
     "forbidden",
     "bad_request",
     "unknown_event",
@@ -31,7 +32,9 @@ Code = Literal[
     "internal",
 ]
 
-_TEMPORARY: Final = frozenset(("rate_limited", "too_many_connections", "slow_reader", "shutting_down", "internal"))
+_TEMPORARY: Final = frozenset(
+    ("token_expiring", "rate_limited", "too_many_connections", "slow_reader", "shutting_down", "internal")
+)
 
 
 class WireError(Exception):
@@ -117,6 +120,12 @@ class ClaimPayload(_Payload, frozen=True):
         if not 0 <= until_ms <= LATEST_MS:  # a zone can carry the last day of 9999 into a year that no text has
             raise WireError("bad_request", "until is not between the years 1970 and 9999")
         return until_ms
+
+
+class Refresh(_Payload, frozen=True):
+    """``presence:refresh``: a newer token of the same user."""
+
+    token: str
 
 
 def decode(kind: Any, args: tuple[Any, ...]) -> Any:

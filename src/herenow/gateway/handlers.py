@@ -9,8 +9,9 @@ import msgspec
 import structlog
 
 from herenow.gateway import events
-from herenow.gateway.auth import Authenticate, identify
+from herenow.gateway.auth import Authenticate, Identity, identify
 from herenow.gateway.events import WireError
+from herenow.gateway.expiry import WARNING_S, Expiry
 from herenow.gateway.limits import TokenBucket
 from herenow.gateway.outbox import Outbox, Watcher
 from herenow.gateway.watches import Watches
@@ -40,10 +41,11 @@ CLOSING = {
 class Client(Watcher):
     """One connection: what the gateway keeps of it in ``socket.data``."""
 
-    __slots__ = ("bucket", "opened_s")
+    __slots__ = ("bucket", "identity", "opened_s")
 
-    def __init__(self, socket: Socket, user_id: str, bucket: TokenBucket, now_s: float) -> None:
-        super().__init__(socket, user_id)
+    def __init__(self, socket: Socket, identity: Identity, bucket: TokenBucket, now_s: float) -> None:
+        super().__init__(socket, identity.user_id)
+        self.identity = identity
         self.bucket = bucket
         self.opened_s = now_s
 
@@ -63,6 +65,7 @@ class Gateway:
         self._settings = settings
         self._authenticate = authenticate
         self._connections_of: dict[str, int] = {}
+        self._expiry = Expiry()
         self._stopping = False
         self._tasks: set[asyncio.Future[None]] = set()
         self.server = Server(_server_settings(settings, path))
@@ -93,11 +96,13 @@ class Gateway:
         self._on("presence:idle", events.Empty, self._idle)
         self._on("presence:claim", events.ClaimPayload, self._claim)
         self._on("presence:leave", events.Empty, self._leave)
+        self._on("presence:refresh", events.Refresh, self._refresh)
 
     def start(self) -> None:
         """Begin to send changes; in the event loop, with a started presence."""
         self.presence.registry.subscribe(self._batch)
         self.presence.on_evicted(self._evicted)
+        self._keep(asyncio.create_task(self._end_the_expired(), name="herenow expiry"))
 
     def stop(self) -> None:
         """Tell every client, let nobody in any more, and close all connections. Idempotent."""
@@ -126,9 +131,11 @@ class Gateway:
         self._outbox.publish(batch.changes, invisible=invisible)
         for change in batch.changes:
             if change.user_id in invisible and self._connections_of.get(change.user_id):
-                task = asyncio.ensure_future(self._show_to_self(change.user_id))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._keep(asyncio.ensure_future(self._show_to_self(change.user_id)))
+
+    def _keep(self, task: "asyncio.Future[None]") -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _show_to_self(self, user_id: str) -> None:
         own = await self.presence.registry.own_view(user_id)
@@ -168,7 +175,7 @@ class Gateway:
         if mine >= settings.max_connections_per_user:
             raise WireError("too_many_connections", f"{user_id} has {mine} connections, which is the most")
         now_s = loop.time()
-        client = Client(socket, user_id, TokenBucket(settings.max_events_per_s, now_s), now_s)
+        client = Client(socket, identity, TokenBucket(settings.max_events_per_s, now_s), now_s)
         socket.data = client
         self._connections_of[user_id] = mine + 1
         address = socket.handshake.address
@@ -183,6 +190,7 @@ class Gateway:
         except BaseException:
             self._count_out(user_id)
             raise
+        self._expiry.set(socket.id, identity.expires_s)
         log.info("connected", user=user_id, connection=socket.id[:6], transport=socket.transport)
         socket.emit(
             events.READY,
@@ -200,6 +208,7 @@ class Gateway:
         closing = client.closing or CLOSING[reason]
         self._watches.forget(client)
         self._outbox.forget(client)
+        self._expiry.forget(socket.id)
         self._count_out(client.user_id)
         duration_s = asyncio.get_running_loop().time() - client.opened_s
         log.info(
@@ -216,6 +225,39 @@ class Gateway:
         left = self._connections_of.pop(user_id) - 1
         if left:
             self._connections_of[user_id] = left
+
+    # -- tokens that end ---------------------------------------------------------------------------------------------
+
+    async def _end_the_expired(self) -> None:
+        while not self._stopping:
+            await asyncio.sleep(1)
+            warn, ended = self._expiry.due(time.time())
+            for connection_id in warn:
+                if socket := self._namespace.sockets.get(connection_id):
+                    socket.emit(events.ERROR, _EXPIRING.body())
+            for connection_id in ended:
+                if socket := self._namespace.sockets.get(connection_id):
+                    self._end(socket)
+
+    def _end(self, socket: Socket) -> None:
+        client: Client = socket.data
+        log.info("token expired", user=client.user_id, connection=socket.id[:6])
+        socket.emit(events.ERROR, _EXPIRED.body())
+        client.closing = Closing.CLOSED  # with the grace: who comes back with a new token never flickers
+        _close(socket, may_return=True)
+
+    async def _refresh(self, client: Client, payload: events.Refresh) -> dict[str, Any]:
+        identity = await identify(self._authenticate, {"token": payload.token}, client.socket.handshake)
+        if identity.user_id != client.user_id:
+            raise WireError("forbidden", "the token is another user's")
+        if not client.socket.connected:
+            raise WireError("internal", "the connection is closing")
+        client.identity = identity
+        self._expiry.set(client.socket.id, identity.expires_s)
+        self._watches.keep(client, identity.may_watch)
+        if identity.watch != "*":
+            self._watches.unwatch_all(client)
+        return {"expires": None if identity.expires_s is None else to_iso(round(identity.expires_s * 1000))}
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -255,6 +297,8 @@ class Gateway:
             raise WireError("bad_request", "watch either users or all")
         if payload.users is not None:
             return await self._watch_users(client, payload.users, payload.since)
+        if client.identity.watch != "*":
+            raise WireError("forbidden", "the token lets this user watch some users only: name them")
         self._watches.watch_all(client)
         if payload.since is not None:
             newer = await self._newer(client, payload.since, None)
@@ -268,6 +312,7 @@ class Gateway:
         return answer if page.cursor is None else {**answer, "cursor": page.cursor}
 
     async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
+        _check_sight(client, users)
         most = self._settings.max_watched_users
         if self._watches.watched_by(client) + self._watches.adds(client, users) > most:
             raise WireError("too_many_watches", f"a connection may watch {most} users")
@@ -305,6 +350,7 @@ class Gateway:
         return {}
 
     async def _get(self, client: Client, payload: events.Users) -> dict[str, Any]:
+        _check_sight(client, payload.users)
         return await self._snapshot(client, payload.users)
 
     async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
@@ -343,6 +389,18 @@ class Gateway:
         # The acknowledgement goes first, then the connection.
         asyncio.get_running_loop().call_soon(lambda: _close(client.socket, may_return=False))
         return {}
+
+
+_EXPIRING = WireError(
+    "token_expiring", f"the token ends within {WARNING_S:g} s: send presence:refresh with a newer one"
+)
+_EXPIRED = WireError("token_expired", "the token has expired")
+
+
+def _check_sight(client: Client, users: Iterable[str]) -> None:
+    for user_id in users:
+        if not client.identity.may_watch(user_id):
+            raise WireError("forbidden", f"the token does not let this user watch {user_id}")
 
 
 def _close(socket: Socket, *, may_return: bool) -> None:
