@@ -4,6 +4,7 @@ A setting comes, in this order of weight, from a flag or an argument, from the e
 ``herenow.toml`` in the working directory (``port = 8080``), or from the default here.
 """
 
+import re
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +17,9 @@ from .errors import SettingsInvalid
 
 DISPATCH_BUDGET_S = 0.15
 """What of ``offline_within_s`` is kept for telling the watchers and writing the store; the rest is the grace."""
+
+HASHED = "sha256:"
+"""How a key begins of which only the digest is written down."""
 
 LONGEST_RECONNECT_S = 5.0
 """The longest pause of the stock Socket.IO client between two tries to reconnect (``reconnectionDelayMax``)."""
@@ -49,7 +53,10 @@ class Settings(BaseSettings):
     jwt_issuer: str | None = Field(None, description="What a token's iss must be.")
     jwt_audience: str | None = Field(None, description="What a token's aud must hold; without it, none may have one.")
     jwt_leeway_s: float = Field(0.0, ge=0, le=300, description="How far the issuer's clock may be off.")
-    api_key: SecretStr | None = Field(None, description="Lets a program read over HTTP (/v1).")
+    api_keys: list[SecretStr] = Field(
+        [], description="Let programs read over HTTP (/v1): each a key, or sha256: and its digest (herenow token)."
+    )
+    admin_tokens: list[SecretStr] = Field([], description="Let operators use /v1/admin; written like api_keys.")
     origins: list[str] | None = Field(
         None, description="Pages that may connect, such as https://app.example; by default this server's own only."
     )
@@ -167,6 +174,11 @@ class Settings(BaseSettings):
                 "shorter one can be guessed",
             ),
             (
+                all(_is_fit_key(key.get_secret_value()) for key in (*self.api_keys, *self.admin_tokens)),
+                "each of api_keys and admin_tokens must have at least 16 characters, or be sha256: and 64 hexadecimal "
+                "digits (`herenow token --api-key` makes one)",
+            ),
+            (
                 self.jwt_jwks_url is None or _is_safe_url(self.jwt_jwks_url),
                 "jwt_jwks_url must begin with https:// (http:// on this machine only): whoever can change the answer "
                 "on its way can be anybody",
@@ -184,6 +196,12 @@ def _sentence(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return f"there is no setting {name!r}"
     return f"{name}: {message}" if name else message
+
+
+def _is_fit_key(key: str) -> bool:
+    if key.startswith(HASHED):
+        return re.fullmatch(r"[0-9a-f]{64}", key.removeprefix(HASHED)) is not None
+    return len(key) >= 16 and key.isascii()
 
 
 def _is_safe_url(url: str) -> bool:

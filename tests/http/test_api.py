@@ -1,5 +1,6 @@
 """The HTTP API over a real port, in a FastAPI and in a plain Starlette application."""
 
+import hashlib
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +24,11 @@ from support import serving, until
 
 Kind = Literal["fastapi", "starlette"]
 SECRET = "a secret of at least thirty-two bytes"
+READ_KEY, OTHER_KEY = "a key that is long enough", "another key that is long enough"
+
+
+def digest(key: str) -> str:
+    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
 
 
 class Served:
@@ -266,21 +272,32 @@ async def test_a_store_that_takes_nothing_makes_the_server_unready_and_its_retur
 
 
 async def test_without_dev_reads_need_the_key_and_maintenance_the_token(tmp_path: Path) -> None:
-    async with served(tmp_path, dev=False, jwt_secret=SECRET, api_key="the key") as api:
-        key = {"Authorization": "Bearer the key"}
-        wrong = [{}, {"Authorization": "Bearer nothing"}, {"Authorization": "the key"}, {"Authorization": "Bearer"}]
+    async with served(tmp_path, dev=False, jwt_secret=SECRET, api_keys=[OTHER_KEY, digest(READ_KEY)]) as api:
+        key = {"Authorization": f"Bearer {READ_KEY}"}
+        wrong = [{}, *({"Authorization": value} for value in ("Bearer nothing", READ_KEY, "Bearer", "Basic 1234"))]
+        wrong += [{"Authorization": f"Bearer {digest(READ_KEY)}"}, {"Authorization": f"Bearer {READ_KEY} x"}]
         for headers in wrong:
             for path in ("/v1/stats", "/v1/online", "/v1/users/a", "/v1/admin/status", "/v1/admin/users/a/explain"):
                 refused = await api.http.get(path, headers=headers)
                 assert (refused.status_code, refused.json()["error"]["code"]) == (401, "unauthorized")
                 assert refused.headers["www-authenticate"] == "Bearer"
         assert (await api.http.get("/v1/stats", headers=key)).status_code == 200
+        other = {"Authorization": f"bearer  {OTHER_KEY}"}
+        assert (await api.http.get("/v1/stats", headers=other)).status_code == 200
         assert (await api.http.get("/v1/admin/status", headers=key)).status_code == 401
         assert (await api.http.post("/v1/admin/cleanup", headers=key, json={})).status_code == 401
         for path in ("/v1/stats", "/v1/admin/status"):
             assert (await api.http.get(path, headers=api.admin)).status_code == 200
         assert (await api.http.get("/healthz")).status_code == 200
         assert (await api.http.get("/readyz")).status_code == 200
+
+
+async def test_an_operator_may_have_a_token_of_the_settings(tmp_path: Path) -> None:
+    async with served(tmp_path, dev=False, jwt_secret=SECRET, admin_tokens=[digest(READ_KEY)]) as api:
+        key = {"Authorization": f"Bearer {READ_KEY}"}
+        for path in ("/v1/stats", "/v1/admin/status"):
+            assert (await api.http.get(path, headers=key)).status_code == 200
+        assert (await api.http.get("/v1/admin/status", headers={"Authorization": "Bearer x"})).status_code == 401
 
 
 async def test_without_an_api_key_nobody_reads_by_an_empty_one(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from herenow.cli.serve import serve
 from herenow.cli.stale import stale
 from herenow.cli.status import status
 from herenow.cli.test import test
+from herenow.cli.token import token
 from herenow.version import VERSION
 
 app = typer.Typer(
@@ -40,7 +41,7 @@ def herenow(
     """Who is online, right now."""
 
 
-for command in (serve, init, status, cleanup, stale, test, explain):
+for command in (serve, init, status, cleanup, stale, test, explain, token):
     app.command()(command)
 
 
