@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import sys
 import time
 from typing import Annotated, Any
 
@@ -50,7 +51,7 @@ def token(
     if json:
         print_json({"token": made, "expires": to_iso(ends_ms)})
     else:
-        print(made)  # alone, so that it can be piped
+        sys.stdout.write(made + "\n")  # alone, so that it can be piped
     return GOOD
 
 
