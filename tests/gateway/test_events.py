@@ -7,7 +7,7 @@ import pytest
 from herenow.gateway import events
 from herenow.gateway.events import ClaimPayload, Empty, Unwatch, Users, Watch, WireError, decode
 from herenow.model import Availability, Claimed, UserPresence
-from herenow.wire import user_to_wire
+from herenow.wire import claim_of, user_to_wire
 
 
 @pytest.mark.parametrize(
@@ -79,15 +79,13 @@ def test_no_payload_is_an_empty_one() -> None:
     ["9999-12-31T23:59:59.999-10:00", "1969-12-31T23:59:59Z", "soon", "", "2030-13-01", "99999-01-01T00:00:00Z"],
 )
 def test_an_expiry_must_be_a_time(until: str) -> None:
-    payload = decode(ClaimPayload, ({"availability": "busy", "until": until},))
-    with pytest.raises(WireError, match="until"):
-        payload.until_ms()
+    with pytest.raises(ValueError, match="until"):
+        claim_of(Claimed.BUSY, None, until, longest_text=140)
 
 
 def test_an_expiry_is_read_in_any_zone() -> None:
-    payload = ClaimPayload(availability=Claimed.BUSY, until="1970-01-01T01:00:01+01:00")
-    assert payload.until_ms() == 1_000
-    assert ClaimPayload().until_ms() is None
+    assert claim_of(Claimed.BUSY, None, "1970-01-01T01:00:01+01:00", longest_text=140).until_ms == 1_000
+    assert claim_of(Claimed.BUSY, None, None, longest_text=140).until_ms is None
 
 
 def test_a_user_goes_out_as_the_contract_says() -> None:

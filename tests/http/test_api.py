@@ -147,6 +147,47 @@ async def test_a_user_is_shown_whatever_the_id(api: Served, user_id: str) -> Non
     await client.cut()
 
 
+async def test_some_users_in_the_order_asked_for(api: Served) -> None:
+    client = await Client.open(api.url, "bob")
+    answer = (await api.http.post("/v1/users:batchGet", json={"users": ["alice", "bob", "alice"]})).json()
+    assert [(user["userId"], user["isOnline"]) for user in answer["users"]] == [("alice", False), ("bob", True)]
+    assert answer["version"] > 0
+    most = {"users": ["\U0001f600" * 124 + f"{number:04}" for number in range(1000)]}
+    assert len((await api.http.post("/v1/users:batchGet", json=most)).json()["users"]) == 1000
+    await client.cut()
+
+
+async def test_a_claim_on_a_users_behalf(api: Served) -> None:
+    client = await Client.open(api.url, "alice")
+    path = "/v1/users/alice/claim"
+    until = "2099-01-01T00:00:00.000Z"
+    answer = await api.http.put(path, json={"availability": "busy", "text": "on stage", "until": until})
+    assert answer.status_code == 200
+    user = await api.get("/v1/users/alice")
+    assert answer.json() == {"user": user}
+    assert (user["availability"], user["statusText"], user["statusUntil"]) == ("busy", "on stage", until)
+    answer = await api.http.put(path, json={"availability": "invisible"})
+    assert answer.json()["user"]["isOnline"] is True
+    assert (await api.get("/v1/users/alice"))["isOnline"] is False
+    for _ in range(2):
+        assert (await api.http.delete(path)).json()["user"]["availability"] == "online"
+    await client.cut()
+
+
+async def test_a_claim_may_come_before_its_user(api: Served) -> None:
+    answer = await api.http.put("/v1/users/a%2Fclaim/claim", json={"availability": "away"})
+    assert answer.json()["user"] | {"version": 0} == {
+        "userId": "a/claim",
+        "isOnline": False,
+        "availability": "offline",
+        "lastActive": answer.json()["user"]["lastActive"],
+        "version": 0,
+    }
+    client = await Client.open(api.url, "a/claim")
+    assert (await api.get("/v1/users/a%2Fclaim"))["availability"] == "away"
+    await client.cut()
+
+
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 BAD: list[tuple[str, str, Any, str]] = [
@@ -171,6 +212,21 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("POST", "/v1/admin/cleanup", {"disconect": True}, "disconect"),
     ("POST", "/v1/admin/cleanup", {"disconnect": "perhaps"}, "disconnect"),
     ("POST", "/v1/admin/cleanup", None, "the body"),
+    ("POST", "/v1/users:batchGet", {"users": ["a"] * 1001}, "users"),
+    ("POST", "/v1/users:batchGet", {"users": ["x" * 129]}, "users"),
+    ("POST", "/v1/users:batchGet", {"users": ["a\n"]}, "users"),
+    ("POST", "/v1/users:batchGet", {"users": "alice"}, "users"),
+    ("POST", "/v1/users:batchGet", {}, "users"),
+    ("GET", "/v1/changes?since=-1", None, "since"),
+    ("GET", "/v1/changes?since=9007199254740992", None, "since"),
+    ("GET", "/v1/changes?since=yesterday", None, "since"),
+    ("PUT", "/v1/users/a/claim", {"availability": "online"}, "availability"),
+    ("PUT", "/v1/users/a/claim", {"text": "x" * 141}, "text"),
+    ("PUT", "/v1/users/a/claim", {"text": "a\nb"}, "text"),
+    ("PUT", "/v1/users/a/claim", {"until": "soon"}, "until"),
+    ("PUT", "/v1/users/a/claim", {"until": "9999-12-31T23:59:59-14:00"}, "until"),
+    ("PUT", "/v1/users/a/claim", {"colour": "red"}, "colour"),
+    ("PUT", f"/v1/users/{'x' * 129}/claim", {}, "id"),
 ]
 
 
@@ -189,7 +245,7 @@ async def test_a_body_that_is_no_json_or_too_large_is_refused(api: Served) -> No
     json = {"Content-Type": "application/json"}
     broken = await api.http.post("/v1/admin/cleanup", content=b"{", headers=json)
     assert (broken.status_code, broken.json()["error"]["message"]) == (400, "the body is not JSON")
-    large = await api.http.post("/v1/admin/cleanup", content=b" " * 70_000, headers=json)
+    large = await api.http.post("/v1/admin/cleanup", content=b" " * 1_000_001, headers=json)
     assert (large.status_code, large.json()["error"]["code"]) == (413, "too_large")
 
 

@@ -160,7 +160,7 @@ class _Process:
             self._server.force_exit = True
             return
         log.info("stopping")
-        self._mounted.gateway.stop()
+        self._mounted.stop()
         self._server.should_exit = True
         asyncio.get_running_loop().call_later(END_S, _end_at_once)
 

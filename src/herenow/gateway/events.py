@@ -5,9 +5,8 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from herenow.model import Cause, Claimed, UserPresence
-from herenow.times import LATEST_MS, from_iso
-from herenow.wire import UserId, user_to_wire
+from herenow.model import Claimed
+from herenow.wire import TEXT_PATTERN, UserId
 
 READY: Final = "presence:ready"
 DIFF: Final = "presence:diff"
@@ -60,8 +59,7 @@ class WireError(Exception):
         return {"code": self.code, "message": self.message, "temporary": self.temporary}
 
 
-TEXT_PATTERN: Final = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
-"""A status text: any characters but those that would break a line or ring a bell."""
+_TEXT: Final = TEXT_PATTERN.replace("^[", r"\A[").replace("]*$", r"]*\Z")
 
 _PATTERN: Final = re.compile(r"matching regex '[^']*'|matching regex .*?(?= - at|$)")
 
@@ -102,24 +100,8 @@ class ClaimPayload(_Payload, frozen=True):
     """``presence:claim``; ``availability: null`` gives the claim up, a field that is left out stays as it is not."""
 
     availability: Claimed | msgspec.UnsetType | None = msgspec.UNSET
-    text: Annotated[str, msgspec.Meta(pattern=TEXT_PATTERN)] | None = None
+    text: Annotated[str, msgspec.Meta(pattern=_TEXT)] | None = None
     until: str | None = None
-
-    def until_ms(self) -> int | None:
-        """The expiry in milliseconds.
-
-        Raises:
-            WireError: it is no ISO 8601 time.
-        """
-        if self.until is None:
-            return None
-        try:
-            until_ms = from_iso(self.until)
-        except (ValueError, OverflowError) as error:
-            raise WireError("bad_request", "until is not an ISO 8601 time") from error
-        if not 0 <= until_ms <= LATEST_MS:  # a zone can carry the last day of 9999 into a year that no text has
-            raise WireError("bad_request", "until is not between the years 1970 and 9999")
-        return until_ms
 
 
 class Refresh(_Payload, frozen=True):
@@ -147,8 +129,3 @@ def _shorten(sentence: str) -> str:
     sentence = _PATTERN.sub("without control characters", sentence)
     sentence = sentence.replace("$.", "").replace("`$`", "the payload")
     return sentence if len(sentence) <= 200 else sentence[:199] + "…"
-
-
-def change_to_json(user: UserPresence, cause: Cause) -> bytes:
-    """A Change of the contract, encoded: once, for all that hear of it."""
-    return msgspec.json.encode(user_to_wire(user) | {"cause": cause})

@@ -15,13 +15,13 @@ from herenow.gateway.expiry import WARNING_S, Expiry
 from herenow.gateway.limits import TokenBucket
 from herenow.gateway.outbox import Outbox, Watcher
 from herenow.gateway.watches import Watches
-from herenow.model import Cause, Change, Claim, Claimed, Closing, Connection, UserPresence
+from herenow.model import Cause, Change, Claimed, Closing, Connection, UserPresence
 from herenow.presence import Presence
 from herenow.registry.base import Batch
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
 from herenow.times import to_iso
-from herenow.wire import user_to_wire
+from herenow.wire import claim_of, user_to_wire
 
 log = structlog.get_logger("herenow.gateway")
 
@@ -367,17 +367,17 @@ class Gateway:
         return {}
 
     async def _claim(self, client: Client, payload: events.ClaimPayload) -> dict[str, Any]:
-        text = payload.text
-        if text is not None and len(text) > self._settings.max_status_text:
-            raise WireError("bad_request", f"text has more than {self._settings.max_status_text} characters")
-        availability = payload.availability
+        availability, text = payload.availability, payload.text
         if availability is None:
             if text is not None or payload.until is not None:
                 raise WireError("bad_request", "availability null gives the claim up: it has neither text nor until")
             claim = None
         else:
             asked = None if isinstance(availability, msgspec.UnsetType) else availability
-            claim = Claim(availability=asked, text=text or None, until_ms=payload.until_ms())
+            try:
+                claim = claim_of(asked, text, payload.until, longest_text=self._settings.max_status_text)
+            except ValueError as error:
+                raise WireError("bad_request", str(error)) from error
         await self.presence.registry.claim(client.user_id, claim)
         own = await self.presence.registry.own_view(client.user_id)
         if own is None:

@@ -15,10 +15,11 @@ from collections.abc import Callable, Container, Iterable
 
 import msgspec
 
-from herenow.gateway.events import DIFF, change_to_json
+from herenow.gateway.events import DIFF
 from herenow.gateway.watches import Watches
 from herenow.model import Change, Closing
 from herenow.socketio_server import Message, Namespace, Socket
+from herenow.wire import change_to_wire
 
 FLUSH_SHARE = 3
 """Of so many parts of the time, flushing takes at most one."""
@@ -186,7 +187,7 @@ class Outbox:
         # The change is kept beside its encoding, so that no other can get its id before the flush is over.
         known = self._encoded.get(id(change))
         if known is None:
-            known = self._encoded[id(change)] = change, msgspec.Raw(change_to_json(change, change.cause))
+            known = self._encoded[id(change)] = change, msgspec.Raw(msgspec.json.encode(change_to_wire(change)))
         return known[1]
 
     def _sweep(self) -> None:

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.responses import StreamingResponse
 from starlette.routing import Route as StarletteRoute
 
 from herenow.errors import NotStarted
@@ -14,10 +15,14 @@ from herenow.http import errors
 from herenow.http.access import Access
 from herenow.http.errors import Refused
 from herenow.http.explaining import Facts, explain
+from herenow.http.following import Followers
 from herenow.http.maintenance import Maintenance, now_ms
 from herenow.http.models import (
+    MOST_PER_CALL,
     Alive,
     AuditHealth,
+    ClaimAnswer,
+    ClaimOrder,
     Cleaned,
     CleanupOrder,
     Disconnected,
@@ -31,19 +36,24 @@ from herenow.http.models import (
     Stats,
     Status,
     User,
+    Users,
+    UsersQuestion,
 )
 from herenow.model import MAX_USER_ID_LENGTH
 from herenow.presence import Presence
 from herenow.times import to_iso
-from herenow.wire import USER_ID_PATTERN, user_to_wire
-
-MOST_PER_PAGE = 1000
+from herenow.wire import USER_ID_PATTERN, claim_of, user_to_wire
 
 UserIdPath = Annotated[
     str,
     Path(alias="id", min_length=1, max_length=MAX_USER_ID_LENGTH, pattern=USER_ID_PATTERN, description="A user's id."),
 ]
-Limit = Annotated[int, Query(ge=1, le=MOST_PER_PAGE, description="Users on the page, at most.")]
+Limit = Annotated[int, Query(ge=1, le=MOST_PER_CALL, description="Users on the page, at most.")]
+Since = Annotated[int | None, Query(ge=0, lt=2**53, description="The version that you have; by default from now on.")]
+LastEventId = Annotated[
+    int | None,
+    Header(ge=0, lt=2**53, description="What an EventSource sends when it comes back; weighs more than since."),
+]
 Cursor = Annotated[str | None, Query(max_length=1000, description="The cursor of the page before.")]
 
 
@@ -84,6 +94,7 @@ class Api:
         self._access = access
         self._heartbeats = heartbeats
         self._maintenance = Maintenance(presence)
+        self.followers = Followers(presence)
 
     def router(self) -> APIRouter:
         """Return the routes, for a FastAPI application to include."""
@@ -94,6 +105,12 @@ class Api:
         _add(router, "GET", "/v1/stats", self.stats, Stats, summary="How many are online", **read)
         _add(router, "GET", "/v1/online", self.online, Online, summary="Who is online, by page", **read)
         _add(router, "GET", "/v1/users/{id:herenow_user}", self.user, User, summary="One user", **read)
+        _add(router, "POST", "/v1/users:batchGet", self.users, Users, summary="Some users", **read)
+        _add(router, "GET", "/v1/changes", self.changes, None, summary="All changes, as Server-Sent Events", **read)
+        claim: dict[str, Any] = {"tag": "presence", "guard": self._access.maintainer}
+        path = "/v1/users/{id:herenow_user}/claim"
+        _add(router, "PUT", path, self.claim, ClaimAnswer, summary="A claim on a user's behalf", **claim)
+        _add(router, "DELETE", path, self.unclaim, ClaimAnswer, summary="Give a user's claim up", **claim)
         admin: dict[str, Any] = {"tag": "maintenance", "guard": self._access.maintainer}
         maintenance = self._maintenance
         _add(router, "GET", "/v1/admin/status", maintenance.status, Status, summary="The whole picture", **admin)
@@ -157,6 +174,42 @@ class Api:
     async def user(self, user_id: UserIdPath) -> Any:
         """Show one user. One who was never seen is offline, ``lastActive`` ``null``."""
         return user_to_wire((await self._presence.get([user_id]))[user_id])
+
+    async def users(self, question: UsersQuestion) -> Any:
+        """Show some users, in the order asked for."""
+        snapshot = await self._presence.snapshot(question.users)
+        return {"version": snapshot.version, "users": [user_to_wire(user) for user in snapshot.users.values()]}
+
+    async def changes(self, since: Since = None, last_event_id: LastEventId = None) -> StreamingResponse:
+        """Follow all changes: events ``change`` with a Change each, its version as ``id``.
+
+        ``event: reset`` says that the changes after ``since`` are not all known any more: take a snapshot, and go on
+        with what follows.
+        """
+        self._presence.registry  # noqa: B018  # not started: an answer, and no stream
+        stream = self.followers.follow(since if last_event_id is None else last_event_id)
+        return StreamingResponse(
+            stream, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+
+    async def claim(self, user_id: UserIdPath, order: ClaimOrder) -> Any:
+        """Let a user be shown as busy, say, by the calendar of your application. It replaces the claim before."""
+        try:
+            longest = self._presence.settings.max_status_text
+            claim = claim_of(order.availability, order.text, order.until, longest_text=longest)
+        except ValueError as error:
+            raise Refused("bad_request", str(error)) from error
+        await self._presence.registry.claim(user_id, claim)
+        return await self._own_view(user_id)
+
+    async def unclaim(self, user_id: UserIdPath) -> Any:
+        """Take a user's claim away; there need not be one."""
+        await self._presence.registry.claim(user_id, None)
+        return await self._own_view(user_id)
+
+    async def _own_view(self, user_id: str) -> Any:
+        own = await self._presence.registry.own_view(user_id)
+        return {"user": user_to_wire(own or (await self._presence.get([user_id]))[user_id])}
 
     # -- maintenance -------------------------------------------------------------------------------------------------
 
@@ -222,7 +275,7 @@ def _add(
     method: str,
     path: str,
     endpoint: Callable[..., Any],
-    model: type[Any],
+    model: type[Any] | None,
     tag: str,
     summary: str,
     *,

@@ -31,7 +31,7 @@ from starlette.types import Message, Receive
 
 from herenow.errors import CursorInvalid, NotStarted, StoreError, StoreUnavailable
 
-MAX_BODY: Final = 65_536
+MAX_BODY: Final = 1_000_000
 """Bytes of a request's body, at most."""
 
 log = structlog.get_logger("herenow.http")

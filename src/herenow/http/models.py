@@ -8,16 +8,23 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from herenow.model import Availability
+from herenow.model import MAX_USER_ID_LENGTH, Availability, Claimed
 from herenow.settings import Settings
 from herenow.store.base import Counts
 from herenow.store.nodes import Node, is_alive
 from herenow.times import to_iso
+from herenow.wire import TEXT_PATTERN, USER_ID_PATTERN
+
+MOST_PER_CALL = 1000
+"""Users in one question or on one page."""
 
 SHOWN_AT_MOST = 20
 """Users that a status names, and drifts that it gives as examples."""
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2025-03-01T09:30:00.250Z"])]
+
+
+UserId = Annotated[str, Field(min_length=1, max_length=MAX_USER_ID_LENGTH, pattern=USER_ID_PATTERN)]
 
 
 class Answer(BaseModel):
@@ -59,6 +66,33 @@ class User(Answer):
     status_text: str | None = None
     status_until: Time | None = None
     version: int
+
+
+class UsersQuestion(Question):
+    """Users by id, at most a thousand."""
+
+    users: Annotated[list[UserId], Field(max_length=MOST_PER_CALL)]
+
+
+class Users(Answer):
+    """Users in the order asked for, each once."""
+
+    version: int
+    users: list[User]
+
+
+class ClaimOrder(Question):
+    """What a user is to be shown as. ``availability`` left out: as they are, with the text. ``until`` ends it."""
+
+    availability: Claimed | None = None
+    text: Annotated[str, Field(pattern=TEXT_PATTERN)] | None = None
+    until: Time | None = None
+
+
+class ClaimAnswer(Answer):
+    """The user as they see themselves now: one who is invisible sees themselves online."""
+
+    user: User
 
 
 class Online(Answer):
