@@ -8,13 +8,14 @@ import pytest
 import herenow
 
 PACKAGE = Path(herenow.__file__).parent
-PLAIN = {"model", "errors", "times", "version"}
+PLAIN = {"model", "errors", "times", "version", "metering"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     "errors": {"times"},
     "times": set(),
     "version": set(),
+    "metering": set(),
     "settings": {"errors"},
     "wire": PLAIN,
     "registry": PLAIN,
@@ -44,6 +45,7 @@ PURE = {
     "gateway/watches.py",
     "gateway/expiry.py",
     "gateway/limits.py",
+    "gateway/punctuality.py",
     "model.py",
 }
 """Files that touch nothing: no event loop, no clock, no network, no files."""

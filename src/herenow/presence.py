@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 import inspect
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ import msgspec
 import structlog
 
 from herenow.errors import NotStarted, StoreError, StoreInUse
+from herenow.metering import Meters
 from herenow.model import Availability, Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
 from herenow.registry.local import LocalRegistry
@@ -81,6 +83,7 @@ class Presence:
         self.settings = Settings.load(database=database, **settings)
         self.authenticate = authenticate
         self.store = open_store(self.settings.database)
+        self.meters = Meters()
         self._node: Node | None = None
         self._registry: Registry | None = None
         self._writer: Writer | None = None
@@ -133,6 +136,16 @@ class Presence:
             "offlineWithinMs": round(settings.offline_within_s * 1000),
             "silentLossMs": round(settings.silent_loss_s * 1000),
             "restartMs": round(settings.restart_grace_s * 1000),
+        }
+
+    def promised_s(self) -> dict[str, float]:
+        """The bounds of the promises whose times are measured, in seconds; see :mod:`herenow.metering`."""
+        settings = self.settings
+        return {
+            "connect": 0.1,
+            "closed": settings.offline_within_s,
+            "left": 0.1,
+            "silent": settings.silent_loss_s,
         }
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -324,6 +337,8 @@ class Presence:
 
     def _batch(self, batch: Batch, writer: Writer) -> None:
         writer.submit(batch.rows)
+        for cause, number in Counter(change.cause for change in batch.changes).items():
+            self.meters.changes.labels(cause.value).inc(number)
         for change in batch.changes:
             log.info("change", user=change.user_id, availability=change.availability, cause=change.cause)
             for handler in tuple(self._subscribers):

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     connect_timeout_s: float = Field(10.0, gt=0, description="Within which a client must say who it is.")
     max_connections: int = Field(100_000, gt=0, description="In all.")
     max_connections_per_user: int = Field(100, gt=0, description="Tabs and devices of one user.")
+    overload_lag_s: float = Field(
+        1.0, gt=0, description="While the event loop is later than this, nobody new is let in, for those inside."
+    )
     max_watched_users: int = Field(10_000, gt=0, description="Users that one connection may watch by name.")
     max_events_per_s: float = Field(50.0, gt=0, description="Events of one connection; twice as many in a burst.")
     max_status_text: int = Field(140, gt=0, description="Characters of a status text.")

@@ -1,5 +1,6 @@
 """Tokens over a real port: how long a client may stay, and whom it may ask about."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -10,7 +11,7 @@ import jwt
 import pytest
 from fastapi import FastAPI
 
-from clients import Client
+from clients import Client, Refused
 from herenow.mounting import mount
 from herenow.presence import Presence
 from support import serving
@@ -136,4 +137,28 @@ async def test_a_refresh_that_takes_sight_away_takes_the_watches_too(serve: Serv
         await alice.settle()
         assert alice.shows("carol") == "online"  # as it was
         assert alice.causes("carol") == []
+        await alice.close()
+
+
+async def test_while_the_loop_lags_nobody_new_is_let_in(serve: Serve) -> None:
+    async with serve(overload_lag_s=0.05) as url:
+        alice = await connect(url)
+
+        async def hog() -> None:
+            while True:
+                time.sleep(0.2)  # noqa: ASYNC251  # to be late is the point
+                await asyncio.sleep(0.01)
+
+        hogging = asyncio.create_task(hog())
+        await asyncio.sleep(1)
+        with pytest.raises(Refused) as refused:
+            await connect(url, "bob")
+        data = refused.value.error["data"]
+        assert (data["code"], data["temporary"]) == ("overloaded", True)
+        assert 1_000 <= data["retryAfterMs"] <= 5_000
+        assert (await alice.call("presence:get", {"users": ["bob"]}))["ok"]
+        hogging.cancel()
+        await asyncio.sleep(0.5)
+        bob = await connect(url, "bob")
+        await bob.close()
         await alice.close()

@@ -25,6 +25,7 @@ Code = Literal[
     "too_large",
     "rate_limited",
     "too_many_connections",
+    "overloaded",
     "too_many_watches",
     "slow_reader",
     "shutting_down",
@@ -32,7 +33,7 @@ Code = Literal[
 ]
 
 _TEMPORARY: Final = frozenset(
-    ("token_expiring", "rate_limited", "too_many_connections", "slow_reader", "shutting_down", "internal")
+    ("token_expiring", "rate_limited", "too_many_connections", "overloaded", "slow_reader", "shutting_down", "internal")
 )
 
 

@@ -1,6 +1,7 @@
 """Events in: connect, disconnect, and what a client may say. What comes of it the registry decides."""
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -14,6 +15,8 @@ from herenow.gateway.events import WireError
 from herenow.gateway.expiry import WARNING_S, Expiry
 from herenow.gateway.limits import TokenBucket
 from herenow.gateway.outbox import Outbox, Watcher
+from herenow.gateway.pulse import Pulse
+from herenow.gateway.punctuality import Punctuality
 from herenow.gateway.watches import Watches
 from herenow.model import Cause, Change, Claimed, Closing, Connection, UserPresence
 from herenow.presence import Presence
@@ -66,6 +69,9 @@ class Gateway:
         self._authenticate = authenticate
         self._connections_of: dict[str, int] = {}
         self._expiry = Expiry()
+        self._meters = presence.meters
+        self._punctuality = Punctuality(presence.meters)
+        self._pulse = Pulse(presence.meters)
         self._stopping = False
         self._tasks: set[asyncio.Future[None]] = set()
         self.server = Server(_server_settings(settings, path))
@@ -78,6 +84,8 @@ class Gateway:
             interval_s=settings.flush_interval_s,
             longest_s=settings.flush_longest_s,
             slow_timeout_s=settings.slow_reader_timeout_s,
+            meters=presence.meters,
+            told=lambda changes: self._punctuality.told(changes, time.time()),
         )
         self.server.on_stop(self._say_goodbye)
         self._register()
@@ -103,6 +111,7 @@ class Gateway:
         self.presence.registry.subscribe(self._batch)
         self.presence.on_evicted(self._evicted)
         self._keep(asyncio.create_task(self._end_the_expired(), name="herenow expiry"))
+        self._keep(asyncio.create_task(self._pulse.run(), name="herenow pulse"))
 
     def stop(self) -> None:
         """Tell every client, let nobody in any more, and close all connections. Idempotent."""
@@ -111,13 +120,18 @@ class Gateway:
     def _say_goodbye(self) -> None:
         self._stopping = True
         self._outbox.close()
+        for task in self._tasks:
+            task.cancel()
         notice = WireError("shutting_down", "the server is shutting down").body()
         self._namespace.emit(self._namespace.sockets.values(), events.ERROR, notice)
 
     def heard_ms_ago(self, connection_id: str) -> int | None:
         """How long ago a connection last answered a heartbeat; ``None`` before the first, or if it is not here."""
         socket = self._namespace.sockets.get(connection_id)
-        if socket is None or socket.last_pong_ms is None:
+        return None if socket is None else self._heard_ms_ago(socket)
+
+    def _heard_ms_ago(self, socket: Socket) -> int | None:
+        if socket.last_pong_ms is None:
             return None
         return max(0, round(self.server.engine.now_ms() - socket.last_pong_ms))
 
@@ -160,12 +174,17 @@ class Gateway:
             await self._admit(socket, auth)
         except WireError as error:
             log.info("connection refused", code=error.code, reason=error.message, connection=socket.id[:6])
-            data = {"code": error.code, "temporary": error.temporary}
+            self._meters.refused.labels(error.code).inc()
+            data: dict[str, Any] = {"code": error.code, "temporary": error.temporary}
+            if error.code == "overloaded":  # not all at the same moment
+                data["retryAfterMs"] = random.randint(1_000, 5_000)
             raise ConnectRefused(error.message, data) from error
 
     async def _admit(self, socket: Socket, auth: Any) -> None:
         if self._stopping:
             raise WireError("shutting_down", "the server is shutting down")
+        if self._pulse.lag_s > self._settings.overload_lag_s:
+            raise WireError("overloaded", "the server is busy serving those who are in: come again in a moment")
         identity = await identify(self._authenticate, auth, socket.handshake)
         user_id = identity.user_id
         settings, loop = self._settings, asyncio.get_running_loop()
@@ -191,6 +210,8 @@ class Gateway:
             self._count_out(user_id)
             raise
         self._expiry.set(socket.id, identity.expires_s)
+        self._punctuality.came(user_id)
+        self._meters.connects.inc()
         log.info("connected", user=user_id, connection=socket.id[:6], transport=socket.transport)
         socket.emit(
             events.READY,
@@ -218,6 +239,10 @@ class Gateway:
             reason=reason.value,
             seconds=round(duration_s, 3),
         )
+        self._meters.disconnects.labels(reason.value).inc()
+        heard_ms = self._heard_ms_ago(socket) if reason is Reason.PING_TIMEOUT else None
+        if heard_ms is not None and client.user_id not in self._connections_of:
+            self._punctuality.fell_silent(client.user_id, heard_ms / 1000)
         if not self._stopping:  # at the end, everyone is written offline in one go
             self.presence.registry.disconnect(socket.id, closing)
 
@@ -277,6 +302,7 @@ class Gateway:
                 raise WireError("rate_limited", f"more than {rate:g} events a second")
             return {"ok": True, **await work(client)}
         except WireError as error:
+            self._meters.errors.labels(error.code).inc()
             log.info("event refused", user=client.user_id, connection=socket.id[:6], code=error.code, event_name=event)
             return self._refusal(error)
         except Exception:  # whatever it is, the client gets an answer, and no more of it than that

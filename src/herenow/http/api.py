@@ -17,6 +17,7 @@ from herenow.http.errors import Refused
 from herenow.http.explaining import Facts, explain
 from herenow.http.following import Followers
 from herenow.http.maintenance import Maintenance, now_ms
+from herenow.http.metrics import CONTENT_TYPE, metrics
 from herenow.http.models import (
     MOST_PER_CALL,
     Alive,
@@ -101,6 +102,7 @@ class Api:
         router = APIRouter(route_class=errors.Route)
         _add(router, "GET", "/healthz", self.alive, Alive, "health", "Whether the process answers", refusals=())
         _add(router, "GET", "/readyz", self.ready, Readiness, "health", "Whether it should get traffic", refusals=())
+        _add(router, "GET", "/metrics", self.metrics, None, "health", "For Prometheus", guard=self._access.reader)
         read: dict[str, Any] = {"tag": "presence", "guard": self._access.reader}
         _add(router, "GET", "/v1/stats", self.stats, Stats, summary="How many are online", **read)
         _add(router, "GET", "/v1/online", self.online, Online, summary="Who is online, by page", **read)
@@ -134,6 +136,10 @@ class Api:
         if not readiness.ready:
             response.status_code = 503
         return readiness
+
+    async def metrics(self) -> Response:
+        """Give all metrics, in Prometheus' text format."""
+        return Response(await metrics(self._presence), media_type=CONTENT_TYPE)
 
     def _readiness(self, *, tell_error: bool) -> Readiness:
         presence = self._presence

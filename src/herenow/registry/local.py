@@ -320,6 +320,7 @@ class LocalRegistry:
             users=online + away + busy,
             connections=self._rules.connections,
             held=self._rules.held,
+            lingers_saved=self._rules.lingers_saved,
         )
 
 

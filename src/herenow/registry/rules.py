@@ -105,6 +105,7 @@ class Rules:
         self._users: dict[str, User] = {}
         self._connections: dict[str, OpenConnection] = {}
         self._lingers = Deadlines()  # by user, steady clock
+        self.lingers_saved = 0
         self._idles = Deadlines()  # by connection, steady clock
         self._claims = Deadlines()  # by user, wall clock
         self._recency = Recency()
@@ -219,6 +220,7 @@ class Rules:
             idle = replaced.idle  # the same session, said again
         else:
             idle = user.is_resting(step.now.steady_ms)
+            self.lingers_saved += user.linger is not None
             self._end_linger(user)
         connection = OpenConnection(
             user,
