@@ -295,7 +295,7 @@ def test_ctrl_c_is_quiet(tmp_path: Path) -> None:
 def test_help_and_version_are_good(tmp_path: Path) -> None:
     shown = herenow("--help", cwd=tmp_path)
     assert shown.returncode == 0
-    for command in ("serve", "init", "status", "cleanup", "stale", "test", "explain", "token"):
+    for command in ("serve", "init", "status", "cleanup", "stale", "test", "explain", "watch", "token"):
         assert command in shown.stdout
         assert herenow(command, "--help", cwd=tmp_path).returncode == 0
     assert herenow("--version", cwd=tmp_path).stdout.startswith("herenow ")

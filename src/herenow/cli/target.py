@@ -9,8 +9,8 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -91,6 +91,33 @@ class LiveServer:
         """
         return self._ask("POST", path, order, model)
 
+    @contextmanager
+    def stream(self, path: str, *, silent_s: float) -> Iterator[Iterator[bytes]]:
+        """Open an answer that does not end, and give its lines.
+
+        Args:
+            silent_s: for how long nothing may come.
+
+        Raises:
+            CouldNotLook: it is refused.
+            OSError, http.client.HTTPException: it cannot be reached, or the stream breaks.
+        """
+        connection = self._connection(silent_s)
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {self._token}"})
+            response = connection.getresponse()
+            if response.status != 200:
+                raise CouldNotLook(f"{self._name} refuses: {response.reason}")
+            yield iter(response.readline, b"")
+        finally:
+            connection.close()
+
+    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        # Not urllib: it would send the token to a proxy that the environment names.
+        address = urlsplit(self.node.address)
+        kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+        return kind(address.hostname or "", address.port, timeout=timeout_s)
+
     def _ask(self, method: str, path: str, body: dict[str, Any] | None, model: type[Model]) -> Model:
         status, text = self._exchange(method, path, body)
         try:
@@ -102,10 +129,7 @@ class LiveServer:
             raise CouldNotLook(f"what answers at {self.node.address} does not speak like this herenow") from error
 
     def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
-        # Not urllib: it would send the token to a proxy that the environment names.
-        address = urlsplit(self.node.address)
-        kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
-        connection = kind(address.hostname or "", address.port, timeout=CONNECT_WITHIN_S)
+        connection = self._connection(CONNECT_WITHIN_S)
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         try:
             connection.connect()
