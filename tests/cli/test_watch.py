@@ -55,7 +55,7 @@ async def test_every_change_is_a_line_with_its_cause(tmp_path: Path) -> None:
         await alice.call("presence:claim", {"availability": "busy", "text": "on stage"})
         await alice.leave()
         told = ""
-        while "left" not in told or "alice" not in told.splitlines()[-1]:
+        while "alice [bold]  left" not in told:
             told += await line(process)
         lines = [each for each in told.splitlines() if "alice" in each]
         assert [each.split()[2] for each in lines] == ["online", "busy", "offline"]

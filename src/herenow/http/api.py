@@ -102,17 +102,20 @@ class Api:
         router = APIRouter(route_class=errors.Route)
         _add(router, "GET", "/healthz", self.alive, Alive, "health", "Whether the process answers", refusals=())
         _add(router, "GET", "/readyz", self.ready, Readiness, "health", "Whether it should get traffic", refusals=())
-        _add(router, "GET", "/metrics", self.metrics, None, "health", "For Prometheus", guard=self._access.reader)
-        read: dict[str, Any] = {"tag": "presence", "guard": self._access.reader}
+        guard = self._access.reader
+        read: dict[str, Any] = {"tag": "presence", "guard": guard}
+        _add(router, "GET", "/metrics", self.metrics, CONTENT_TYPE, "health", "For Prometheus", guard=guard)
         _add(router, "GET", "/v1/stats", self.stats, Stats, summary="How many are online", **read)
         _add(router, "GET", "/v1/online", self.online, Online, summary="Who is online, by page", **read)
-        _add(router, "GET", "/v1/users/{id:herenow_user}", self.user, User, summary="One user", **read)
         _add(router, "POST", "/v1/users:batchGet", self.users, Users, summary="Some users", **read)
-        _add(router, "GET", "/v1/changes", self.changes, None, summary="All changes, as Server-Sent Events", **read)
+        stream = "text/event-stream"
+        _add(router, "GET", "/v1/changes", self.changes, stream, summary="All changes, as they come", **read)
         claim: dict[str, Any] = {"tag": "presence", "guard": self._access.maintainer}
         path = "/v1/users/{id:herenow_user}/claim"
         _add(router, "PUT", path, self.claim, ClaimAnswer, summary="A claim on a user's behalf", **claim)
         _add(router, "DELETE", path, self.unclaim, ClaimAnswer, summary="Give a user's claim up", **claim)
+        # After its longer sister: an id may hold slashes.
+        _add(router, "GET", "/v1/users/{id:herenow_user}", self.user, User, summary="One user", **read)
         admin: dict[str, Any] = {"tag": "maintenance", "guard": self._access.maintainer}
         maintenance = self._maintenance
         _add(router, "GET", "/v1/admin/status", maintenance.status, Status, summary="The whole picture", **admin)
@@ -122,6 +125,7 @@ class Api:
         _add(router, "POST", f"{path}/disconnect", self.disconnect, Disconnected, summary="Close a user", **admin)
         _add(router, "POST", "/v1/admin/cleanup", self.cleanup, Cleaned, summary="Take everyone offline", **admin)
         _add(router, "POST", "/v1/admin/stale", self.stale, Cleaned, summary="Take the silent offline", **admin)
+        _tell_allowed(router)
         return router
 
     # -- health ------------------------------------------------------------------------------------------------------
@@ -192,7 +196,7 @@ class Api:
         ``event: reset`` says that the changes after ``since`` are not all known any more: take a snapshot, and go on
         with what follows.
         """
-        self._presence.registry  # noqa: B018  # not started: an answer, and no stream
+        self.followers.check()
         stream = self.followers.follow(since if last_event_id is None else last_event_id)
         return StreamingResponse(
             stream, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -276,12 +280,18 @@ def answer_in_our_form(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, refuse)
 
 
+def _tell_allowed(router: APIRouter) -> None:
+    routes = [route for route in router.routes if isinstance(route, errors.Route)]
+    for route in routes:
+        route.allowed = frozenset(method for each in routes if each.path == route.path for method in each.methods or ())
+
+
 def _add(
     router: APIRouter,
     method: str,
     path: str,
     endpoint: Callable[..., Any],
-    model: type[Any] | None,
+    model: type[Any] | str,
     tag: str,
     summary: str,
     *,
@@ -292,10 +302,13 @@ def _add(
         path,
         endpoint,
         methods=[method],
-        response_model=model,
+        response_model=None if isinstance(model, str) else model,
         response_model_exclude_unset=True,
         tags=[tag],
         summary=summary,
         dependencies=[] if guard is None else [Depends(guard)],
-        responses={status: {"model": Failed} for status in refusals},
+        responses={
+            **{status: {"model": Failed} for status in refusals},
+            **({200: {"content": {model: {"schema": {"type": "string"}}}}} if isinstance(model, str) else {}),
+        },
     )

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from herenow.errors import NotStarted
 from herenow.model import Change
 from herenow.presence import Presence
 from herenow.registry.base import Batch
@@ -97,6 +98,17 @@ class Followers:
     def __init__(self, presence: Presence) -> None:
         self._presence = presence
         self._followers: set[Follower] = set()
+        self._ended = False
+
+    def check(self) -> None:
+        """Let a new stream begin, or not.
+
+        Raises:
+            NotStarted: the server is starting or stopping.
+        """
+        if self._ended:
+            raise NotStarted
+        self._presence.registry  # noqa: B018  # raises it too
 
     async def follow(self, since: int | None) -> AsyncGenerator[bytes]:
         """Serve one stream."""
@@ -109,6 +121,7 @@ class Followers:
             self._followers.discard(follower)
 
     def end(self) -> None:
-        """End all streams: the server stops."""
+        """End all streams, and begin no more: the server stops."""
+        self._ended = True
         for follower in self._followers:
             follower.end()

@@ -34,9 +34,9 @@ class Answer(BaseModel):
 
 
 class Question(BaseModel):
-    """What a client asks. Unknown fields are an error."""
+    """What a client asks. Unknown fields are an error, and so is ``0`` for ``false``."""
 
-    model_config = ConfigDict(alias_generator=to_camel, frozen=True, extra="forbid")
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True, extra="forbid", strict=True)
 
 
 class ErrorDetail(Answer):
@@ -84,7 +84,7 @@ class Users(Answer):
 class ClaimOrder(Question):
     """What a user is to be shown as. ``availability`` left out: as they are, with the text. ``until`` ends it."""
 
-    availability: Claimed | None = None
+    availability: Annotated[Claimed, Field(strict=False)] | None = None  # a word in JSON, a Claimed here
     text: Annotated[str, Field(pattern=TEXT_PATTERN)] | None = None
     until: Time | None = None
 
