@@ -42,6 +42,7 @@ PURE = {
     "socketio_server/packets.py",
     "socketio_server/session.py",
     "socketio_server/message.py",
+    "socketio_server/addresses.py",
     "gateway/watches.py",
     "gateway/expiry.py",
     "gateway/limits.py",

@@ -50,6 +50,7 @@ def test_an_argument_beats_the_environment_which_beats_the_file(
         ({"api_keys": ["short"]}, ["api_keys"]),
         ({"api_keys": [""]}, ["api_keys"]),
         ({"admin_tokens": ["sha256:not a digest at all"]}, ["admin_tokens"]),
+        ({"trusted_proxies": ["my proxy"]}, ["trusted_proxies"]),
         ({"jwt_leeway_s": -1}, ["jwt_leeway_s"]),
         ({"port": 70_000}, ["port"]),
         ({"port": "many"}, ["port"]),

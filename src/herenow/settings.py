@@ -5,7 +5,7 @@ A setting comes, in this order of weight, from a flag or an argument, from the e
 """
 
 import re
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -86,6 +86,12 @@ class Settings(BaseSettings):
     connect_timeout_s: float = Field(10.0, gt=0, description="Within which a client must say who it is.")
     max_connections: int = Field(100_000, gt=0, description="In all.")
     max_connections_per_user: int = Field(100, gt=0, description="Tabs and devices of one user.")
+    max_connections_per_address: int = Field(
+        1_000, gt=0, description="Of one address (IPv6: of one /64); this machine's own do not count."
+    )
+    trusted_proxies: list[str] = Field(
+        ["127.0.0.0/8", "::1"], description="Addresses and networks whose X-Forwarded-For is believed."
+    )
     overload_lag_s: float = Field(
         1.0, gt=0, description="While the event loop is later than this, nobody new is let in, for those inside."
     )
@@ -182,6 +188,10 @@ class Settings(BaseSettings):
                 "digits (`herenow token --api-key` makes one)",
             ),
             (
+                all(map(_is_network, self.trusted_proxies)),
+                "each of trusted_proxies must be an address or a network, such as 10.0.0.0/8",
+            ),
+            (
                 self.jwt_jwks_url is None or _is_safe_url(self.jwt_jwks_url),
                 "jwt_jwks_url must begin with https:// (http:// on this machine only): whoever can change the answer "
                 "on its way can be anybody",
@@ -205,6 +215,14 @@ def _is_fit_key(key: str) -> bool:
     if key.startswith(HASHED):
         return re.fullmatch(r"[0-9a-f]{64}", key.removeprefix(HASHED)) is not None
     return len(key) >= 16 and key.isascii()
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_safe_url(url: str) -> bool:

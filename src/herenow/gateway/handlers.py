@@ -443,6 +443,8 @@ def _server_settings(settings: Settings, path: str) -> ServerSettings:
         ping_interval_ms=round(settings.ping_interval_s * 1000),
         ping_timeout_ms=round(settings.ping_timeout_s * 1000),
         max_payload=settings.max_payload,
+        trusted_proxies=settings.trusted_proxies,
+        max_sessions_per_address=settings.max_connections_per_address,
         connect_timeout_ms=round(settings.connect_timeout_s * 1000),
         write_buffer_high=settings.write_buffer_high,
         write_buffer_low=settings.write_buffer_high // 4,

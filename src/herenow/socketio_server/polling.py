@@ -8,7 +8,7 @@ from . import packets
 from .engine import Connection, Engine, find_header
 from .errors import BadPacket, RequestRefused, SocketIOError, TooLarge
 from .message import Message
-from .requests import Headers, Receive, Scope, Send, handshake_of, parse_query, refusal_body, respond
+from .requests import Headers, Receive, Scope, Send, handshake_of, parse_query, peer_of, refusal_body, respond
 from .session import Reason, Transport
 
 _TEXT: Final = (b"content-type", b"text/plain; charset=UTF-8")
@@ -102,7 +102,7 @@ class PollingRequest:
                 await respond(self._send, 204, b"", [*self._cors, *_preflight(headers)])
                 return
             query = parse_query(self._scope["query_string"].decode("latin-1"))
-            connection = self._engine.admit(Transport.POLLING, method, query, headers)
+            connection = self._engine.admit(Transport.POLLING, method, query, headers, peer_of(self._scope))
             if connection is None:
                 await self._open()
             elif method == "GET":

@@ -189,7 +189,7 @@ class FastWebSocket(asyncio.Protocol):
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed for uvicorn's own classes
         headers = _headers_of(data)
         try:
-            connection = engine.admit(Transport.WEBSOCKET, "GET", parse_query(query), headers)
+            connection = engine.admit(Transport.WEBSOCKET, "GET", parse_query(query), headers, self._peer())
         except RequestRefused as refusal:
             response = self._protocol.reject(refusal.status, refusal_body(refusal).decode())
             del response.headers["Content-Type"]
@@ -225,12 +225,15 @@ class FastWebSocket(asyncio.Protocol):
                 self._close(CloseCode.POLICY_VIOLATION, "the session has a WebSocket already")
             return
         kept = tuple(header for header in headers if header[0] not in _HOP_HEADERS)
-        address = self._transport.get_extra_info("peername")
         query = PLAIN_HANDSHAKE if query == PLAIN_HANDSHAKE else query  # one object for nearly all
-        self._connection = engine.open(Transport.WEBSOCKET, self, Handshake(query, kept, address))
+        self._connection = engine.open(Transport.WEBSOCKET, self, Handshake(query, kept, self._peer()))
         # One write for the response and the open packet: a system call less, and a wake-up less for the client.
         self._write(response + frames(self._connection.session.data_to_send()))
         engine.start(self._connection)
+
+    def _peer(self) -> tuple[str, int] | None:
+        peer = self._transport.get_extra_info("peername")
+        return (peer[0], peer[1]) if isinstance(peer, tuple) else None  # a Unix socket's is a text
 
     def _hand_over(self, data: bytes) -> None:
         if AutoWebSocketsProtocol is None:
