@@ -30,9 +30,9 @@ from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
 from herenow.registry.local import LocalRegistry
 from herenow.settings import DISPATCH_BUDGET_S, Settings
 from herenow.store.audit import Audit
-from herenow.store.base import PAGE_SIZE, Store
+from herenow.store.base import PAGE_SIZE
 from herenow.store.nodes import Node
-from herenow.store.sql import SqlStore
+from herenow.store.opening import open_store
 from herenow.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -47,15 +47,6 @@ STOP_TIMEOUT_S = 3.0
 """How long a stop waits for the store to take the last rows; the whole of it must end within 5 s."""
 
 Subscriber = Callable[[Change], Any]
-
-
-def open_store(database: str) -> Store:
-    """Return the store of an address; it is not opened yet.
-
-    Raises:
-        StoreUrlInvalid: no store has such an address.
-    """
-    return SqlStore(database)
 
 
 class Presence:
