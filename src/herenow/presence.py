@@ -18,10 +18,9 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog
 
 from herenow.errors import NotStarted, StoreError, StoreInUse
@@ -257,7 +256,10 @@ class Presence:
         absent = [user_id for user_id in user_ids if user_id not in snapshot.users]
         stored = await self._read_store(absent) if absent else {}
         # In the order asked for, each user once.
-        users = {user_id: snapshot.users.get(user_id) or _offline(user_id, stored.get(user_id)) for user_id in user_ids}
+        users = {
+            user_id: snapshot.users.get(user_id) or _offline(user_id, stored.get(user_id), snapshot.version)
+            for user_id in user_ids
+        }
         return Snapshot(snapshot.version, users)
 
     async def _read_store(self, user_ids: Sequence[str]) -> dict[str, StoredUser]:
@@ -374,21 +376,13 @@ class _Truth:
         """A version from the registry's own clock."""
         return await self._registry.stamp()
 
-    async def online_among(self, user_ids: Sequence[str]) -> set[str]:
-        """Which of these users are online."""
-        users = (await self._registry.get(user_ids)).users
-        return {user_id for user_id, user in users.items() if user.is_online}
+    async def views(self, user_ids: Sequence[str]) -> Mapping[str, UserPresence]:
+        """How these users are shown; those who are not known here are left out."""
+        return (await self._registry.get(user_ids)).users
 
-    async def rows(self, user_ids: Sequence[str]) -> dict[str, StoredUser]:
-        """How these users should stand in the store; they are suspects, so they are few."""
-        rows: dict[str, StoredUser] = {}
-        for user_id in user_ids:
-            found = await self._registry.explain(user_id)
-            if found is not None and (view := found.view) is not None:
-                rows[user_id] = StoredUser(
-                    user_id, view.is_online, view.availability, view.last_active_ms, found.claim, view.version
-                )
-        return rows
+    async def repair(self, rows: Sequence[StoredUser]) -> None:
+        """Have the registry answer rows of the store that are wrong."""
+        await self._registry.repair(rows)
 
     async def online(self) -> AsyncIterator[Sequence[str]]:
         """All whom the registry shows online, page by page."""
@@ -401,23 +395,16 @@ class _Truth:
             cursor = page.cursor
 
 
-def _offline(user_id: str, row: StoredUser | None) -> UserPresence:
-    """A user who is not in the registry: offline, whatever the store says; it only knows since when."""
+def _offline(user_id: str, row: StoredUser | None, version: int) -> UserPresence:
+    """A user who is not in the registry: offline, whatever the store says; it only knows since when.
+
+    A row may be ahead of ``version``, the registry's, if another program wrote it: clients, who keep what has the
+    higher version, would then not believe the next change.
+    """
     if row is None:
         return UserPresence(user_id, False, Availability.OFFLINE, None, None, None, 0)
-    # A row that says online is a ghost that the audit has not met yet; its version must not outlive it.
-    return msgspec.convert(
-        {
-            "user_id": user_id,
-            "is_online": False,
-            "availability": Availability.OFFLINE,
-            "last_active_ms": row.last_active_ms,
-            "status_text": None,
-            "status_until_ms": None,
-            "version": row.version,
-        },
-        UserPresence,
-    )
+    stored = min(row.version, version)
+    return UserPresence(user_id, False, Availability.OFFLINE, row.last_active_ms, None, None, stored)
 
 
 def _now_ms() -> int:
