@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from herenow.cli import logs
+from herenow.cli.limits import raise_file_limit
 from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, complain, out
 from herenow.errors import StoreError
 from herenow.http.api import answer_in_our_form
@@ -45,6 +46,7 @@ def run(settings: Settings, *, page: Path | None, log_level: str) -> int:
         HerenowError: it cannot be started.
     """
     logs.set_up(log_level)
+    raise_file_limit(settings.max_connections)
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:
