@@ -153,8 +153,10 @@ class Gateway:
             await self._admit(socket, auth)
         except WireError as error:
             log.info("connection refused", code=error.code, reason=error.message, connection=socket.id[:6])
-            data = {"code": error.code, "temporary": error.temporary}
-            raise ConnectRefused(error.message, data) from error
+            raise _refused(error) from error
+        except Exception as error:  # the application's own, in its ``authenticate``, or ours
+            log.exception("connect failed", connection=socket.id[:6])
+            raise _refused(WireError("internal", "the server could not do it")) from error
 
     async def _admit(self, socket: Socket, auth: Any) -> None:
         if self._stopping:
@@ -323,7 +325,8 @@ class Gateway:
     async def _claim(self, client: Client, payload: events.ClaimPayload) -> dict[str, Any]:
         text = payload.text
         if text is not None and len(text) > self._settings.max_status_text:
-            raise WireError("bad_request", f"text has more than {self._settings.max_status_text} characters")
+            code: events.Code = "too_large" if len(text) > events.MAX_STRING else "bad_request"
+            raise WireError(code, f"text has more than {self._settings.max_status_text} characters")
         availability = payload.availability
         if availability is None:
             if text is not None or payload.until is not None:
@@ -343,6 +346,10 @@ class Gateway:
         # The acknowledgement goes first, then the connection.
         asyncio.get_running_loop().call_soon(lambda: _close(client.socket, may_return=False))
         return {}
+
+
+def _refused(error: WireError) -> ConnectRefused:
+    return ConnectRefused(error.message, {"code": error.code, "temporary": error.temporary})
 
 
 def _close(socket: Socket, *, may_return: bool) -> None:

@@ -7,7 +7,8 @@ The rules:
 2. Of each user only the latest change waits for a watcher: a diff is the net change since the last one.
 3. A change is encoded once, and watchers that wait for the same changes share one frame.
 4. A slow watcher gets nothing until it drains, then the net of all it missed. One that stays slow for
-   ``slow_reader_timeout_s`` is closed. So what waits for a watcher is bounded by the users it watches.
+   ``slow_reader_timeout_s`` is told so, for when it reads on, and closed. So what waits for a watcher is bounded by the
+   users it watches.
 """
 
 import asyncio
@@ -15,13 +16,16 @@ from collections.abc import Callable, Container, Iterable
 
 import msgspec
 
-from herenow.gateway.events import DIFF, change_to_json
+from herenow.gateway.events import DIFF, ERROR, WireError, change_to_json
 from herenow.gateway.watches import Watches
 from herenow.model import Change, Closing
 from herenow.socketio_server import Message, Namespace, Socket
 
 FLUSH_SHARE = 3
 """Of so many parts of the time, flushing takes at most one."""
+
+
+_TOO_SLOW = WireError("slow_reader", "this connection reads too slowly: connect again, and take a snapshot")
 
 
 class Watcher:
@@ -196,4 +200,5 @@ class Outbox:
             if watcher.slow_since_s is not None and loop.time() - watcher.slow_since_s >= self._slow_timeout_s:
                 self._slow.discard(watcher)
                 watcher.closing = Closing.ERROR  # it may come back, within the grace
+                watcher.socket.answer(self._namespace.message(ERROR, _TOO_SLOW.body()))
                 watcher.socket.disconnect(close=True)
