@@ -24,16 +24,20 @@ def shell(request: pytest.FixtureRequest) -> Shell:
 
 
 @pytest.fixture
-def namespace() -> Namespace:
-    settings = ServerSettings(ping_interval_ms=20_000, ping_timeout_ms=20_000, write_buffer_high=HIGH)
-    return Server(settings).namespace("/")
+def server() -> Server:
+    return Server(ServerSettings(ping_interval_ms=20_000, ping_timeout_ms=20_000, write_buffer_high=HIGH))
 
 
 @pytest.fixture
-async def url(namespace: Namespace, shell: Shell) -> AsyncIterator[str]:
-    async with serving(namespace.server.asgi_app(), shell) as address:
+def namespace(server: Server) -> Namespace:
+    return server.namespace("/")
+
+
+@pytest.fixture
+async def url(server: Server, shell: Shell) -> AsyncIterator[str]:
+    async with serving(server.asgi_app(), shell) as address:
         yield address
-    assert namespace.server.engine.connections == {}
+    assert server.engine.connections == {}
 
 
 class Marks:
@@ -81,7 +85,7 @@ async def test_a_client_that_does_not_read_is_slow_until_it_drains(namespace: Na
     await other.close()
 
 
-async def test_a_slow_client_that_goes_is_let_go(namespace: Namespace, url: str) -> None:
+async def test_a_slow_client_that_goes_is_let_go(server: Server, namespace: Namespace, url: str) -> None:
     marks = Marks(namespace)
     ws = await connect_socket(url)
     [socket] = namespace.sockets.values()
@@ -89,19 +93,19 @@ async def test_a_slow_client_that_goes_is_let_go(namespace: Namespace, url: str)
     fill(socket)
     ws.transport.abort()
     assert await marks.next() == "slow"
-    await until(lambda: not namespace.server.engine.connections)
+    await until(lambda: not server.engine.connections)
     assert marks.came.empty()
     assert not socket.emit("late")
 
 
-async def test_a_slow_client_that_is_put_out_is_cut_in_the_end(namespace: Namespace, url: str) -> None:
+async def test_a_slow_client_that_is_put_out_is_cut_in_the_end(server: Server, namespace: Namespace, url: str) -> None:
     """It does not even read the close frame."""
     ws = await connect_socket(url)
     [socket] = namespace.sockets.values()
     ws.transport.pause_reading()
     fill(socket)
     socket.disconnect(close=True)
-    assert namespace.server.engine.connections == {}
+    assert server.engine.connections == {}
     await asyncio.sleep(2.5)
     ws.transport.abort()
 
@@ -179,7 +183,9 @@ async def ping_flood(ws: ClientConnection) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_post_that_waits_is_let_go_when_the_session_moves_on(namespace: Namespace, url: str) -> None:
+async def test_a_post_that_waits_is_let_go_when_the_session_moves_on(
+    server: Server, namespace: Namespace, url: str
+) -> None:
     go_on = asyncio.Event()
     asked = 0
 
@@ -196,7 +202,7 @@ async def test_a_post_that_waits_is_let_go_when_the_session_moves_on(namespace: 
         held = asyncio.create_task(poller.post("\x1e".join(['42["wait"]'] * 300)))
         await asyncio.sleep(0.1)
         assert not held.done()
-        assert asked == namespace.server.settings.max_running
+        assert asked == server.settings.max_running
         ws = await upgrade(url, poller)
         assert (await held).status_code == 400
         go_on.set()
