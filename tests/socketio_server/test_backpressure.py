@@ -1,13 +1,28 @@
 """A client that does not read: it costs a bounded amount of memory, and no other client anything."""
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import AsyncIterator
 
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from herenow.socketio_server import FastWebSocket, Namespace, Server, ServerSettings, Socket
+from herenow.socketio_server import (
+    Connection,
+    Engine,
+    EngineApp,
+    EngineSettings,
+    FastWebSocket,
+    Message,
+    Namespace,
+    Reason,
+    Server,
+    ServerSettings,
+    Socket,
+)
+from herenow.socketio_server.session import MESSAGE_COST
+from raw import Raw
 from support import SHELLS, Poller, Shell, connect_socket, receive, serving, until, websocket
 
 HIGH = 65_536
@@ -211,6 +226,28 @@ async def test_a_post_that_waits_is_let_go_when_the_session_moves_on(
         await ws.close()
 
 
+async def test_a_post_that_breaks_off_after_the_session_moved_on_is_nobodys_business(
+    namespace: Namespace, url: str
+) -> None:
+    """It once closed the session, though a WebSocket carried it by then."""
+    async with Poller(url) as poller:
+        await poller.open()
+        await poller.post("40")
+        await poller.get()
+        raw = await Raw.open(url)
+        target = f"/socket.io/?EIO=4&transport=polling&sid={poller.sid}"
+        await raw.send(f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n4".encode())
+        await asyncio.sleep(0.05)
+        ws = await upgrade(url, poller)
+        await ws.send('421["alive"]')
+        assert await receive(ws) == "431[]"
+        raw.abort()
+        await asyncio.sleep(0.05)
+        await ws.send('422["alive"]')
+        assert await receive(ws) == "432[]"
+        await ws.close()
+
+
 async def test_answers_to_a_client_that_does_not_read_are_bounded_too(namespace: Namespace, url: str) -> None:
     """It sends small questions with large answers and reads none: at the mark, the server stops reading it."""
     answered = 0
@@ -240,3 +277,49 @@ async def test_answers_to_a_client_that_does_not_read_are_bounded_too(namespace:
 async def flood(ws: ClientConnection, times: int) -> None:
     for n in range(times):
         await ws.send(f'42{n}["ask"]')
+
+
+class Keep:
+    """The least application of an engine: it keeps its connection."""
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+
+    def opened(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def received(self, connection: Connection, data: str | bytes) -> None: ...
+
+    def closed(self, connection: Connection, reason: Reason) -> None: ...
+
+    def slow(self, connection: Connection) -> None: ...
+
+    def drained(self, connection: Connection) -> None: ...
+
+    def stopping(self) -> None: ...
+
+    def due(self, connection: Connection) -> None: ...
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+async def test_empty_messages_make_a_client_slow_too(shell: Shell, transport: str) -> None:
+    """They once counted for nothing where the server queues them itself, and could fill its memory."""
+    keep = Keep()
+    app = EngineApp(Engine(keep, EngineSettings(write_buffer_high=HIGH)))
+    async with serving(app, shell) as url, Poller(url, "/engine.io/") as poller, contextlib.AsyncExitStack() as stack:
+        if transport == "polling":
+            await poller.open()
+        else:
+            ws = await websocket(url, "/engine.io/")
+            stack.callback(ws.transport.abort)
+            ws.transport.pause_reading()
+        await until(lambda: keep.connection)
+        assert keep.connection is not None
+        if transport == "websocket":
+            assert keep.connection.send(Message(bytes(KERNEL)))  # more than the sockets take: what follows waits
+        taken = 0
+        while keep.connection.send(Message(b"")):
+            taken += 1
+            assert taken <= HIGH // MESSAGE_COST + 2
+        assert keep.connection.slow
+        assert taken > 0 or shell == "fast"
