@@ -7,6 +7,7 @@ import os
 import random
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -100,10 +101,11 @@ async def peer(url: str) -> AsyncIterator[Mute]:
         pytest.param(client_frame(b"40", mask=False), Reason.TRANSPORT_ERROR, id="unmasked"),
         pytest.param(client_frame(b"\xff"), Reason.TRANSPORT_ERROR, id="not UTF-8"),
         pytest.param(client_frame(b"?"), Reason.BAD_PACKET, id="bad packet"),
+        pytest.param(None, Reason.TRANSPORT_CLOSED, id="half close"),
     ],
 )
 async def test_a_peer_that_neither_reads_nor_closes_is_cut(
-    namespace: Namespace, ends: list[Reason], peer: Mute, last_words: bytes, reason: Reason
+    namespace: Namespace, ends: list[Reason], peer: Mute, last_words: bytes | None, reason: Reason
 ) -> None:
     """What it left unread held its socket open for ever: a transport that closes waits until all is written."""
     await until(lambda: namespace.sockets)
@@ -111,7 +113,10 @@ async def test_a_peer_that_neither_reads_nor_closes_is_cut(
     while victim.emit("chunk", CHUNK):
         pass
     assert link_of(victim)._transport.get_write_buffer_size() > 0
-    peer.socket.send(last_words)
+    if last_words is None:
+        peer.socket.shutdown(socket.SHUT_WR)
+    else:
+        peer.socket.send(last_words)
     await until(lambda: ends, 1)
     assert ends == [reason]
     assert not is_gone(victim)
@@ -141,6 +146,20 @@ async def test_a_close_frame_is_heard_after_ours_and_what_comes_between_is_harml
     assert ends == [Reason.SERVER]
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
     raw.abort()
+
+
+async def test_a_reset_that_a_send_finds_is_reported_once(namespace: Namespace, ends: list[Reason], peer: Mute) -> None:
+    """It is found in the middle of a loop over many sockets: told to the caller at once, and to the handlers later."""
+    await until(lambda: namespace.sockets)
+    [victim] = namespace.sockets.values()
+    assert victim.emit("one")
+    peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.socket.close()
+    assert not victim.emit("two")
+    assert not victim.emit("three")
+    assert ends == []
+    await until(lambda: is_gone(victim))
+    assert ends == [Reason.TRANSPORT_ERROR]
 
 
 # -- order ---------------------------------------------------------------------------------------------------------
