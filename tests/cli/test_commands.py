@@ -101,7 +101,7 @@ def test_stale_takes_only_the_silent(tmp_path: Path) -> None:
 def test_cleanup_outdoes_rows_from_a_clock_ahead(tmp_path: Path) -> None:
     herenow("init", cwd=tmp_path)
     put_online(tmp_path, "alice")
-    write(tmp_path, "UPDATE users SET presenceVersion = ?", 2**52)
+    write(tmp_path, "UPDATE users SET presenceVersion = ?", 2**51)
     assert answer(herenow("cleanup", "--json", cwd=tmp_path))["offline"] == 1
 
 

@@ -1,6 +1,8 @@
 """Storms against a server in a process of its own, short in the tests and at full length in ``make soak``."""
 
 import asyncio
+import json
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ class Weather:
     Attributes:
         faults: every false statement that was seen, as sentences; the promise is that there is none.
         checks: how often each view was held against the truth.
+        told_ms: how long after users were to connect a watcher was told, sorted; ``stored_ms``: and the database.
     """
 
     users: int
@@ -34,6 +37,8 @@ class Weather:
     server_cpu_s: float = 0.0
     restarts_s: list[float] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    told_ms: list[float] = field(default_factory=list)
+    stored_ms: list[float] = field(default_factory=list)
 
 
 async def storm(database: Path, *, users: int, seconds: float, seed: int = 1) -> Weather:
@@ -46,12 +51,14 @@ async def storm(database: Path, *, users: int, seconds: float, seed: int = 1) ->
         observer = Observer(server.url, "observer")
         await observer.connect()
         playing = asyncio.create_task(players.run(seconds))
+        probing = asyncio.create_task(_probe(weather, server, seconds * 0.8))
         while not playing.done():
             await asyncio.sleep(0.5)
             weather.faults += faults(players, observer.online(), "a watcher")
             weather.faults += faults(players, await asyncio.to_thread(server.online_rows), "the store")
             weather.checks += 1
         await playing
+        await probing
         await _agree(weather, players, server, observer)
         weather.server_cpu_s = server.cpu_s()
         _count(weather, players)
@@ -115,6 +122,18 @@ async def _agree(weather: Weather, players: Storm, server: PresenceServer, obser
             weather.faults += [f"at the end, {who}: {name} is wrong" for name in sorted(online ^ truth)]
     if late.client is not None:
         await late.client.leave()
+
+
+async def _probe(weather: Weather, server: PresenceServer, seconds: float) -> None:
+    """Measure P1 beside the storm, in a process of its own: this one is busy with the storm."""
+    prober = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "e2e.prober", str(server.port), str(server.database), str(seconds)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await prober.communicate()
+    seen = json.loads(said)
+    weather.told_ms, weather.stored_ms = seen["told"], seen["stored"]
+    weather.faults += [f"the user who came at {at} s was never seen" for at in seen["lost"]]
 
 
 def _count(weather: Weather, players: Storm) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import jwt
 import pytest
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from clients import Client, Refused
 from herenow.gateway.auth import Identity
@@ -143,6 +144,33 @@ async def test_a_client_that_does_not_say_who_it_is_is_refused(server: Served, a
     assert (await server.presence.stats()).connections == 0
 
 
+@pytest.mark.parametrize("auth", ["[1]", '"alice"', "true"])
+async def test_an_auth_that_is_no_object_is_no_socketio(server: Served, auth: str) -> None:
+    async with websocket(server.url) as ws:
+        await ws.recv()
+        await ws.send("40" + auth)
+        assert await closed(ws) == 1002
+    assert (await server.presence.stats()).connections == 0
+
+
+async def test_what_else_an_auth_holds_is_not_looked_at(server: Served) -> None:
+    alice = await Client.connect(server.url, userId="alice", device={"name": "x" * 100_000}, token=5)
+    assert alice.ready["userId"] == "alice"
+    await alice.close()
+
+
+async def test_ready_comes_before_whatever_a_client_asks_for_at_once(server: Served) -> None:
+    async with websocket(server.url) as ws:
+        await ws.recv()
+        await ws.send('40{"userId":"alice"}')
+        assert str(await ws.recv()).startswith("40{")
+        await ws.send('421["presence:watch",{"all":true}]')
+        await ws.send('42["presence:claim",{"text":"hello"}]')
+        packets = [str(await receive(ws)) for _ in range(3)]
+    assert packets[0].startswith('42["presence:ready"')
+    assert sorted(packet[:16] for packet in packets[1:]) == ['42["presence:dif', '431[{"ok":true,"']
+
+
 def token(secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
     return jwt.encode({"sub": "alice", **claims}, secret, algorithm=algorithm)
 
@@ -192,6 +220,21 @@ async def test_an_application_can_say_who_is_who(tmp_path: Path) -> None:
         alice = await Client.connect(url, any="thing")
         assert alice.ready["userId"] == "alice"
         await alice.close()
+
+
+async def test_an_application_that_fails_to_say_lets_nobody_in_and_is_logged(tmp_path: Path) -> None:
+    def authenticate(auth: Any, handshake: Any) -> Identity:
+        raise ZeroDivisionError("a secret")
+
+    presence = Presence(f"sqlite:///{tmp_path}/app.db", authenticate=authenticate)
+    app = FastAPI()
+    presence.mount(app)
+    async with serving(app) as url:
+        with capture_logs() as logs, pytest.raises(Refused) as refused:
+            await Client.connect(url, any="thing")
+    data = {"code": "internal", "temporary": True}
+    assert refused.value.error == {"message": "the server could not do it", "data": data}
+    assert "connect failed" in [line["event"] for line in logs]
 
 
 async def test_connections_are_limited_for_each_user_and_in_all(serve: Serve) -> None:
@@ -530,9 +573,11 @@ async def test_a_reader_that_stays_slow_is_closed_and_may_come_back(serve: Serve
         async with asyncio.timeout(20):
             while any(socket.data.user_id == "slow" for socket in connections.values()):
                 await alice.call("presence:claim", {"text": "x" * 90_000 + str(time.monotonic())})
+        slow.ws.transport.resume_reading()
+        await slow.closed.wait()
+        assert [error["code"] for error in slow.errors] == ["slow_reader"]
         await watcher.until(lambda: watcher.shows("slow") == "offline")
         assert watcher.causes("slow") == ["error"]  # after the grace: it was not its own wish
-        slow.kill()
         for client in (alice, watcher):
             await client.close()
 

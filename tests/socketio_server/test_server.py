@@ -147,7 +147,7 @@ async def test_a_connect_handler_can_refuse(
     assert ends.came.empty()
 
 
-async def test_an_event_before_the_connect_is_decided_closes(namespace: Namespace, url: str) -> None:
+async def test_an_event_before_the_connect_is_decided_closes(server: Server, namespace: Namespace, url: str) -> None:
     async def never(socket: Socket, auth: Any) -> None:
         await asyncio.sleep(10)
 
@@ -157,10 +157,12 @@ async def test_an_event_before_the_connect_is_decided_closes(namespace: Namespac
         await ws.send("40")
         await ws.send('42["early"]')
         assert await closed(ws) == 1002
-    await namespace.server.stop(0)
+    await server.stop(0)
 
 
-async def test_a_client_that_goes_while_it_is_let_in_is_disconnected_once(namespace: Namespace, url: str) -> None:
+async def test_a_client_that_goes_while_it_is_let_in_is_disconnected_once(
+    server: Server, namespace: Namespace, url: str
+) -> None:
     """The handler may have made it known that the client is here; so it must hear that it is not."""
     ends = Ends(namespace)
     decided = asyncio.Event()
@@ -174,7 +176,7 @@ async def test_a_client_that_goes_while_it_is_let_in_is_disconnected_once(namesp
         await ws.recv()
         await ws.send("40")
         await asyncio.sleep(0.05)
-    await until(lambda: not namespace.server.engine.connections)
+    await until(lambda: not server.engine.connections)
     assert ends.came.empty()
     decided.set()
     assert await ends.next() is Reason.TRANSPORT_CLOSED
@@ -226,9 +228,9 @@ async def test_a_client_that_falls_silent_times_out(shell: Shell) -> None:
         assert await closed(ws) == 1001
 
 
-async def test_the_server_can_end_a_namespace_or_the_connection(namespace: Namespace, url: str) -> None:
+async def test_the_server_can_end_a_namespace_or_the_connection(server: Server, namespace: Namespace, url: str) -> None:
     ends = Ends(namespace)
-    other = namespace.server.namespace("/other")
+    other = server.namespace("/other")
     others = Ends(other)
     ws = await connect_socket(url)
     await ws.send("40/other,")

@@ -13,10 +13,10 @@ from typing import Self
 import herenow
 from herenow.cli.options import CouldNotLook
 from herenow.errors import StoreError
-from herenow.presence import open_store
 from herenow.settings import LONGEST_RECONNECT_S, Settings, sqlite_path
 from herenow.store.base import Store
 from herenow.store.nodes import Node, is_alive
+from herenow.store.opening import open_store
 
 STARTS_WITHIN_S = 20.0
 LONGEST_OFFLINE_WITHIN_S = 3.0

@@ -22,6 +22,7 @@ from herenow.http.token_file import TokenFile
 from herenow.settings import Settings, sqlite_path
 from herenow.store.base import Store
 from herenow.store.nodes import Node, is_alive
+from herenow.store.sqlite_glance import live_node
 from herenow.times import to_iso
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -42,7 +43,7 @@ async def opened(settings: Settings) -> AsyncIterator[Store]:
     Raises:
         StoreError: it cannot be used.
     """
-    from herenow.presence import open_store  # here: it brings the database's driver, which --help does not need
+    from herenow.store.opening import open_store  # here: it brings the database's driver
 
     store = open_store(settings.database)
     await store.open()
@@ -58,8 +59,12 @@ async def find_owner(settings: Settings) -> Node | None:
     Raises:
         StoreError: it cannot be read, or was never prepared.
     """
+    now_ms = time.time_ns() // 1_000_000
+    path = sqlite_path(settings.database)
+    node = None if path is None else live_node(path, now_ms)
+    if node is not None:
+        return node
     async with opened(settings) as store:
-        now_ms = time.time_ns() // 1_000_000
         return next((node for node in await store.nodes() if is_alive(node, now_ms)), None)
 
 

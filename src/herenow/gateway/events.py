@@ -15,6 +15,9 @@ ERROR: Final = "presence:error"
 MAX_USERS_A_CALL: Final = 1_000
 """Users named in one event, and users in one page of a snapshot."""
 
+MAX_STRING: Final = 1_000
+"""Characters of a string from which it is called too large, where it is not allowed to be that long."""
+
 Code = Literal[
     "unauthorized",
     "token_expired",
@@ -63,6 +66,7 @@ class WireError(Exception):
 _TEXT: Final = TEXT_PATTERN.replace("^[", r"\A[").replace("]*$", r"]*\Z")
 
 _PATTERN: Final = re.compile(r"matching regex '[^']*'|matching regex .*?(?= - at|$)")
+_ENUM: Final = re.compile(r"Invalid enum value '.*'(?= - at|$)", re.DOTALL)
 
 Version = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
@@ -87,7 +91,7 @@ class Watch(_Payload, frozen=True):
     users: Annotated[list[UserId], msgspec.Meta(max_length=MAX_USERS_A_CALL)] | None = None
     all: bool = False
     since: Version | None = None
-    cursor: Annotated[str, msgspec.Meta(max_length=1_000)] | None = None
+    cursor: Annotated[str, msgspec.Meta(max_length=MAX_STRING)] | None = None
 
 
 class Unwatch(_Payload, frozen=True):
@@ -102,7 +106,7 @@ class ClaimPayload(_Payload, frozen=True):
 
     availability: Claimed | msgspec.UnsetType | None = msgspec.UNSET
     text: Annotated[str, msgspec.Meta(pattern=_TEXT)] | None = None
-    until: str | None = None
+    until: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
 
 class Refresh(_Payload, frozen=True):
@@ -115,18 +119,31 @@ def decode(kind: Any, args: tuple[Any, ...]) -> Any:
     """Check the arguments of an event: one payload, or none where all of its fields may be left out.
 
     Raises:
-        WireError: ``bad_request`` with a sentence that names the field.
+        WireError: ``bad_request``, or ``too_large``, with a sentence that names the field.
     """
     if len(args) > 1:
         raise WireError("bad_request", f"one payload is expected, not {len(args)} arguments")
     try:
         return msgspec.convert(args[0] if args else {}, kind)
     except msgspec.ValidationError as error:
-        raise WireError("bad_request", _shorten(str(error))) from error
+        raise WireError("too_large" if _is_too_large(args) else "bad_request", _shorten(str(error))) from error
+
+
+def _is_too_large(args: tuple[Any, ...]) -> bool:
+    """Whether a payload that is refused holds more than any may: then less of the same can be right."""
+    fields = args[0].values() if args and isinstance(args[0], dict) else ()
+    for value in fields:
+        if isinstance(value, list) and (len(value) > MAX_USERS_A_CALL or any(map(_is_long, value))):
+            return True
+    return any(map(_is_long, fields))
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, str) and len(value) > MAX_STRING
 
 
 def _shorten(sentence: str) -> str:
     """A validation error as a sentence, without a peer's own megabyte in it."""
-    sentence = _PATTERN.sub("without control characters", sentence)
+    sentence = _PATTERN.sub("without control characters", _ENUM.sub("Invalid value", sentence))
     sentence = sentence.replace("$.", "").replace("`$`", "the payload")
     return sentence if len(sentence) <= 200 else sentence[:199] + "…"

@@ -175,10 +175,11 @@ class Gateway:
         except WireError as error:
             log.info("connection refused", code=error.code, reason=error.message, connection=socket.id[:6])
             self._meters.refused.labels(error.code).inc()
-            data: dict[str, Any] = {"code": error.code, "temporary": error.temporary}
-            if error.code == "overloaded":  # not all at the same moment
-                data["retryAfterMs"] = random.randint(1_000, 5_000)
-            raise ConnectRefused(error.message, data) from error
+            raise _refused(error) from error
+        except Exception as error:  # the application's own, in its ``authenticate``, or ours
+            log.exception("connect failed", connection=socket.id[:6])
+            self._meters.refused.labels("internal").inc()
+            raise _refused(WireError("internal", "the server could not do it")) from error
 
     async def _admit(self, socket: Socket, auth: Any) -> None:
         if self._stopping:
@@ -394,6 +395,8 @@ class Gateway:
 
     async def _claim(self, client: Client, payload: events.ClaimPayload) -> dict[str, Any]:
         availability, text = payload.availability, payload.text
+        if text is not None and len(text) > max(events.MAX_STRING, self._settings.max_status_text):
+            raise WireError("too_large", f"text has more than {self._settings.max_status_text} characters")
         if availability is None:
             if text is not None or payload.until is not None:
                 raise WireError("bad_request", "availability null gives the claim up: it has neither text nor until")
@@ -427,6 +430,13 @@ def _check_sight(client: Client, users: Iterable[str]) -> None:
     for user_id in users:
         if not client.identity.may_watch(user_id):
             raise WireError("forbidden", f"the token does not let this user watch {user_id}")
+
+
+def _refused(error: WireError) -> ConnectRefused:
+    data: dict[str, Any] = {"code": error.code, "temporary": error.temporary}
+    if error.code == "overloaded":  # not all at the same moment
+        data["retryAfterMs"] = random.randint(1_000, 5_000)
+    return ConnectRefused(error.message, data)
 
 
 def _close(socket: Socket, *, may_return: bool) -> None:

@@ -7,7 +7,8 @@ The rules:
 2. Of each user only the latest change waits for a watcher: a diff is the net change since the last one.
 3. A change is encoded once, and watchers that wait for the same changes share one frame.
 4. A slow watcher gets nothing until it drains, then the net of all it missed. One that stays slow for
-   ``slow_reader_timeout_s`` is closed. So what waits for a watcher is bounded by the users it watches.
+   ``slow_reader_timeout_s`` is told so, for when it reads on, and closed. So what waits for a watcher is bounded by the
+   users it watches.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from collections.abc import Callable, Container, Iterable
 
 import msgspec
 
-from herenow.gateway.events import DIFF
+from herenow.gateway.events import DIFF, ERROR, WireError
 from herenow.gateway.watches import Watches
 from herenow.metering import Meters
 from herenow.model import Change, Closing
@@ -24,6 +25,9 @@ from herenow.wire import change_to_wire
 
 FLUSH_SHARE = 3
 """Of so many parts of the time, flushing takes at most one."""
+
+
+_TOO_SLOW = WireError("slow_reader", "this connection reads too slowly: connect again, and take a snapshot")
 
 
 class Watcher:
@@ -224,4 +228,5 @@ class Outbox:
                 self._slow.discard(watcher)
                 self._meters.slow_closed.inc()
                 watcher.closing = Closing.ERROR  # it may come back, within the grace
+                watcher.socket.answer(self._namespace.message(ERROR, _TOO_SLOW.body()))
                 watcher.socket.disconnect(close=True)

@@ -242,7 +242,10 @@ class Ghost(Answer):
 
 
 class Drift(Answer):
-    """Where the store and the registry disagree: how many users of each kind, and the first of them."""
+    """Where the store and the registry disagree: how many users of each kind, and the first of them.
+
+    ``checked`` counts who is online there and who is online here, so most of them twice.
+    """
 
     checked: int
     ghosts: int

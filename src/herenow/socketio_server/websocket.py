@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -119,10 +120,11 @@ class FastWebSocket(asyncio.Protocol):
             self._read(self._protocol, data)
 
     def eof_received(self) -> bool | None:
-        """Let the transport close."""
+        """The peer is gone. The transport closes, once it has written what the peer may never read: not for ever."""
         if self._other is not None:
             return cast("bool | None", self._other.eof_received())
-        self._unready()
+        self._lost(error=False)
+        self._cut_later()
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -321,7 +323,9 @@ class FastWebSocket(asyncio.Protocol):
             sent = 0
         except OSError:
             self._unready()
-            self._transport.abort()  # connection_lost comes later: the caller may be in a loop over many
+            # Told later: the caller may be in a loop over many. And by us: an aborted transport knows of no error.
+            asyncio.get_running_loop().call_soon(partial(self._lost, error=True))
+            self._transport.abort()
             return False
         if sent < len(data):
             self._write(data[sent:])

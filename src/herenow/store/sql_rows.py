@@ -19,6 +19,9 @@ from herenow.times import from_iso, to_iso
 VERSION_LIMIT = 2**53
 """Versions are below it: the first whole number that a JavaScript number no longer tells from its neighbour."""
 
+VERSION_UNBELIEVABLE = 2**52
+"""No clock gives this version before the year 2112: what is there, or no number at all, another program wrote."""
+
 Columns = tuple[str, bool, str | None, str, str | None, int]
 """The columns of ``users``, in the order of the table."""
 
@@ -76,7 +79,7 @@ def from_columns(row: Sequence[Any]) -> StoredUser:
         availability=_read_availability(availability, is_online=bool(is_online)),
         last_active_ms=read_time(last_active),
         claim=None if claim is None else _decode_claim(claim),
-        version=version,
+        version=version if isinstance(version, int) and 0 <= version < VERSION_UNBELIEVABLE else 0,
     )
 
 
