@@ -572,6 +572,32 @@ async def test_events_are_limited(serve: Serve) -> None:
         await bob.close()
 
 
+async def test_many_users_in_one_event_count_as_more_events(server: Served) -> None:
+    """Without it, three clients that ask for a thousand strangers fifty times a second keep the server busy."""
+    bob = await server.connect("bob")
+    strangers = {"users": [f"stranger-{n}" for n in range(1_000)]}
+    for payload in (
+        ("presence:get", strangers),
+        ("presence:watch", {**strangers, "since": 0}),
+        ("presence:watch", {"all": True, "since": 0}),
+    ):
+        answers = await asyncio.gather(*(bob.call(*payload) for _ in range(30)))
+        assert sum(answer["ok"] for answer in answers) <= 24
+        assert {answer["error"]["code"] for answer in answers if not answer["ok"]} == {"rate_limited"}
+        await asyncio.sleep(1)
+    await bob.close()
+
+
+async def test_more_changes_than_a_page_are_a_snapshot(server: Served) -> None:
+    bob = await server.connect("bob")
+    since = (await bob.watch(all=True))["version"]
+    for n in range(1_001):
+        server.presence.registry.connect(f"user-{n:04}", f"connection-{n}", node="test")
+    answer = await bob.watch(all=True, since=since)
+    assert (answer["full"], len(answer["users"]), "cursor" in answer) == (True, 1_000, True)
+    await bob.close()
+
+
 async def test_an_event_before_the_client_is_known_closes_it(server: Served) -> None:
     async with websocket(server.url) as ws:
         await ws.recv()
