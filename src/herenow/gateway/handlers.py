@@ -30,6 +30,9 @@ log = structlog.get_logger("herenow.gateway")
 
 P = TypeVar("P")
 
+USERS_AN_EVENT = 200
+"""So many users that are named count as one more event of their client's rate."""
+
 CLOSING = {
     Reason.CLIENT: Closing.LEFT,
     Reason.SERVER: Closing.LEFT,
@@ -298,9 +301,7 @@ class Gateway:
     ) -> dict[str, Any] | Reply:
         client: Client = socket.data
         try:
-            if not client.bucket.take(self._settings.max_events_per_s, asyncio.get_running_loop().time()):
-                rate = self._settings.max_events_per_s
-                raise WireError("rate_limited", f"more than {rate:g} events a second")
+            self._charge(client, 1)
             return {"ok": True, **await work(client)}
         except WireError as error:
             self._meters.errors.labels(error.code).inc()
@@ -309,6 +310,15 @@ class Gateway:
         except Exception:  # whatever it is, the client gets an answer, and no more of it than that
             log.exception("event failed", user=client.user_id, connection=socket.id[:6], event_name=event)
             return self._refusal(WireError("internal", "the server could not do it"))
+
+    def _charge(self, client: Client, cost: float) -> None:
+        rate = self._settings.max_events_per_s
+        if not client.bucket.take(rate, asyncio.get_running_loop().time(), cost):
+            raise WireError("rate_limited", f"more than {rate:g} events a second, or too large ones")
+
+    def _charge_for(self, client: Client, users: int) -> None:
+        """Charge for the work beyond that of an event: a thousand users of the store are some 7 ms of everybody's."""
+        self._charge(client, min(users / USERS_AN_EVENT, self._settings.max_events_per_s))
 
     def _refusal(self, error: WireError) -> Reply:
         return Reply({"ok": False, "error": error.body()}, otherwise=(events.ERROR, error.body()))
@@ -326,6 +336,8 @@ class Gateway:
             return await self._watch_users(client, payload.users, payload.since)
         if client.identity.watch != "*":
             raise WireError("forbidden", "the token lets this user watch some users only: name them")
+        if payload.since is not None:
+            self._charge_for(client, events.MAX_USERS_A_CALL)
         self._watches.watch_all(client)
         if payload.since is not None:
             newer = await self._newer(client, payload.since, None)
@@ -340,6 +352,7 @@ class Gateway:
 
     async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
         _check_sight(client, users)
+        self._charge_for(client, len(users) if since is None else events.MAX_USERS_A_CALL)
         most = self._settings.max_watched_users
         if self._watches.watched_by(client) + self._watches.adds(client, users) > most:
             raise WireError("too_many_watches", f"a connection may watch {most} users")
@@ -357,6 +370,8 @@ class Gateway:
             return None
         version = self.presence.registry.version
         wanted = {change.user_id: change for change in changes if users is None or change.user_id in users}
+        if len(wanted) > events.MAX_USERS_A_CALL:  # a snapshot comes in pages, and this does not
+            return None
         found = await self._with_own_view(client, wanted)
         return {"version": version, "users": [user_to_wire(user) for user in found.values()], "full": False}
 
@@ -378,6 +393,7 @@ class Gateway:
 
     async def _get(self, client: Client, payload: events.Users) -> dict[str, Any]:
         _check_sight(client, payload.users)
+        self._charge_for(client, len(payload.users))
         return await self._snapshot(client, payload.users)
 
     async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:

@@ -149,12 +149,18 @@ class Api:
         presence = self._presence
         try:
             writer = self._maintenance.writer(tell_error=tell_error)
-            totals, node = presence.audit.totals, presence.node
+            audit, node = presence.audit, presence.node
         except NotStarted:
             return Readiness(ready=False, reason="the server is starting or stopping")
+        totals, failed = audit.totals, audit.last_error
+        reason = None
+        if not writer.healthy:
+            reason = "the store does not take what it is given; presence goes on without it"
+        elif failed is not None and not failed.temporary:  # SQLite may go on to write into a file that is damaged
+            reason = "the store cannot be read; presence goes on without it"
         return Readiness(
-            ready=writer.healthy,
-            reason=None if writer.healthy else "the store does not take what it is given; presence goes on without it",
+            ready=reason is None,
+            reason=reason,
             store=writer,
             audit=AuditHealth(
                 rounds=totals.rounds,
@@ -162,6 +168,7 @@ class Api:
                 ghosts=totals.ghosts,
                 missing=totals.missing,
                 repaired=totals.repaired,
+                last_error=str(failed) if failed is not None and tell_error else None,
             ),
             node=NodeHealth(name=node.name, started=to_iso(node.started_ms)),
         )

@@ -153,13 +153,14 @@ class WriterHealth(Answer):
 
 
 class AuditHealth(Answer):
-    """How often the store was compared with the registry, and what came of it."""
+    """How often the store was compared with the registry, and what came of it. ``lastError`` as with the writer."""
 
     rounds: int
     failures: int
     ghosts: int
     missing: int
     repaired: int
+    last_error: str | None
 
 
 class NodeHealth(Answer):

@@ -123,6 +123,8 @@ class Audit:
         self._seen: dict[str, DriftKind] = {}
         self.totals = AuditTotals()
         self.last: AuditReport | None = None
+        self.last_error: StoreError | None = None
+        """Why the last round could not be done; ``None`` once one was done again."""
 
     async def run(self) -> None:
         """Do a round after each interval, until cancelled. A store that fails is left for the next round."""
@@ -132,7 +134,9 @@ class Audit:
                 await self.round()
             except StoreError as error:
                 self.totals.failures += 1
-                _log.warning("audit failed", error=str(error), temporary=error.temporary)
+                self.last_error = error
+                log = _log.warning if error.temporary else _log.error
+                log("audit failed", error=str(error), temporary=error.temporary)
 
     async def round(self) -> AuditReport:
         """Compare once, and repair what the round before saw too.
@@ -207,6 +211,7 @@ class Audit:
 
     def _note(self, report: AuditReport) -> None:
         self.last = report
+        self.last_error = None
         self.totals.rounds += 1
         self.totals.ghosts += report.ghosts
         self.totals.missing += report.missing
