@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect
 from herenow.socketio_server import FastWebSocket, Message, Namespace, Reason, Server, ServerSettings, Socket
 from herenow.socketio_server.engine import CLOSE_TIMEOUT_MS
 from raw import HANDSHAKE, Raw, client_frame, close_code
-from support import connect_socket, receive, serving, until, websocket_url
+from support import connect_socket, never_busy_for, receive, serving, until, websocket_url
 
 pytestmark = pytest.mark.every_loop
 
@@ -160,6 +160,23 @@ async def test_a_reset_that_a_send_finds_is_reported_once(namespace: Namespace, 
     assert ends == []
     await until(lambda: is_gone(victim))
     assert ends == [Reason.TRANSPORT_ERROR]
+
+
+# -- fairness ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_flood_of_tiny_frames_leaves_the_others_their_turn(namespace: Namespace, peer: Mute) -> None:
+    """Half a million noops that lay in the kernel were once parsed in one go, for seven seconds."""
+    last: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    namespace.on("last")(lambda socket: last.set_result(None))
+    await until(lambda: namespace.sockets)
+    flood = client_frame(b"6") * 100_000 + client_frame(b'42["last"]')
+    peer.socket.setblocking(False)
+    taken = peer.socket.send(flood)  # what the kernel takes lies there before the server reads any
+    peer.socket.setblocking(True)
+    async with never_busy_for(0.2), asyncio.timeout(20):
+        await asyncio.to_thread(peer.socket.sendall, flood[taken:])
+        await last
 
 
 # -- order ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from herenow.socketio_server import Namespace, Server, ServerSettings
 from herenow.socketio_server.websocket import FastWebSocket
 from raw import HANDSHAKE, Raw, client_frame, close_code
-from support import SHELLS, Poller, Shell, closed, connect_socket, receive, serving, until, websocket
+from support import SHELLS, Poller, Shell, closed, connect_socket, never_busy_for, receive, serving, until, websocket
 
 SEED = int(os.environ.get("HERENOW_SEED", "1"))
 
@@ -132,6 +132,15 @@ async def test_random_bytes_in_polling_payloads(url: str) -> None:
             assert (await poller.post(body)).status_code in (200, 400)
             assert (await poller.post("1")).status_code in (200, 400)
             poller.sid = ""
+
+
+async def test_a_payload_of_tiny_packets_leaves_the_others_their_turn(url: str) -> None:
+    """One of a megabyte once kept everybody waiting for a second."""
+    async with Poller(url) as poller:
+        await poller.open()
+        async with never_busy_for(0.3):
+            assert (await poller.post("40" + "\x1e6" * 400_000)).status_code == 200
+        await poller.post("1")
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40, 100])

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -445,6 +446,31 @@ async def test_a_reply_reaches_those_too_who_asked_for_no_acknowledgement(namesp
     await ws.send('421["ask"]')
     await ws.send('42["ask"]')
     assert [await receive(ws), await receive(ws)] == ['431[{"ok":false}]', '42["failed","why"]']
+    await ws.close()
+
+
+async def test_an_answer_that_cannot_be_encoded_harms_nobody(
+    namespace: Namespace, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a Reply without an acknowledgement, or nested in a dataclass, it once broke the connection that asked."""
+
+    @dataclass
+    class Nested:
+        inner: object
+
+    nested: object = None
+    for _ in range(100_000):
+        nested = Nested(nested)
+    namespace.on("reply")(lambda socket: Reply(1, otherwise=("bad", object())))
+    namespace.on("object")(lambda socket: object())
+    namespace.on("nested")(lambda socket: Nested(nested))
+    ws = await connect_socket(url)
+    for packet in ('42["reply"]', '421["object"]', '422["nested"]'):
+        await ws.send(packet)
+    await ws.send('423["alive"]')
+    assert await receive(ws) == "433[]"
+    logged = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert logged == ["what a handler in / answered with cannot be encoded"] * 3
     await ws.close()
 
 

@@ -48,6 +48,10 @@ STATE_KEY: Final = "herenow.socketio_server"
 CLOSE_TIMEOUT_MS: Final = 2_000
 """How long a peer has to complete the WebSocket closing handshake before its socket is cut."""
 
+TURN_S: Final = 0.002
+"""How long what one client has sent may keep the event loop; then all others have their turn. A segment of noops, or a
+polling payload of them, takes a second and more to parse."""
+
 _NEVER: Final = float("inf")
 
 

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Iterable
+from time import monotonic
 from typing import Final
 
 from . import packets
-from .engine import Connection, Engine, find_header
+from .engine import TURN_S, Connection, Engine, find_header
 from .errors import BadPacket, RequestRefused, SocketIOError, TooLarge
 from .message import Message
 from .requests import Headers, Receive, Scope, Send, handshake_of, parse_query, peer_of, refusal_body, respond
@@ -156,7 +157,11 @@ class PollingRequest:
             # No longer than a session lives that is silent, and while it posts a polling client is.
             async with asyncio.timeout((settings.ping_interval_ms + settings.ping_timeout_ms) / 1000):
                 body = await _read_body(self._scope, self._receive, settings.max_payload)
+            end = monotonic() + TURN_S
             for packet in packets.split_payload(body):
+                if monotonic() > end:
+                    await asyncio.sleep(0)
+                    end = monotonic() + TURN_S
                 await link.released()
                 if link.is_current:
                     self._engine.handle(connection, session.receive(packet))

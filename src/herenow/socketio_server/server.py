@@ -339,7 +339,7 @@ class Server:
             data["data"] = refusal.data
         try:
             message = Message(*encode(Packet(PacketType.CONNECT_ERROR, namespace, data)))
-        except (ValueError, TypeError):
+        except Exception:  # the application's own
             log.exception("what a connect handler of %s refused with cannot be encoded", namespace)
             message = Message(*encode(Packet(PacketType.CONNECT_ERROR, namespace, {"message": "Internal error"})))
         connection.push(message)
@@ -379,18 +379,18 @@ class Server:
     def _acknowledge(self, socket: Socket, ack_id: int | None, result: Any) -> None:
         if not socket.connected:
             return
-        if isinstance(result, Reply):
-            if ack_id is None:
-                socket.emit(*result.otherwise)
-                return
-            result = result.ack
-        if ack_id is None:
-            return
-        data = list(result) if isinstance(result, tuple) else [] if result is None else [result]
         try:
+            if isinstance(result, Reply):
+                if ack_id is None:
+                    socket.emit(*result.otherwise)
+                    return
+                result = result.ack
+            if ack_id is None:
+                return
+            data = list(result) if isinstance(result, tuple) else [] if result is None else [result]
             message = Message(*encode(Packet(PacketType.ACK, socket.namespace.name, data, ack_id)))
-        except (ValueError, TypeError):
-            log.exception("an acknowledgement in %s cannot be encoded", socket.namespace.name)
+        except Exception:  # the application's own: what it answers cannot be encoded
+            log.exception("what a handler in %s answered with cannot be encoded", socket.namespace.name)
             return
         socket.answer(message)
 

@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from time import monotonic
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -27,7 +28,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine, Handshake
+from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, TURN_S, Connection, Engine, Handshake
 from .errors import RequestRefused
 from .message import Message, frames
 from .requests import PLAIN_HANDSHAKE, WEBSOCKET_LOGGER, parse_query, refusal_body
@@ -36,7 +37,7 @@ from .session import Reason, Transport
 log = logging.getLogger(WEBSOCKET_LOGGER)
 
 READ_SLICE = 4_096
-"""Bytes parsed at a time, so that a connection that comes to be held holds the rest unparsed."""
+"""Bytes parsed at a time, so that a connection that comes to be held, or has had its turn, keeps the rest unparsed."""
 
 _HOP_HEADERS = frozenset((b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version",
                           b"sec-websocket-extensions"))  # fmt: skip
@@ -77,7 +78,8 @@ class FastWebSocket(asyncio.Protocol):
     """
 
     __slots__ = ("_app_state", "_close_timer", "_config", "_connection", "_direct", "_fd", "_fragments", "_held",
-                 "_other", "_protocol", "_server_state", "_text", "_transport", "_unread", "full", "ready")  # fmt: skip
+                 "_other", "_protocol", "_server_state", "_text", "_transport", "_turn", "_unread", "full",
+                 "ready")  # fmt: skip
 
     def __init__(
         self,
@@ -96,6 +98,7 @@ class FastWebSocket(asyncio.Protocol):
         self._text = False
         self._held = False
         self._unread = b""
+        self._turn: asyncio.Handle | None = None  # when to read on: not before all others have had theirs
         self._close_timer: asyncio.TimerHandle | None = None
         self.full = False
         self.ready = False
@@ -114,7 +117,7 @@ class FastWebSocket(asyncio.Protocol):
             self._other.data_received(data)
         elif self._protocol is None:
             self._request_received(data)
-        elif self._held:
+        elif self._held or self._unread:
             self._unread += data  # what was on its way when reading was paused
         else:
             self._read(self._protocol, data)
@@ -249,9 +252,14 @@ class FastWebSocket(asyncio.Protocol):
     # -- frames in -------------------------------------------------------------------------------------------------
 
     def _read(self, protocol: ServerProtocol, data: bytes) -> None:
+        end = monotonic() + TURN_S
         for at in range(0, len(data), READ_SLICE):
-            if self._held:
+            if self._held or monotonic() > end:
                 self._unread = data[at:]
+                if not self._held:
+                    if not self._transport.is_closing():
+                        self._transport.pause_reading()
+                    self._read_on()
                 return
             protocol.receive_data(data[at : at + READ_SLICE])
             for event in protocol.events_received():
@@ -387,8 +395,18 @@ class FastWebSocket(asyncio.Protocol):
     def release(self) -> None:
         """Read again, first what was left unparsed."""
         self._held = False
-        if self._unread and self._protocol is not None:
-            data, self._unread = self._unread, b""
-            self._read(self._protocol, data)
-        if not self._held and not self._transport.is_closing():
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Go on with reading at this connection's next turn."""
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        if self._held or self._protocol is None:
+            return
+        data, self._unread = self._unread, b""
+        self._read(self._protocol, data)
+        if not self._unread and not self._held and not self._transport.is_closing():
             self._transport.resume_reading()
