@@ -324,6 +324,16 @@ async def test_a_store_that_takes_nothing_makes_the_server_unready_and_its_retur
     await client.cut()
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"), [("/v1/users/a/claim", "DELETE, PUT"), ("/v1/users/a", "GET"), ("/v1/stats", "GET")]
+)
+async def test_a_wrong_method_is_told_the_right_ones(tmp_path: Path, path: str, allowed: str) -> None:
+    async with served(tmp_path) as api:
+        answer = await api.http.patch(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert answer.json()["error"]["code"] == "method_not_allowed"
+
+
 # -- access ----------------------------------------------------------------------------------------------------------
 
 

@@ -5,12 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
-import pytest
-
 from cli_support import serving_process
 
-EXAMPLES = os.environ.get("HERENOW_TEST_EXAMPLES", "20")
+EXAMPLES = os.environ.get("HERENOW_TEST_EXAMPLES", "8")
 
 
 def test_the_api_does_what_its_document_says(tmp_path: Path) -> None:
@@ -18,7 +15,7 @@ def test_the_api_does_what_its_document_says(tmp_path: Path) -> None:
         ended = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.address}/openapi.json"),
-                *("--checks", "all", "--max-examples", EXAMPLES, "--no-color"),
+                *("--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", EXAMPLES, "--no-color"),
                 # A cursor must be one that was given, and a time after 1970: a schema cannot say so. And an id may hold
                 # slashes, so that GET /v1/users/a/claim is no wrong method, but the user a/claim; see below.
                 *("--exclude-checks", "positive_data_acceptance,unsupported_method"),
@@ -31,12 +28,3 @@ def test_the_api_does_what_its_document_says(tmp_path: Path) -> None:
             check=False,
         )
     assert ended.returncode == 0, ended.stdout
-
-
-@pytest.mark.parametrize(
-    ("path", "allowed"), [("/v1/users/a/claim", "DELETE, PUT"), ("/v1/users/a", "GET"), ("/v1/stats", "GET")]
-)
-def test_a_wrong_method_is_told_the_right_ones(tmp_path: Path, path: str, allowed: str) -> None:
-    with serving_process(tmp_path) as server:
-        answer = httpx.request("PATCH", server.address + path)
-    assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
