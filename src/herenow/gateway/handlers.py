@@ -11,6 +11,7 @@ import structlog
 
 from herenow.gateway import events
 from herenow.gateway.auth import Authenticate, Identity, identify
+from herenow.gateway.encoding import EncodedUsers
 from herenow.gateway.events import WireError
 from herenow.gateway.expiry import WARNING_S, Expiry
 from herenow.gateway.limits import TokenBucket
@@ -72,6 +73,7 @@ class Gateway:
         self._authenticate = authenticate
         self._connections_of: dict[str, int] = {}
         self._expiry = Expiry()
+        self._encoded = EncodedUsers()
         self._meters = presence.meters
         self._punctuality = Punctuality(presence.meters)
         self._pulse = Pulse(presence.meters)
@@ -347,7 +349,7 @@ class Gateway:
             page = await self.presence.registry.online(events.MAX_USERS_A_CALL, payload.cursor)
         except ValueError as error:
             raise WireError("bad_request", "cursor is not one that this server gave") from error
-        answer = {"version": page.version, "users": [user_to_wire(user) for user in page.users], "full": True}
+        answer = {"version": page.version, "users": self._encoded.of(page.users), "full": True}
         return answer if page.cursor is None else {**answer, "cursor": page.cursor}
 
     async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
@@ -399,7 +401,7 @@ class Gateway:
     async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
         snapshot = await self.presence.snapshot(users)
         found = await self._with_own_view(client, snapshot.users)
-        return {"version": snapshot.version, "users": [user_to_wire(user) for user in found.values()]}
+        return {"version": snapshot.version, "users": self._encoded.of(found.values())}
 
     async def _active(self, client: Client, payload: events.Empty) -> dict[str, Any]:
         await self.presence.registry.active(client.socket.id)
