@@ -50,6 +50,9 @@ def run_quietly(command: Callable[P, int]) -> Callable[P, None]:
             code = COULD_NOT_LOOK
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
+        except OSError as error:  # a full disk behind stdout, no more files: the system's word, and no fault of ours
+            complain(f"the system refuses: {(error.strerror or str(error)).lower()}")
+            code = COULD_NOT_LOOK
         except Exception as error:  # the last boundary: a terminal gets a sentence
             complain(f"failed unexpectedly: {_describe(error)}. This is a fault of herenow; please report it.")
             code = COULD_NOT_LOOK
