@@ -1,8 +1,10 @@
 """``herenow status`` against a server at size: as a process, from its start to its end, as an operator waits for it."""
 
+import resource
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from e2e.servers import PresenceServer
@@ -23,8 +25,17 @@ async def fill(database: Path, users: int) -> None:
     await store.close()
 
 
-def status_seconds(database: Path, *, connected: int, looks: int) -> list[float]:
-    """Connect so many users of a filled store, each over a WebSocket; return how long each look took, sorted.
+@dataclass
+class Looks:
+    """How long the looks took, sorted, and what a look cost: the processor time of the command and of the server."""
+
+    seconds: list[float]
+    command_cpu_s: float
+    server_cpu_s: float
+
+
+def status_looks(database: Path, *, connected: int, looks: int) -> Looks:
+    """Connect so many users of a filled store, each over a WebSocket, and look.
 
     Every look must find them all, and no drift.
     """
@@ -41,14 +52,22 @@ def status_seconds(database: Path, *, connected: int, looks: int) -> list[float]
         try:
             assert crowd.stdout.readline() == "ready\n"
             time.sleep(0.5)  # the last rows are on their way to the store
+            server_cpu_s, command_cpu_s = server.cpu_s(), _children_cpu_s()
             seconds = sorted(_look(database, connected) for _ in range(looks))
+            server_cpu_s, command_cpu_s = server.cpu_s() - server_cpu_s, _children_cpu_s() - command_cpu_s
             assert crowd.communicate(timeout=30)[0] == "lost 0\n"
         finally:
             crowd.kill()
             crowd.wait()
     finally:
         server.stop()
-    return seconds
+    return Looks(seconds, command_cpu_s / looks, server_cpu_s / looks)
+
+
+def _children_cpu_s() -> float:
+    """The processor time of the processes that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _look(database: Path, connected: int) -> float:

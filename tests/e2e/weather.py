@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -41,8 +42,12 @@ class Weather:
     stored_ms: list[float] = field(default_factory=list)
 
 
-async def storm(database: Path, *, users: int, seconds: float, seed: int = 1) -> Weather:
-    """Let clients come and go at random; look every half second, and at the end."""
+async def storm(database: Path, *, users: int, seconds: float, seed: int = 1, give_way: bool = False) -> Weather:
+    """Let clients come and go at random; look every half second, and at the end.
+
+    With ``give_way``, this process, which plays all the clients, leaves the processor to the server and the prober
+    where they want it, as clients on other machines would; it cannot take that back.
+    """
     server = PresenceServer(database)
     server.start()
     weather = Weather(users, seconds)
@@ -50,15 +55,17 @@ async def storm(database: Path, *, users: int, seconds: float, seed: int = 1) ->
         players = Storm(server.url, users=users, seed=seed, offline_within_s=OFFLINE_WITHIN_S)
         observer = Observer(server.url, "observer")
         await observer.connect()
+        prober = await _start_prober(server, seconds * 0.8)
+        if give_way:
+            os.nice(10)
         playing = asyncio.create_task(players.run(seconds))
-        probing = asyncio.create_task(_probe(weather, server, seconds * 0.8))
         while not playing.done():
             await asyncio.sleep(0.5)
             weather.faults += faults(players, observer.online(), "a watcher")
             weather.faults += faults(players, await asyncio.to_thread(server.online_rows), "the store")
             weather.checks += 1
         await playing
-        await probing
+        await _ask_prober(weather, prober)
         await _agree(weather, players, server, observer)
         weather.server_cpu_s = server.cpu_s()
         _count(weather, players)
@@ -124,12 +131,15 @@ async def _agree(weather: Weather, players: Storm, server: PresenceServer, obser
         await late.client.leave()
 
 
-async def _probe(weather: Weather, server: PresenceServer, seconds: float) -> None:
+async def _start_prober(server: PresenceServer, seconds: float) -> asyncio.subprocess.Process:
     """Measure P1 beside the storm, in a process of its own: this one is busy with the storm."""
-    prober = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "e2e.prober", str(server.port), str(server.database), str(seconds)),
         stdout=asyncio.subprocess.PIPE,
     )
+
+
+async def _ask_prober(weather: Weather, prober: asyncio.subprocess.Process) -> None:
     said, _ = await prober.communicate()
     seen = json.loads(said)
     weather.told_ms, weather.stored_ms = seen["told"], seen["stored"]
