@@ -11,8 +11,11 @@ from hypothesis import settings
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run the tests on the loop that the server runs on."""
-    return {"uvloop": uvloop.new_event_loop}
+    """Run the tests on the loop that the server runs on, and what is marked so on asyncio's own as well."""
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
+    if item.get_closest_marker("every_loop") is not None:
+        loops["asyncio"] = asyncio.new_event_loop
+    return loops
 
 
 # Two busy cores say nothing about how long an example may take.

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,25 @@ async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> Non
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110  # it is about another task's, or another process's, state
             await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def never_busy_for(longest_s: float) -> AsyncIterator[None]:
+    """Fail if the event loop, and so every other client, had to wait for longer than this meanwhile."""
+    waits: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            due = time.monotonic() + 0.001
+            await asyncio.sleep(0.001)
+            waits.append(time.monotonic() - due)
+
+    ticking = asyncio.create_task(tick())
+    await asyncio.sleep(0)
+    yield
+    await asyncio.sleep(0.01)
+    ticking.cancel()
+    assert max(waits) < longest_s, f"the loop was busy for {max(waits):.3f} s"
 
 
 class Process:
@@ -127,7 +147,7 @@ async def serving(app: Any, shell: Shell = "fast", **options: Any) -> AsyncItera
         await asyncio.sleep(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield f"{'https' if config.is_ssl else 'http'}://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         await task

@@ -231,6 +231,32 @@ async def test_drift_is_repaired_when_it_is_seen_twice(presence: Presence) -> No
     assert [change.cause for change in heard if change.user_id == "alice"] == []
 
 
+async def test_a_row_ahead_of_the_registry_is_repaired_and_misleads_no_client(presence: Presence) -> None:
+    """Another program wrote it, or a clock that was an hour ahead: a client keeps what has the higher version."""
+    ahead = presence.registry.version + 3_600_000_000
+    await presence.registry.connect("alice", "c", node="n")
+    await written(presence)
+    await presence.store.apply(
+        [
+            StoredUser("alice", False, Availability.OFFLINE, 5, None, ahead),
+            StoredUser("ghost", True, Availability.ONLINE, 7, None, ahead),
+        ]
+    )
+    shown = (await presence.get(["ghost"]))["ghost"]
+    assert not shown.is_online
+    await presence.registry.connect("ghost", "g", node="n")
+    assert (await presence.get(["ghost"]))["ghost"].version > shown.version
+    await presence.evict(["ghost"], disconnect=True)
+    await written(presence)
+    assert [(await presence.audit.round()).repaired for _ in range(3)] == [0, 2, 0]
+    await written(presence)
+    rows = await presence.store.read(["alice", "ghost"])
+    assert {name: row.is_online for name, row in rows.items()} == {"alice": True, "ghost": False}
+    await presence.registry.claim("alice", Claim(availability=Claimed.BUSY))
+    await written(presence)
+    assert (await presence.store.read(["alice"]))["alice"].availability is Availability.BUSY
+
+
 @pytest.mark.parametrize(
     ("content", "error"),
     [

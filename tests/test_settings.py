@@ -46,6 +46,12 @@ def test_an_argument_beats_the_environment_which_beats_the_file(
         ),
         ({"flush_interval_s": 0.7}, ["flush_interval_s", "offline_within_s"]),
         ({"jwt_secret": "short"}, ["jwt_secret"]),
+        ({"jwt_previous_secrets": ["short"]}, ["jwt_previous_secrets"]),
+        ({"api_keys": ["short"]}, ["api_keys"]),
+        ({"api_keys": [""]}, ["api_keys"]),
+        ({"admin_tokens": ["sha256:not a digest at all"]}, ["admin_tokens"]),
+        ({"trusted_proxies": ["my proxy"]}, ["trusted_proxies"]),
+        ({"jwt_leeway_s": -1}, ["jwt_leeway_s"]),
         ({"port": 70_000}, ["port"]),
         ({"port": "many"}, ["port"]),
         ({"ping_interval_s": 0}, ["ping_interval_s"]),
@@ -68,7 +74,7 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path) -> None:
 
 
 def test_secrets_do_not_show() -> None:
-    settings = Settings.load(jwt_secret="a secret of at least thirty-two bytes", api_key="another secret")
+    settings = Settings.load(jwt_secret="a secret of at least thirty-two bytes", api_keys=["another secret key"])
     assert "secret of" not in repr(settings)
     assert "another" not in repr(settings)
 

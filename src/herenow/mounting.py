@@ -40,7 +40,8 @@ class Mounted:
         self._path = path
         self._token = secrets.token_urlsafe(32)
         app.mount(path.rstrip("/"), self.gateway.server.asgi_app())
-        include(Api(presence, Access(settings, self._token), self.gateway), app)
+        self._api = Api(presence, Access(settings, self._token), self.gateway)
+        include(self._api, app)
 
     @asynccontextmanager
     async def running(
@@ -55,15 +56,20 @@ class Mounted:
         Raises:
             StoreError: as :meth:`Presence.start`.
         """
-        await self._presence.start(address, on_lost=on_lost or (lambda _: self.gateway.stop()))
+        await self._presence.start(address, on_lost=on_lost or (lambda _: self.stop()))
         self.gateway.start()
         self._let_commands_in()
         try:
             yield {STATE_KEY: {self._path: self.gateway.server.engine}}
         finally:
             self._shut_commands_out()
-            self.gateway.stop()
+            self.stop()
             await self._presence.stop()
+
+    def stop(self) -> None:
+        """Tell every client, let nobody in any more, close all connections and end all streams. Idempotent."""
+        self.gateway.stop()
+        self._api.followers.end()
 
     def _let_commands_in(self) -> None:
         """Leave the admin token where the same user's commands find it. After the start: the store is ours now."""

@@ -18,22 +18,22 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import structlog
 
-from herenow.errors import NotStarted, StoreError, StoreInUse, StoreUrlInvalid
+from herenow.errors import NotStarted, StoreError, StoreInUse
+from herenow.metering import Meters
 from herenow.model import Availability, Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
 from herenow.registry.local import LocalRegistry
 from herenow.settings import DISPATCH_BUDGET_S, Settings
-from herenow.store.address import is_mongo, without_secrets
 from herenow.store.audit import Audit
-from herenow.store.base import PAGE_SIZE, Store
+from herenow.store.base import PAGE_SIZE
 from herenow.store.nodes import Node
-from herenow.store.sql import SqlStore
+from herenow.store.opening import open_store
 from herenow.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -47,30 +47,10 @@ STORE_READ_TIMEOUT_S = 1.0
 STOP_TIMEOUT_S = 3.0
 """How long a stop waits for the store to take the last rows; the whole of it must end within 5 s."""
 
+CLOSED_AT_ONCE = 200
+"""Connections closed in one turn of the event loop, some 10 ms; it serves the others in between."""
+
 Subscriber = Callable[[Change], Any]
-
-
-def open_store(settings: Settings) -> Store:
-    """Return the store that the settings name; it is not opened yet.
-
-    Raises:
-        StoreUrlInvalid: no store has such an address, or its driver is not installed.
-    """
-    if not is_mongo(settings.database):
-        return SqlStore(settings.database)
-    try:
-        from herenow.store.mongo import MongoStore  # here: the driver is an extra
-        from herenow.store.mongo_documents import Fields
-    except ModuleNotFoundError as error:
-        shown = without_secrets(settings.database)
-        raise StoreUrlInvalid(shown, f"MongoDB needs {error.name}: pip install 'herenow[mongo]'") from error
-    return MongoStore(
-        settings.database,
-        collection=settings.users_collection,
-        fields=Fields(settings.is_online_field, settings.last_active_field, settings.presence_field),
-        create_users=settings.create_users,
-        timeout_s=settings.database_timeout_s,
-    )
 
 
 class Presence:
@@ -96,6 +76,7 @@ class Presence:
         self.settings = Settings.load(database=database, **settings)
         self.authenticate = authenticate
         self.store = open_store(self.settings)
+        self.meters = Meters()
         self._node: Node | None = None
         self._registry: Registry | None = None
         self._writer: Writer | None = None
@@ -148,6 +129,16 @@ class Presence:
             "offlineWithinMs": round(settings.offline_within_s * 1000),
             "silentLossMs": round(settings.silent_loss_s * 1000),
             "restartMs": round(settings.restart_grace_s * 1000),
+        }
+
+    def promised_s(self) -> dict[str, float]:
+        """The bounds of the promises whose times are measured, in seconds; see :mod:`herenow.metering`."""
+        settings = self.settings
+        return {
+            "connect": 0.1,
+            "closed": settings.offline_within_s,
+            "left": 0.1,
+            "silent": settings.silent_loss_s,
         }
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -242,7 +233,7 @@ class Presence:
         if self._registry is None or self._writer is None or self._node is None:
             return
         registry, writer, node = self._registry, self._writer, self._node
-        self._close_evicted(await registry.evict(None, disconnect=True, cause=Cause.RESTART), may_return=True)
+        await self._close_evicted(await registry.evict(None, disconnect=True, cause=Cause.RESTART), may_return=True)
         left = 0 if self._lost else await writer.drain(STOP_TIMEOUT_S)
         if left:
             log.error("users were not written offline: the store did not take them", users=left)
@@ -281,7 +272,10 @@ class Presence:
         absent = [user_id for user_id in user_ids if user_id not in snapshot.users]
         stored = await self._read_store(absent) if absent else {}
         # In the order asked for, each user once.
-        users = {user_id: snapshot.users.get(user_id) or _offline(user_id, stored.get(user_id)) for user_id in user_ids}
+        users = {
+            user_id: snapshot.users.get(user_id) or _offline(user_id, stored.get(user_id), snapshot.version)
+            for user_id in user_ids
+        }
         return Snapshot(snapshot.version, users)
 
     async def _read_store(self, user_ids: Sequence[str]) -> dict[str, StoredUser]:
@@ -339,6 +333,8 @@ class Presence:
 
     def _batch(self, batch: Batch, writer: Writer) -> None:
         writer.submit(batch.rows)
+        for cause, number in Counter(change.cause for change in batch.changes).items():
+            self.meters.changes.labels(cause.value).inc(number)
         for change in batch.changes:
             log.info("change", user=change.user_id, availability=change.availability, cause=change.cause)
             for handler in tuple(self._subscribers):
@@ -380,12 +376,14 @@ class Presence:
             The connections that were closed.
         """
         evicted = await self.registry.evict(user_ids, disconnect=disconnect, cause=cause)
-        self._close_evicted(evicted, may_return=cause is not Cause.LEFT)
+        await self._close_evicted(evicted, may_return=cause is not Cause.LEFT)
         return evicted
 
-    def _close_evicted(self, connections: Sequence[Connection], *, may_return: bool) -> None:
-        for handler in self._evicted:
-            handler(connections, may_return)
+    async def _close_evicted(self, connections: Sequence[Connection], *, may_return: bool) -> None:
+        for start in range(0, len(connections), CLOSED_AT_ONCE):
+            for handler in self._evicted:
+                handler(connections[start : start + CLOSED_AT_ONCE], may_return)
+            await asyncio.sleep(0)
 
 
 class _Truth:
@@ -398,21 +396,13 @@ class _Truth:
         """A version from the registry's own clock."""
         return await self._registry.stamp()
 
-    async def online_among(self, user_ids: Sequence[str]) -> set[str]:
-        """Which of these users are online."""
-        users = (await self._registry.get(user_ids)).users
-        return {user_id for user_id, user in users.items() if user.is_online}
+    async def views(self, user_ids: Sequence[str]) -> Mapping[str, UserPresence]:
+        """How these users are shown; those who are not known here are left out."""
+        return (await self._registry.get(user_ids)).users
 
-    async def rows(self, user_ids: Sequence[str]) -> dict[str, StoredUser]:
-        """How these users should stand in the store; they are suspects, so they are few."""
-        rows: dict[str, StoredUser] = {}
-        for user_id in user_ids:
-            found = await self._registry.explain(user_id)
-            if found is not None and (view := found.view) is not None:
-                rows[user_id] = StoredUser(
-                    user_id, view.is_online, view.availability, view.last_active_ms, found.claim, view.version
-                )
-        return rows
+    async def repair(self, rows: Sequence[StoredUser]) -> None:
+        """Have the registry answer rows of the store that are wrong."""
+        await self._registry.repair(rows)
 
     async def online(self) -> AsyncIterator[Sequence[str]]:
         """All whom the registry shows online, page by page."""
@@ -425,23 +415,16 @@ class _Truth:
             cursor = page.cursor
 
 
-def _offline(user_id: str, row: StoredUser | None) -> UserPresence:
-    """A user who is not in the registry: offline, whatever the store says; it only knows since when."""
+def _offline(user_id: str, row: StoredUser | None, version: int) -> UserPresence:
+    """A user who is not in the registry: offline, whatever the store says; it only knows since when.
+
+    A row may be ahead of ``version``, the registry's, if another program wrote it: clients, who keep what has the
+    higher version, would then not believe the next change.
+    """
     if row is None:
         return UserPresence(user_id, False, Availability.OFFLINE, None, None, None, 0)
-    # A row that says online is a ghost that the audit has not met yet; its version must not outlive it.
-    return msgspec.convert(
-        {
-            "user_id": user_id,
-            "is_online": False,
-            "availability": Availability.OFFLINE,
-            "last_active_ms": row.last_active_ms,
-            "status_text": None,
-            "status_until_ms": None,
-            "version": row.version,
-        },
-        UserPresence,
-    )
+    stored = min(row.version, version)
+    return UserPresence(user_id, False, Availability.OFFLINE, row.last_active_ms, None, None, stored)
 
 
 def _now_ms() -> int:

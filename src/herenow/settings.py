@@ -4,9 +4,11 @@ A setting comes, in this order of weight, from a flag or an argument, from the e
 ``herenow.toml`` in the working directory (``port = 8080``), or from the default here.
 """
 
-from ipaddress import IPv6Address, ip_address
+import re
+from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -15,6 +17,9 @@ from .errors import SettingsInvalid
 
 DISPATCH_BUDGET_S = 0.15
 """What of ``offline_within_s`` is kept for telling the watchers and writing the store; the rest is the grace."""
+
+HASHED = "sha256:"
+"""How a key begins of which only the digest is written down."""
 
 LONGEST_RECONNECT_S = 5.0
 """The longest pause of the stock Socket.IO client between two tries to reconnect (``reconnectionDelayMax``)."""
@@ -56,7 +61,20 @@ class Settings(BaseSettings):
     jwt_secret: SecretStr | None = Field(
         None, description="The secret of the HS256 tokens that clients connect with; at least 32 bytes."
     )
-    api_key: SecretStr | None = Field(None, description="Lets a program read over HTTP (/v1).")
+    jwt_previous_secrets: list[SecretStr] = Field(
+        [], description="Secrets that still count while clients move to a new jwt_secret."
+    )
+    jwt_public_keys: list[str] = Field(
+        [], description="Public keys or certificates of who signs the tokens (RS256, ES256, EdDSA): PEM, or its file."
+    )
+    jwt_jwks_url: str | None = Field(None, description="Where an identity provider publishes its keys (a JWK Set).")
+    jwt_issuer: str | None = Field(None, description="What a token's iss must be.")
+    jwt_audience: str | None = Field(None, description="What a token's aud must hold; without it, none may have one.")
+    jwt_leeway_s: float = Field(0.0, ge=0, le=300, description="How far the issuer's clock may be off.")
+    api_keys: list[SecretStr] = Field(
+        [], description="Let programs read over HTTP (/v1): each a key, or sha256: and its digest (herenow token)."
+    )
+    admin_tokens: list[SecretStr] = Field([], description="Let operators use /v1/admin; written like api_keys.")
     origins: list[str] | None = Field(
         None, description="Pages that may connect, such as https://app.example; by default this server's own only."
     )
@@ -86,6 +104,15 @@ class Settings(BaseSettings):
     connect_timeout_s: float = Field(10.0, gt=0, description="Within which a client must say who it is.")
     max_connections: int = Field(100_000, gt=0, description="In all.")
     max_connections_per_user: int = Field(100, gt=0, description="Tabs and devices of one user.")
+    max_connections_per_address: int = Field(
+        1_000, gt=0, description="Of one address (IPv6: of one /64); this machine's own do not count."
+    )
+    trusted_proxies: list[str] = Field(
+        ["127.0.0.0/8", "::1"], description="Addresses and networks whose X-Forwarded-For is believed."
+    )
+    overload_lag_s: float = Field(
+        1.0, gt=0, description="While the event loop is later than this, nobody new is let in, for those inside."
+    )
     max_watched_users: int = Field(10_000, gt=0, description="Users that one connection may watch by name.")
     max_events_per_s: float = Field(50.0, gt=0, description="Events of one connection; twice as many in a burst.")
     max_status_text: int = Field(140, gt=0, description="Characters of a status text.")
@@ -166,8 +193,26 @@ class Settings(BaseSettings):
                 f"({self.offline_within_s:g}): the watchers would hear too late",
             ),
             (
-                self.jwt_secret is None or len(self.jwt_secret.get_secret_value().encode()) >= 32,
-                "jwt_secret must have at least 32 bytes (RFC 7518, section 3.2): a shorter one can be guessed",
+                all(
+                    secret is None or len(secret.get_secret_value().encode()) >= 32
+                    for secret in (self.jwt_secret, *self.jwt_previous_secrets)
+                ),
+                "jwt_secret, and each of jwt_previous_secrets, must have at least 32 bytes (RFC 7518, section 3.2): a "
+                "shorter one can be guessed",
+            ),
+            (
+                all(_is_fit_key(key.get_secret_value()) for key in (*self.api_keys, *self.admin_tokens)),
+                "each of api_keys and admin_tokens must have at least 16 characters, or be sha256: and 64 hexadecimal "
+                "digits (`herenow token --api-key` makes one)",
+            ),
+            (
+                all(map(_is_network, self.trusted_proxies)),
+                "each of trusted_proxies must be an address or a network, such as 10.0.0.0/8",
+            ),
+            (
+                self.jwt_jwks_url is None or _is_safe_url(self.jwt_jwks_url),
+                "jwt_jwks_url must begin with https:// (http:// on this machine only): whoever can change the answer "
+                "on its way can be anybody",
             ),
         ]
         fields = ("_id", self.is_online_field, self.last_active_field, self.presence_field)
@@ -189,6 +234,29 @@ def _sentence(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return f"there is no setting {name!r}"
     return f"{name}: {message}" if name else message
+
+
+def _is_fit_key(key: str) -> bool:
+    if key.startswith(HASHED):
+        return re.fullmatch(r"[0-9a-f]{64}", key.removeprefix(HASHED)) is not None
+    return len(key) >= 16 and key.isascii()
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_safe_url(url: str) -> bool:
+    try:
+        address = urlsplit(url)
+        host = address.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (address.scheme == "https" or (address.scheme == "http" and is_loopback(host)))
 
 
 def is_loopback(host: str) -> bool:

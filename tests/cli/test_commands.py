@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cli_support import Server, answer, herenow, serving_process
+from cli_support import _ENVIRONMENT, Server, answer, herenow, serving_process
 from herenow.cli.socketio_client import Client
 from support import ROOT, until
 
@@ -98,10 +98,30 @@ def test_stale_takes_only_the_silent(tmp_path: Path) -> None:
     assert online(tmp_path) == ["new"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_where_the_answer_cannot_be_written_the_systems_word_is_told(tmp_path: Path, options: tuple[str, ...]) -> None:
+    herenow("init", cwd=tmp_path)
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "herenow.cli", "status", *options]
+        ended = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=_ENVIRONMENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr == "herenow: the system refuses: no space left on device\n"
+
+
 def test_cleanup_outdoes_rows_from_a_clock_ahead(tmp_path: Path) -> None:
     herenow("init", cwd=tmp_path)
     put_online(tmp_path, "alice")
-    write(tmp_path, "UPDATE users SET presenceVersion = ?", 2**52)
+    write(tmp_path, "UPDATE users SET presenceVersion = ?", 2**51)
     assert answer(herenow("cleanup", "--json", cwd=tmp_path))["offline"] == 1
 
 
@@ -295,7 +315,7 @@ def test_ctrl_c_is_quiet(tmp_path: Path) -> None:
 def test_help_and_version_are_good(tmp_path: Path) -> None:
     shown = herenow("--help", cwd=tmp_path)
     assert shown.returncode == 0
-    for command in ("serve", "init", "status", "cleanup", "stale", "test", "explain"):
+    for command in ("serve", "init", "status", "cleanup", "stale", "test", "explain", "watch", "token"):
         assert command in shown.stdout
         assert herenow(command, "--help", cwd=tmp_path).returncode == 0
     assert herenow("--version", cwd=tmp_path).stdout.startswith("herenow ")

@@ -1,6 +1,7 @@
 """``herenow serve`` as a process: how it starts, refuses, and ends."""
 
 import asyncio
+import resource
 import signal
 import socket
 import sqlite3
@@ -14,6 +15,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from cli_support import Server, herenow, serving_process
+from herenow.cli.limits import SPARE_FILES
 from herenow.cli.socketio_client import Client
 from support import Poller, until, websocket_url
 
@@ -51,6 +53,16 @@ def test_the_log_is_json_where_nobody_reads_along(tmp_path: Path) -> None:
         server.end()
     lines = server.logged().splitlines()
     assert lines and all(line.startswith("{") and '"event"' in line for line in lines)
+
+
+def test_it_takes_as_many_files_as_its_connections_need_and_the_system_allows(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # the server inherits it
+    try:
+        with serving_process(tmp_path, HERENOW_MAX_CONNECTIONS="1000") as server:
+            assert resource.prlimit(server.popen.pid, resource.RLIMIT_NOFILE) == (1000 + SPARE_FILES, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

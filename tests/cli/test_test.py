@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cli_support import answer, herenow
 from herenow.cli import proving
 from herenow.cli.app import app
-from herenow.cli.probes import WHAT, Result, told
+from herenow.cli.probes import WHAT, Probes, Result, told
 from herenow.cli.socketio_client import Refused
 
 
@@ -20,9 +20,8 @@ def test_it_proves_every_promise_and_leaves_nothing_behind(tmp_path: Path) -> No
     ended = herenow("test", "--json", cwd=tmp_path, HERENOW_OFFLINE_WITHIN_S="1")
     found = answer(ended)
     assert [each["promise"] for each in found["results"]] == ["P1", "P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8"]
-    broken = {each["promise"] for each in found["results"] if not each["ok"]}
-    assert broken <= {"P1", "P3"}, found  # 100 ms are not to be had for sure on a machine that runs other tests too
-    assert (ended.returncode, found["ok"], ended.stderr) == (1 if broken else 0, not broken, "")
+    assert [each for each in found["results"] if not each["ok"]] == []
+    assert (ended.returncode, found["ok"], ended.stderr) == (0, True, "")
     assert found["seconds"] < 60
     assert "restart_grace_s 15 → 8.5" in found["shortened"]
     assert [path.name for path in tmp_path.iterdir()] == ["herenow.db"]
@@ -45,6 +44,31 @@ def test_a_broken_promise_ends_with_1(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert told_to_a_script.exit_code == 1
     assert [each["ok"] for each in json.loads(told_to_a_script.stdout)["results"]] == [False, True]
     assert list(tmp_path.iterdir()) == []
+
+
+class _Late(Probes):
+    """Probes whose times are too long until a certain try."""
+
+    def __init__(self, kept_at: int) -> None:
+        self.kept_at = kept_at
+        self.tries: list[int] = []
+
+    async def _leave(self, attempt: int) -> list[Result]:
+        self.tries.append(attempt)
+        return [Result("P3", WHAT["P3"], "100 ms", f"{attempt} ms", 0.0, attempt == self.kept_at)]
+
+
+@pytest.mark.parametrize(
+    ("kept_at", "tries", "measured", "ok"),
+    [(1, [1], "1 ms", True), (2, [1, 2], "2 ms, try 2", True), (9, [1, 2, 3], "3 ms, try 3", False)],
+)
+async def test_a_time_over_its_bound_is_measured_again_and_says_so(
+    kept_at: int, tries: list[int], measured: str, *, ok: bool
+) -> None:
+    probes = _Late(kept_at)
+    results = await probes._until_kept(probes._leave)
+    assert probes.tries == tries
+    assert [(each.measured, each.ok) for each in results] == [(measured, ok)]
 
 
 async def test_a_probe_that_cannot_be_finished_has_not_kept_its_promise() -> None:

@@ -1,6 +1,9 @@
 """Storms against a server in a process of its own, short in the tests and at full length in ``make soak``."""
 
 import asyncio
+import json
+import os
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +24,7 @@ class Weather:
     Attributes:
         faults: every false statement that was seen, as sentences; the promise is that there is none.
         checks: how often each view was held against the truth.
+        told_ms: how long after users were to connect a watcher was told, sorted; ``stored_ms``: and the database.
     """
 
     users: int
@@ -34,10 +38,16 @@ class Weather:
     server_cpu_s: float = 0.0
     restarts_s: list[float] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    told_ms: list[float] = field(default_factory=list)
+    stored_ms: list[float] = field(default_factory=list)
 
 
-async def storm(database: Path, *, users: int, seconds: float, seed: int = 1) -> Weather:
-    """Let clients come and go at random; look every half second, and at the end."""
+async def storm(database: Path, *, users: int, seconds: float, seed: int = 1, give_way: bool = False) -> Weather:
+    """Let clients come and go at random; look every half second, and at the end.
+
+    With ``give_way``, this process, which plays all the clients, leaves the processor to the server and the prober
+    where they want it, as clients on other machines would; it cannot take that back.
+    """
     server = PresenceServer(database)
     server.start()
     weather = Weather(users, seconds)
@@ -45,6 +55,9 @@ async def storm(database: Path, *, users: int, seconds: float, seed: int = 1) ->
         players = Storm(server.url, users=users, seed=seed, offline_within_s=OFFLINE_WITHIN_S)
         observer = Observer(server.url, "observer")
         await observer.connect()
+        prober = await _start_prober(server, seconds * 0.8)
+        if give_way:
+            os.nice(10)
         playing = asyncio.create_task(players.run(seconds))
         while not playing.done():
             await asyncio.sleep(0.5)
@@ -52,6 +65,7 @@ async def storm(database: Path, *, users: int, seconds: float, seed: int = 1) ->
             weather.faults += faults(players, await asyncio.to_thread(server.online_rows), "the store")
             weather.checks += 1
         await playing
+        await _ask_prober(weather, prober)
         await _agree(weather, players, server, observer)
         weather.server_cpu_s = server.cpu_s()
         _count(weather, players)
@@ -115,6 +129,21 @@ async def _agree(weather: Weather, players: Storm, server: PresenceServer, obser
             weather.faults += [f"at the end, {who}: {name} is wrong" for name in sorted(online ^ truth)]
     if late.client is not None:
         await late.client.leave()
+
+
+async def _start_prober(server: PresenceServer, seconds: float) -> asyncio.subprocess.Process:
+    """Measure P1 beside the storm, in a process of its own: this one is busy with the storm."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "e2e.prober", str(server.port), str(server.database), str(seconds)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+
+
+async def _ask_prober(weather: Weather, prober: asyncio.subprocess.Process) -> None:
+    said, _ = await prober.communicate()
+    seen = json.loads(said)
+    weather.told_ms, weather.stored_ms = seen["told"], seen["stored"]
+    weather.faults += [f"the user who came at {at} s was never seen" for at in seen["lost"]]
 
 
 def _count(weather: Weather, players: Storm) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import jwt
 import pytest
 from fastapi import FastAPI
+from structlog.testing import capture_logs
 
 from clients import Client, Refused
 from herenow.gateway.auth import Identity
@@ -143,6 +144,33 @@ async def test_a_client_that_does_not_say_who_it_is_is_refused(server: Served, a
     assert (await server.presence.stats()).connections == 0
 
 
+@pytest.mark.parametrize("auth", ["[1]", '"alice"', "true"])
+async def test_an_auth_that_is_no_object_is_no_socketio(server: Served, auth: str) -> None:
+    async with websocket(server.url) as ws:
+        await ws.recv()
+        await ws.send("40" + auth)
+        assert await closed(ws) == 1002
+    assert (await server.presence.stats()).connections == 0
+
+
+async def test_what_else_an_auth_holds_is_not_looked_at(server: Served) -> None:
+    alice = await Client.connect(server.url, userId="alice", device={"name": "x" * 100_000}, token=5)
+    assert alice.ready["userId"] == "alice"
+    await alice.close()
+
+
+async def test_ready_comes_before_whatever_a_client_asks_for_at_once(server: Served) -> None:
+    async with websocket(server.url) as ws:
+        await ws.recv()
+        await ws.send('40{"userId":"alice"}')
+        assert str(await ws.recv()).startswith("40{")
+        await ws.send('421["presence:watch",{"all":true}]')
+        await ws.send('42["presence:claim",{"text":"hello"}]')
+        packets = [str(await receive(ws)) for _ in range(3)]
+    assert packets[0].startswith('42["presence:ready"')
+    assert sorted(packet[:16] for packet in packets[1:]) == ['42["presence:dif', '431[{"ok":true,"']
+
+
 def token(secret: str = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
     return jwt.encode({"sub": "alice", **claims}, secret, algorithm=algorithm)
 
@@ -192,6 +220,21 @@ async def test_an_application_can_say_who_is_who(tmp_path: Path) -> None:
         alice = await Client.connect(url, any="thing")
         assert alice.ready["userId"] == "alice"
         await alice.close()
+
+
+async def test_an_application_that_fails_to_say_lets_nobody_in_and_is_logged(tmp_path: Path) -> None:
+    def authenticate(auth: Any, handshake: Any) -> Identity:
+        raise ZeroDivisionError("a secret")
+
+    presence = Presence(f"sqlite:///{tmp_path}/app.db", authenticate=authenticate)
+    app = FastAPI()
+    presence.mount(app)
+    async with serving(app) as url:
+        with capture_logs() as logs, pytest.raises(Refused) as refused:
+            await Client.connect(url, any="thing")
+    data = {"code": "internal", "temporary": True}
+    assert refused.value.error == {"message": "the server could not do it", "data": data}
+    assert "connect failed" in [line["event"] for line in logs]
 
 
 async def test_connections_are_limited_for_each_user_and_in_all(serve: Serve) -> None:
@@ -434,6 +477,65 @@ async def test_an_error_comes_as_an_event_where_no_acknowledgement_was_asked_for
     await bob.close()
 
 
+async def test_strings_of_nearly_a_megabyte_are_refused_and_harm_nobody(server: Served) -> None:
+    alice, bob = await server.connect("alice"), await server.connect("bob")
+    huge = "x" * 990_000
+    for event, payload, code in (
+        ("presence:get", {"users": [huge]}, "too_large"),
+        ("presence:watch", {"all": True, "cursor": huge}, "too_large"),
+        ("presence:claim", {"text": huge}, "too_large"),
+        ("presence:idle", {"x": huge}, "too_large"),
+        (huge, None, "unknown_event"),
+    ):
+        error = (await alice.call(event, payload))["error"]
+        assert error["code"] == code
+        assert len(error["message"]) < 250
+    assert (await alice.call("presence:get", {"users": ["bob"]}))["ok"]
+    await alice.close()
+    await bob.close()
+
+
+async def test_thousands_of_watches_are_kept_up_to_the_limit_and_forgotten_with_their_connection(
+    server: Served,
+) -> None:
+    bob, carol = await server.connect("bob"), await server.connect("carol")
+    for page in range(10):
+        await bob.watch(*(f"user-{page}-{n}" for n in range(1_000)))
+    refused = await bob.call("presence:watch", {"users": ["one more"]})
+    assert refused["error"]["code"] == "too_many_watches"
+    await carol.watch("user-9-999")
+    someone = await server.connect("user-9-999")
+    for watcher in (bob, carol):
+        await watcher.until(lambda watcher=watcher: watcher.shows("user-9-999") == "online")
+    await bob.close()
+    await until(lambda: not server.gateway._watches.of("user-0-0"))
+    await someone.close()
+    await carol.close()
+
+
+async def test_a_clock_that_jumps_back_an_hour_turns_nothing_back(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bob, alice = await server.connect("bob", watch=("alice", "carol")), await server.connect("alice")
+    await bob.until(lambda: bob.shows("alice") == "online")
+    before = bob.view["alice"]
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() - 3_600 * 10**9)
+    carol = await server.connect("carol")
+    await bob.until(lambda: bob.shows("carol") == "online")
+    assert bob.view["carol"]["version"] > before["version"]
+    await alice.call("presence:claim", {"availability": "busy"})
+    await bob.until(lambda: bob.shows("alice") == "busy")
+    await carol.close()
+    await alice.leave()
+    await bob.until(lambda: bob.shows("alice") == bob.shows("carol") == "offline")
+    assert bob.view["alice"]["lastActive"] >= before["lastActive"]
+    await until(lambda: server.presence.writer.state().pending == 0)
+    assert [await server.row(user) for user in ("alice", "carol")] == [(False, "offline")] * 2
+    assert (await server.presence.audit.round()).ghosts == 0
+    await bob.close()
+
+
 async def test_a_fault_of_the_servers_is_answered_and_logged(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(user_ids: Any) -> Any:
         raise ZeroDivisionError("a secret")
@@ -468,6 +570,32 @@ async def test_events_are_limited(serve: Serve) -> None:
         assert refused[0]["code"] == "rate_limited"
         assert refused[0]["temporary"] is True
         await bob.close()
+
+
+async def test_many_users_in_one_event_count_as_more_events(server: Served) -> None:
+    """Without it, three clients that ask for a thousand strangers fifty times a second keep the server busy."""
+    bob = await server.connect("bob")
+    strangers = {"users": [f"stranger-{n}" for n in range(1_000)]}
+    for payload in (
+        ("presence:get", strangers),
+        ("presence:watch", {**strangers, "since": 0}),
+        ("presence:watch", {"all": True, "since": 0}),
+    ):
+        answers = await asyncio.gather(*(bob.call(*payload) for _ in range(30)))
+        assert sum(answer["ok"] for answer in answers) <= 24
+        assert {answer["error"]["code"] for answer in answers if not answer["ok"]} == {"rate_limited"}
+        await asyncio.sleep(1)
+    await bob.close()
+
+
+async def test_more_changes_than_a_page_are_a_snapshot(server: Served) -> None:
+    bob = await server.connect("bob")
+    since = (await bob.watch(all=True))["version"]
+    for n in range(1_001):
+        server.presence.registry.connect(f"user-{n:04}", f"connection-{n}", node="test")
+    answer = await bob.watch(all=True, since=since)
+    assert (answer["full"], len(answer["users"]), "cursor" in answer) == (True, 1_000, True)
+    await bob.close()
 
 
 async def test_an_event_before_the_client_is_known_closes_it(server: Served) -> None:
@@ -530,9 +658,11 @@ async def test_a_reader_that_stays_slow_is_closed_and_may_come_back(serve: Serve
         async with asyncio.timeout(20):
             while any(socket.data.user_id == "slow" for socket in connections.values()):
                 await alice.call("presence:claim", {"text": "x" * 90_000 + str(time.monotonic())})
+        slow.ws.transport.resume_reading()
+        await slow.closed.wait()
+        assert [error["code"] for error in slow.errors] == ["slow_reader"]
         await watcher.until(lambda: watcher.shows("slow") == "offline")
         assert watcher.causes("slow") == ["error"]  # after the grace: it was not its own wish
-        slow.kill()
         for client in (alice, watcher):
             await client.close()
 

@@ -1,5 +1,6 @@
 """The HTTP API over a real port, in a FastAPI and in a plain Starlette application."""
 
+import hashlib
 import stat
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -23,6 +24,11 @@ from support import serving, until
 
 Kind = Literal["fastapi", "starlette"]
 SECRET = "a secret of at least thirty-two bytes"
+READ_KEY, OTHER_KEY = "a key that is long enough", "another key that is long enough"
+
+
+def digest(key: str) -> str:
+    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
 
 
 class Served:
@@ -85,7 +91,7 @@ async def test_health_is_open_and_tells_the_state_of_each_part(api: Served) -> N
     assert ready["ready"] is True
     assert ready["store"]["healthy"] is True
     assert ready["node"]["name"] == "local"
-    assert set(ready["audit"]) == {"rounds", "failures", "ghosts", "missing", "repaired"}
+    assert set(ready["audit"]) == {"rounds", "failures", "ghosts", "missing", "repaired", "lastError"}
 
 
 async def test_stats_count_users_and_connections(api: Served) -> None:
@@ -141,6 +147,47 @@ async def test_a_user_is_shown_whatever_the_id(api: Served, user_id: str) -> Non
     await client.cut()
 
 
+async def test_some_users_in_the_order_asked_for(api: Served) -> None:
+    client = await Client.open(api.url, "bob")
+    answer = (await api.http.post("/v1/users:batchGet", json={"users": ["alice", "bob", "alice"]})).json()
+    assert [(user["userId"], user["isOnline"]) for user in answer["users"]] == [("alice", False), ("bob", True)]
+    assert answer["version"] > 0
+    most = {"users": ["\U0001f600" * 124 + f"{number:04}" for number in range(1000)]}
+    assert len((await api.http.post("/v1/users:batchGet", json=most)).json()["users"]) == 1000
+    await client.cut()
+
+
+async def test_a_claim_on_a_users_behalf(api: Served) -> None:
+    client = await Client.open(api.url, "alice")
+    path = "/v1/users/alice/claim"
+    until = "2099-01-01T00:00:00.000Z"
+    answer = await api.http.put(path, json={"availability": "busy", "text": "on stage", "until": until})
+    assert answer.status_code == 200
+    user = await api.get("/v1/users/alice")
+    assert answer.json() == {"user": user}
+    assert (user["availability"], user["statusText"], user["statusUntil"]) == ("busy", "on stage", until)
+    answer = await api.http.put(path, json={"availability": "invisible"})
+    assert answer.json()["user"]["isOnline"] is True
+    assert (await api.get("/v1/users/alice"))["isOnline"] is False
+    for _ in range(2):
+        assert (await api.http.delete(path)).json()["user"]["availability"] == "online"
+    await client.cut()
+
+
+async def test_a_claim_may_come_before_its_user(api: Served) -> None:
+    answer = await api.http.put("/v1/users/a%2Fclaim/claim", json={"availability": "away"})
+    assert answer.json()["user"] | {"version": 0} == {
+        "userId": "a/claim",
+        "isOnline": False,
+        "availability": "offline",
+        "lastActive": answer.json()["user"]["lastActive"],
+        "version": 0,
+    }
+    client = await Client.open(api.url, "a/claim")
+    assert (await api.get("/v1/users/a%2Fclaim"))["availability"] == "away"
+    await client.cut()
+
+
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 BAD: list[tuple[str, str, Any, str]] = [
@@ -165,6 +212,21 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("POST", "/v1/admin/cleanup", {"disconect": True}, "disconect"),
     ("POST", "/v1/admin/cleanup", {"disconnect": "perhaps"}, "disconnect"),
     ("POST", "/v1/admin/cleanup", None, "the body"),
+    ("POST", "/v1/users:batchGet", {"users": ["a"] * 1001}, "users"),
+    ("POST", "/v1/users:batchGet", {"users": ["x" * 129]}, "users"),
+    ("POST", "/v1/users:batchGet", {"users": ["a\n"]}, "users"),
+    ("POST", "/v1/users:batchGet", {"users": "alice"}, "users"),
+    ("POST", "/v1/users:batchGet", {}, "users"),
+    ("GET", "/v1/changes?since=-1", None, "since"),
+    ("GET", "/v1/changes?since=9007199254740992", None, "since"),
+    ("GET", "/v1/changes?since=yesterday", None, "since"),
+    ("PUT", "/v1/users/a/claim", {"availability": "online"}, "availability"),
+    ("PUT", "/v1/users/a/claim", {"text": "x" * 141}, "text"),
+    ("PUT", "/v1/users/a/claim", {"text": "a\nb"}, "text"),
+    ("PUT", "/v1/users/a/claim", {"until": "soon"}, "until"),
+    ("PUT", "/v1/users/a/claim", {"until": "9999-12-31T23:59:59-14:00"}, "until"),
+    ("PUT", "/v1/users/a/claim", {"colour": "red"}, "colour"),
+    ("PUT", f"/v1/users/{'x' * 129}/claim", {}, "id"),
 ]
 
 
@@ -183,7 +245,7 @@ async def test_a_body_that_is_no_json_or_too_large_is_refused(api: Served) -> No
     json = {"Content-Type": "application/json"}
     broken = await api.http.post("/v1/admin/cleanup", content=b"{", headers=json)
     assert (broken.status_code, broken.json()["error"]["message"]) == (400, "the body is not JSON")
-    large = await api.http.post("/v1/admin/cleanup", content=b" " * 70_000, headers=json)
+    large = await api.http.post("/v1/admin/cleanup", content=b" " * 1_000_001, headers=json)
     assert (large.status_code, large.json()["error"]["code"]) == (413, "too_large")
 
 
@@ -262,25 +324,46 @@ async def test_a_store_that_takes_nothing_makes_the_server_unready_and_its_retur
     await client.cut()
 
 
+@pytest.mark.parametrize(
+    ("path", "allowed"), [("/v1/users/a/claim", "DELETE, PUT"), ("/v1/users/a", "GET"), ("/v1/stats", "GET")]
+)
+async def test_a_wrong_method_is_told_the_right_ones(tmp_path: Path, path: str, allowed: str) -> None:
+    async with served(tmp_path) as api:
+        answer = await api.http.patch(path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+        assert answer.json()["error"]["code"] == "method_not_allowed"
+
+
 # -- access ----------------------------------------------------------------------------------------------------------
 
 
 async def test_without_dev_reads_need_the_key_and_maintenance_the_token(tmp_path: Path) -> None:
-    async with served(tmp_path, dev=False, jwt_secret=SECRET, api_key="the key") as api:
-        key = {"Authorization": "Bearer the key"}
-        wrong = [{}, {"Authorization": "Bearer nothing"}, {"Authorization": "the key"}, {"Authorization": "Bearer"}]
+    async with served(tmp_path, dev=False, jwt_secret=SECRET, api_keys=[OTHER_KEY, digest(READ_KEY)]) as api:
+        key = {"Authorization": f"Bearer {READ_KEY}"}
+        wrong = [{}, *({"Authorization": value} for value in ("Bearer nothing", READ_KEY, "Bearer", "Basic 1234"))]
+        wrong += [{"Authorization": f"Bearer {digest(READ_KEY)}"}, {"Authorization": f"Bearer {READ_KEY} x"}]
         for headers in wrong:
             for path in ("/v1/stats", "/v1/online", "/v1/users/a", "/v1/admin/status", "/v1/admin/users/a/explain"):
                 refused = await api.http.get(path, headers=headers)
                 assert (refused.status_code, refused.json()["error"]["code"]) == (401, "unauthorized")
                 assert refused.headers["www-authenticate"] == "Bearer"
         assert (await api.http.get("/v1/stats", headers=key)).status_code == 200
+        other = {"Authorization": f"bearer  {OTHER_KEY}"}
+        assert (await api.http.get("/v1/stats", headers=other)).status_code == 200
         assert (await api.http.get("/v1/admin/status", headers=key)).status_code == 401
         assert (await api.http.post("/v1/admin/cleanup", headers=key, json={})).status_code == 401
         for path in ("/v1/stats", "/v1/admin/status"):
             assert (await api.http.get(path, headers=api.admin)).status_code == 200
         assert (await api.http.get("/healthz")).status_code == 200
         assert (await api.http.get("/readyz")).status_code == 200
+
+
+async def test_an_operator_may_have_a_token_of_the_settings(tmp_path: Path) -> None:
+    async with served(tmp_path, dev=False, jwt_secret=SECRET, admin_tokens=[digest(READ_KEY)]) as api:
+        key = {"Authorization": f"Bearer {READ_KEY}"}
+        for path in ("/v1/stats", "/v1/admin/status"):
+            assert (await api.http.get(path, headers=key)).status_code == 200
+        assert (await api.http.get("/v1/admin/status", headers={"Authorization": "Bearer x"})).status_code == 401
 
 
 async def test_without_an_api_key_nobody_reads_by_an_empty_one(tmp_path: Path) -> None:
@@ -351,9 +434,9 @@ async def test_a_token_that_is_another_servers_is_left_alone(tmp_path: Path) -> 
 async def test_drift_finds_ghosts_and_missing_and_mends_nothing(api: Served) -> None:
     client = await Client.open(api.url, "alice")
     await until(lambda: api.presence.writer.state().written >= 1)
-    assert await api.get("/v1/admin/drift") == {"checked": 1, "ghosts": 0, "missing": 0, "examples": []}
+    assert await api.get("/v1/admin/drift") == {"checked": 2, "ghosts": 0, "missing": 0, "examples": []}
     await api.haunt("casper")
-    version = 2**52
+    version = 2**51
     await api.presence.store.apply([StoredUser("alice", False, Availability.OFFLINE, 1000, None, version)])
     for _ in range(2):
         drift = await api.get("/v1/admin/drift")

@@ -2,13 +2,14 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 
 from herenow.model import Availability, Claim, Claimed, Closing, StoredUser
 from herenow.registry.base import Batch, Registry
 from herenow.registry.commands import Now
-from herenow.registry.local import EXPIRIES_AT_ONCE, LONGEST_WAIT_MS, LocalRegistry
+from herenow.registry.local import LONGEST_WAIT_MS, USERS_AT_ONCE, LocalRegistry
 from registry.manual_clock import START_MS, START_US, ManualClock
 
 
@@ -75,15 +76,77 @@ async def test_the_timer_is_moved_only_for_an_earlier_deadline(registry: LocalRe
 
 
 async def test_a_crowd_that_falls_due_at_once_is_told_in_parts(registry: LocalRegistry, clock: ManualClock) -> None:
-    rows = [
-        StoredUser(f"user-{i}", True, Availability.ONLINE, START_MS, None, 1) for i in range(2 * EXPIRIES_AT_ONCE + 1)
-    ]
+    rows = [StoredUser(f"user-{i}", True, Availability.ONLINE, START_MS, None, 1) for i in range(2 * USERS_AT_ONCE + 1)]
     await registry.adopt(rows, last_beat_ms=START_MS, grace_ms=15_000)
     batches: list[Batch] = []
     registry.subscribe(batches.append)
     clock.advance(15_000)
-    assert [len(batch.changes) for batch in batches] == [EXPIRIES_AT_ONCE, EXPIRIES_AT_ONCE, 1]
+    assert [len(batch.changes) for batch in batches] == [USERS_AT_ONCE, USERS_AT_ONCE, 1]
     assert (await registry.stats()).held == 0
+
+
+CROWD = 2 * USERS_AT_ONCE + 1
+
+
+@pytest.mark.parametrize("command", ["evict", "node lost", "repair", "adopt"])
+async def test_a_command_for_a_crowd_takes_a_turn_for_each_part(
+    registry: LocalRegistry, clock: ManualClock, command: str
+) -> None:
+    """Done in one go, for 100,000 users it held up everybody's heartbeats and news for half a second."""
+    rows = [StoredUser(f"user-{i}", True, Availability.ONLINE, START_MS, None, 1) for i in range(CROWD)]
+    if command in ("evict", "node lost"):
+        for i in range(CROWD):
+            registry.connect(f"user-{i}", f"c{i}", node="n")
+        await registry.stats()
+    at_once: list[int] = []
+    turns: list[int] = []
+    registry.subscribe(lambda batch: at_once.append(len(batch.rows)))
+
+    def count_turn() -> None:
+        turns.append(len(at_once))
+        clock.stall(10)
+        asyncio.get_running_loop().call_soon(count_turn)
+
+    count_turn()
+    done: asyncio.Future[Any]
+    match command:
+        case "evict":
+            done = registry.evict(None, disconnect=True)
+        case "node lost":
+            done = registry.node_lost("n", last_beat_ms=START_MS)
+        case "repair":
+            done = registry.repair(rows)
+        case _:
+            done = registry.adopt(rows, last_beat_ms=START_MS, grace_ms=2000)
+    late = registry.connect("user-0", "late", node="n")  # it sees the command whole
+    cancelled = registry.connect("someone", "someone", node="n")
+    cancelled.cancel()
+    stats = await registry.stats()
+    assert done.done() and late.done()
+    match command:
+        case "evict":
+            assert at_once == [USERS_AT_ONCE, USERS_AT_ONCE, 3]  # with those who came after it
+            assert len(done.result() or ()) == CROWD
+            assert stats.users == 2
+        case "node lost":
+            assert at_once == [1], "nobody sees a linger, and user-0 was back in time"
+            first, last = await asyncio.gather(registry.explain("user-1"), registry.explain(f"user-{CROWD - 1}"))
+            assert first is not None and last is not None
+            assert first.lingers_ms == last.lingers_ms, "all happened at one moment"
+        case "repair":
+            assert at_once == [USERS_AT_ONCE, USERS_AT_ONCE, 3]
+        case _:
+            assert (at_once, stats.users) == ([1], CROWD + 1)
+    assert len(turns) >= 3
+
+
+async def test_closing_finishes_what_is_under_way(registry: LocalRegistry) -> None:
+    for i in range(CROWD):
+        registry.connect(f"user-{i}", f"c{i}", node="n")
+    await registry.stats()
+    evicted = registry.evict(None, disconnect=True)
+    await registry.close()
+    assert len(await evicted or ()) == CROWD
 
 
 async def test_a_reconnect_that_waits_in_the_queue_when_the_linger_falls_due_is_in_time(

@@ -1,13 +1,28 @@
 """A client that does not read: it costs a bounded amount of memory, and no other client anything."""
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import AsyncIterator
 
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from herenow.socketio_server import FastWebSocket, Namespace, Server, ServerSettings, Socket
+from herenow.socketio_server import (
+    Connection,
+    Engine,
+    EngineApp,
+    EngineSettings,
+    FastWebSocket,
+    Message,
+    Namespace,
+    Reason,
+    Server,
+    ServerSettings,
+    Socket,
+)
+from herenow.socketio_server.session import MESSAGE_COST
+from raw import Raw
 from support import SHELLS, Poller, Shell, connect_socket, receive, serving, until, websocket
 
 HIGH = 65_536
@@ -24,16 +39,20 @@ def shell(request: pytest.FixtureRequest) -> Shell:
 
 
 @pytest.fixture
-def namespace() -> Namespace:
-    settings = ServerSettings(ping_interval_ms=20_000, ping_timeout_ms=20_000, write_buffer_high=HIGH)
-    return Server(settings).namespace("/")
+def server() -> Server:
+    return Server(ServerSettings(ping_interval_ms=20_000, ping_timeout_ms=20_000, write_buffer_high=HIGH))
 
 
 @pytest.fixture
-async def url(namespace: Namespace, shell: Shell) -> AsyncIterator[str]:
-    async with serving(namespace.server.asgi_app(), shell) as address:
+def namespace(server: Server) -> Namespace:
+    return server.namespace("/")
+
+
+@pytest.fixture
+async def url(server: Server, shell: Shell) -> AsyncIterator[str]:
+    async with serving(server.asgi_app(), shell) as address:
         yield address
-    assert namespace.server.engine.connections == {}
+    assert server.engine.connections == {}
 
 
 class Marks:
@@ -81,7 +100,7 @@ async def test_a_client_that_does_not_read_is_slow_until_it_drains(namespace: Na
     await other.close()
 
 
-async def test_a_slow_client_that_goes_is_let_go(namespace: Namespace, url: str) -> None:
+async def test_a_slow_client_that_goes_is_let_go(server: Server, namespace: Namespace, url: str) -> None:
     marks = Marks(namespace)
     ws = await connect_socket(url)
     [socket] = namespace.sockets.values()
@@ -89,19 +108,19 @@ async def test_a_slow_client_that_goes_is_let_go(namespace: Namespace, url: str)
     fill(socket)
     ws.transport.abort()
     assert await marks.next() == "slow"
-    await until(lambda: not namespace.server.engine.connections)
+    await until(lambda: not server.engine.connections)
     assert marks.came.empty()
     assert not socket.emit("late")
 
 
-async def test_a_slow_client_that_is_put_out_is_cut_in_the_end(namespace: Namespace, url: str) -> None:
+async def test_a_slow_client_that_is_put_out_is_cut_in_the_end(server: Server, namespace: Namespace, url: str) -> None:
     """It does not even read the close frame."""
     ws = await connect_socket(url)
     [socket] = namespace.sockets.values()
     ws.transport.pause_reading()
     fill(socket)
     socket.disconnect(close=True)
-    assert namespace.server.engine.connections == {}
+    assert server.engine.connections == {}
     await asyncio.sleep(2.5)
     ws.transport.abort()
 
@@ -179,7 +198,9 @@ async def ping_flood(ws: ClientConnection) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_post_that_waits_is_let_go_when_the_session_moves_on(namespace: Namespace, url: str) -> None:
+async def test_a_post_that_waits_is_let_go_when_the_session_moves_on(
+    server: Server, namespace: Namespace, url: str
+) -> None:
     go_on = asyncio.Event()
     asked = 0
 
@@ -196,12 +217,34 @@ async def test_a_post_that_waits_is_let_go_when_the_session_moves_on(namespace: 
         held = asyncio.create_task(poller.post("\x1e".join(['42["wait"]'] * 300)))
         await asyncio.sleep(0.1)
         assert not held.done()
-        assert asked == namespace.server.settings.max_running
+        assert asked == server.settings.max_running
         ws = await upgrade(url, poller)
         assert (await held).status_code == 400
         go_on.set()
         await ws.send('421["alive"]')
         assert await receive(ws) == "431[]"
+        await ws.close()
+
+
+async def test_a_post_that_breaks_off_after_the_session_moved_on_is_nobodys_business(
+    namespace: Namespace, url: str
+) -> None:
+    """It once closed the session, though a WebSocket carried it by then."""
+    async with Poller(url) as poller:
+        await poller.open()
+        await poller.post("40")
+        await poller.get()
+        raw = await Raw.open(url)
+        target = f"/socket.io/?EIO=4&transport=polling&sid={poller.sid}"
+        await raw.send(f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n4".encode())
+        await asyncio.sleep(0.05)
+        ws = await upgrade(url, poller)
+        await ws.send('421["alive"]')
+        assert await receive(ws) == "431[]"
+        raw.abort()
+        await asyncio.sleep(0.05)
+        await ws.send('422["alive"]')
+        assert await receive(ws) == "432[]"
         await ws.close()
 
 
@@ -234,3 +277,49 @@ async def test_answers_to_a_client_that_does_not_read_are_bounded_too(namespace:
 async def flood(ws: ClientConnection, times: int) -> None:
     for n in range(times):
         await ws.send(f'42{n}["ask"]')
+
+
+class Keep:
+    """The least application of an engine: it keeps its connection."""
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+
+    def opened(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def received(self, connection: Connection, data: str | bytes) -> None: ...
+
+    def closed(self, connection: Connection, reason: Reason) -> None: ...
+
+    def slow(self, connection: Connection) -> None: ...
+
+    def drained(self, connection: Connection) -> None: ...
+
+    def stopping(self) -> None: ...
+
+    def due(self, connection: Connection) -> None: ...
+
+
+@pytest.mark.parametrize("transport", ["websocket", "polling"])
+async def test_empty_messages_make_a_client_slow_too(shell: Shell, transport: str) -> None:
+    """They once counted for nothing where the server queues them itself, and could fill its memory."""
+    keep = Keep()
+    app = EngineApp(Engine(keep, EngineSettings(write_buffer_high=HIGH)))
+    async with serving(app, shell) as url, Poller(url, "/engine.io/") as poller, contextlib.AsyncExitStack() as stack:
+        if transport == "polling":
+            await poller.open()
+        else:
+            ws = await websocket(url, "/engine.io/")
+            stack.callback(ws.transport.abort)
+            ws.transport.pause_reading()
+        await until(lambda: keep.connection)
+        assert keep.connection is not None
+        if transport == "websocket":
+            assert keep.connection.send(Message(bytes(KERNEL)))  # more than the sockets take: what follows waits
+        taken = 0
+        while keep.connection.send(Message(b"")):
+            taken += 1
+            assert taken <= HIGH // MESSAGE_COST + 2
+        assert keep.connection.slow
+        assert taken > 0 or shell == "fast"

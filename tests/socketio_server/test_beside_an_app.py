@@ -139,7 +139,7 @@ async def test_a_polling_session_upgrades_to_the_fast_websocket_on_the_same_port
             await ws.send('421["x"]')
             assert await receive(ws) == "431[]"
             assert socket.transport == "websocket"
-            assert type(socket._connection.link).__name__ == "FastWebSocket"
+            assert type(socket.connection.link).__name__ == "FastWebSocket"
 
 
 @pytest.mark.parametrize(

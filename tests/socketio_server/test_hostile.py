@@ -4,14 +4,14 @@ import asyncio
 import gc
 import os
 import random
-import struct
 from collections.abc import AsyncIterator
 
 import pytest
 
 from herenow.socketio_server import Namespace, Server, ServerSettings
 from herenow.socketio_server.websocket import FastWebSocket
-from support import SHELLS, Poller, Shell, closed, connect_socket, receive, serving, until, websocket
+from raw import HANDSHAKE, Raw, client_frame, close_code
+from support import SHELLS, Poller, Shell, closed, connect_socket, never_busy_for, receive, serving, until, websocket
 
 SEED = int(os.environ.get("HERENOW_SEED", "1"))
 
@@ -57,71 +57,6 @@ async def url(server: Server, shell: Shell, caplog: pytest.LogCaptureFixture) ->
 
 def websockets_in_memory() -> set[int]:
     return {id(each) for each in gc.get_objects() if type(each) is FastWebSocket}
-
-
-HANDSHAKE = (
-    b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-)
-
-
-class Raw:
-    """A TCP connection, and after ``upgrade`` a WebSocket whose frames the test makes itself."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    @classmethod
-    async def open(cls, url: str) -> "Raw":
-        host, port = url.removeprefix("http://").split(":")
-        return cls(*await asyncio.open_connection(host, int(port)))
-
-    @classmethod
-    async def upgrade(cls, url: str) -> "Raw":
-        raw = await cls.open(url)
-        raw.writer.write(HANDSHAKE)
-        assert b" 101 " in await raw.reader.readuntil(b"\r\n\r\n")
-        return raw
-
-    async def send(self, data: bytes) -> None:
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def ended(self, timeout_s: float = 5.0) -> bytes:
-        """Wait until the server closes; return what came."""
-        async with asyncio.timeout(timeout_s):
-            try:
-                return await self.reader.read()
-            except ConnectionResetError:
-                return b""
-
-    def abort(self) -> None:
-        self.writer.transport.abort()
-
-
-def client_frame(payload: bytes, opcode: int = 1, *, fin: bool = True, mask: bool = True, rsv: int = 0) -> bytes:
-    """Build a client's frame, right or wrong."""
-    head = bytes([(0x80 if fin else 0) | rsv << 4 | opcode])
-    size = len(payload)
-    bit = 0x80 if mask else 0
-    if size < 126:
-        head += bytes([bit | size])
-    elif size < 65_536:
-        head += struct.pack("!BH", bit | 126, size)
-    else:
-        head += struct.pack("!BQ", bit | 127, size)
-    return head + (b"\0\0\0\0" if mask else b"") + payload
-
-
-async def close_code(raw: Raw) -> int:
-    """Read until the server's close frame; return its code. The peer does not answer it: that is the server's worry."""
-    data = b""
-    async with asyncio.timeout(5):
-        while (at := data.rfind(b"\x88")) < 0 or len(data) < at + 4:
-            received = await raw.reader.read(65_536)
-            assert received, "closed without a close frame"
-            data += received
-    return int.from_bytes(data[at + 2 : at + 4], "big")
 
 
 @pytest.mark.parametrize(
@@ -199,6 +134,15 @@ async def test_random_bytes_in_polling_payloads(url: str) -> None:
             poller.sid = ""
 
 
+async def test_a_payload_of_tiny_packets_leaves_the_others_their_turn(url: str) -> None:
+    """One of a megabyte once kept everybody waiting for a second."""
+    async with Poller(url) as poller:
+        await poller.open()
+        async with never_busy_for(0.3):
+            assert (await poller.post("40" + "\x1e6" * 400_000)).status_code == 200
+        await poller.post("1")
+
+
 @pytest.mark.parametrize("cut", [1, 5, 40, 100])
 async def test_truncated_requests_and_frames(url: str, cut: int) -> None:
     for _ in range(20):
@@ -269,18 +213,6 @@ async def test_a_request_for_more_attachments_than_memory_holds(url: str) -> Non
     await raw.send(client_frame(b"40") + client_frame(b'459999999-["echo"]'))
     assert await close_code(raw) == 1002
     raw.abort()
-
-
-async def test_a_peer_that_neither_reads_nor_closes_is_cut(url: str, shell: Shell) -> None:
-    """After its own close frame, or after breaking the rules, it must not keep the socket."""
-    if shell == "asgi":
-        return  # there, the socket is the ASGI server's
-    for frame in (client_frame(b"\x03\xe8", opcode=8), client_frame(b"40", mask=False), client_frame(b"\xff")):
-        raw = await Raw.upgrade(url)
-        await raw.send(client_frame(b"40"))
-        await raw.send(b"".join([client_frame(b"x" * 120, opcode=9) * 200 for _ in range(200)])[:4_000_000])
-        await raw.send(frame)
-        raw.writer.transport.abort()
 
 
 async def test_half_open_handshakes_leave_nothing(url: str, server: Server) -> None:

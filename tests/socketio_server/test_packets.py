@@ -1,6 +1,7 @@
 """The codecs of Engine.IO v4 and Socket.IO v5."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -275,6 +276,16 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character() -> None:
 def test_half_a_surrogate_pair_does_not_excuse_other_faults(payload: str) -> None:
     with pytest.raises(BadPacket):
         decode("2" + payload)
+
+
+def test_numbers_with_large_exponents_cost_no_more_than_others() -> None:
+    """A megabyte of them once took two seconds to decode, against 20 ms for ``1.5``."""
+    numbers = MEGABYTE // 6 - 10
+    began = time.process_time()
+    packet = decode('2["a",' + "1e300," * numbers + "1]")
+    assert time.process_time() - began < 1
+    assert packet is not None
+    assert packet.data == ["a", *[1e300] * numbers, 1]
 
 
 def test_what_json_cannot_express_is_the_callers_error() -> None:

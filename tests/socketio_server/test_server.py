@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -147,7 +148,7 @@ async def test_a_connect_handler_can_refuse(
     assert ends.came.empty()
 
 
-async def test_an_event_before_the_connect_is_decided_closes(namespace: Namespace, url: str) -> None:
+async def test_an_event_before_the_connect_is_decided_closes(server: Server, namespace: Namespace, url: str) -> None:
     async def never(socket: Socket, auth: Any) -> None:
         await asyncio.sleep(10)
 
@@ -157,10 +158,12 @@ async def test_an_event_before_the_connect_is_decided_closes(namespace: Namespac
         await ws.send("40")
         await ws.send('42["early"]')
         assert await closed(ws) == 1002
-    await namespace.server.stop(0)
+    await server.stop(0)
 
 
-async def test_a_client_that_goes_while_it_is_let_in_is_disconnected_once(namespace: Namespace, url: str) -> None:
+async def test_a_client_that_goes_while_it_is_let_in_is_disconnected_once(
+    server: Server, namespace: Namespace, url: str
+) -> None:
     """The handler may have made it known that the client is here; so it must hear that it is not."""
     ends = Ends(namespace)
     decided = asyncio.Event()
@@ -174,7 +177,7 @@ async def test_a_client_that_goes_while_it_is_let_in_is_disconnected_once(namesp
         await ws.recv()
         await ws.send("40")
         await asyncio.sleep(0.05)
-    await until(lambda: not namespace.server.engine.connections)
+    await until(lambda: not server.engine.connections)
     assert ends.came.empty()
     decided.set()
     assert await ends.next() is Reason.TRANSPORT_CLOSED
@@ -226,9 +229,9 @@ async def test_a_client_that_falls_silent_times_out(shell: Shell) -> None:
         assert await closed(ws) == 1001
 
 
-async def test_the_server_can_end_a_namespace_or_the_connection(namespace: Namespace, url: str) -> None:
+async def test_the_server_can_end_a_namespace_or_the_connection(server: Server, namespace: Namespace, url: str) -> None:
     ends = Ends(namespace)
-    other = namespace.server.namespace("/other")
+    other = server.namespace("/other")
     others = Ends(other)
     ws = await connect_socket(url)
     await ws.send("40/other,")
@@ -443,6 +446,31 @@ async def test_a_reply_reaches_those_too_who_asked_for_no_acknowledgement(namesp
     await ws.send('421["ask"]')
     await ws.send('42["ask"]')
     assert [await receive(ws), await receive(ws)] == ['431[{"ok":false}]', '42["failed","why"]']
+    await ws.close()
+
+
+async def test_an_answer_that_cannot_be_encoded_harms_nobody(
+    namespace: Namespace, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a Reply without an acknowledgement, or nested in a dataclass, it once broke the connection that asked."""
+
+    @dataclass
+    class Nested:
+        inner: object
+
+    nested: object = None
+    for _ in range(100_000):
+        nested = Nested(nested)
+    namespace.on("reply")(lambda socket: Reply(1, otherwise=("bad", object())))
+    namespace.on("object")(lambda socket: object())
+    namespace.on("nested")(lambda socket: Nested(nested))
+    ws = await connect_socket(url)
+    for packet in ('42["reply"]', '421["object"]', '422["nested"]'):
+        await ws.send(packet)
+    await ws.send('423["alive"]')
+    assert await receive(ws) == "433[]"
+    logged = [record.getMessage() for record in caplog.records if record.exc_info]
+    assert logged == ["what a handler in / answered with cannot be encoded"] * 3
     await ws.close()
 
 

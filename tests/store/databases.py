@@ -39,3 +39,7 @@ def put_file(path: Path, content: bytes) -> None:
 
 def read_file(path: Path) -> bytes:
     return path.read_bytes()
+
+
+def link(path: Path, *, to: Path) -> None:
+    path.symlink_to(to)

@@ -1,14 +1,15 @@
 """The audit, on a real file and a real writer; the registry is a dictionary that a test sets as it likes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 from structlog.testing import capture_logs
 
-from herenow.model import Availability, Claim, Claimed, StoredUser
+from herenow.model import Availability, Claim, Claimed, StoredUser, UserPresence
+from herenow.registry.state import seen_in
 from herenow.store.audit import TRACKED_DRIFTS, Audit, AuditReport, Drift, DriftKind, judge, plan
 from herenow.store.sql import SqlStore
 from herenow.store.writer import Writer
@@ -18,12 +19,13 @@ from store.rows import NOW_MS, offline, online
 
 
 class Registry:
-    """The truth of a test. ``before_rows`` runs once, in the middle of a round."""
+    """The truth of a test. ``before_views`` runs once, in the middle of a round."""
 
-    def __init__(self) -> None:
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
         self.known: dict[str, StoredUser] = {}
         self.version = 100
-        self.before_rows: Callable[[], Awaitable[None]] | None = None
+        self.before_views: Callable[[], Awaitable[None]] | None = None
 
     def next_version(self) -> int:
         self.version += 1
@@ -32,14 +34,17 @@ class Registry:
     async def stamp(self) -> int:
         return self.next_version()
 
-    async def online_among(self, user_ids: Sequence[str]) -> Container[str]:
-        if self.before_rows is not None:
-            hook, self.before_rows = self.before_rows, None
+    async def views(self, user_ids: Sequence[str]) -> Mapping[str, UserPresence]:
+        if self.before_views is not None:
+            hook, self.before_views = self.before_views, None
             await hook()
-        return {user_id for user_id in user_ids if user_id in self.known and self.known[user_id].is_online}
+        return {user_id: seen_in(self.known[user_id]) for user_id in user_ids if user_id in self.known}
 
-    async def rows(self, user_ids: Sequence[str]) -> Mapping[str, StoredUser]:
-        return {user_id: self.known[user_id] for user_id in user_ids if user_id in self.known}
+    async def repair(self, rows: Sequence[StoredUser]) -> None:
+        self.version = max(self.version, *(row.version for row in rows))
+        for row in rows:
+            gone = replace(row, is_online=False, availability=Availability.OFFLINE)
+            self.writer.submit([replace(self.known.get(row.user_id, gone), version=self.next_version())])
 
     async def online(self) -> AsyncIterator[Sequence[str]]:
         online_ids = [row.user_id for row in self.known.values() if row.is_online]
@@ -51,8 +56,8 @@ class Bench:
     def __init__(self, path: Path, store: SqlStore) -> None:
         self.path = path
         self.store = store
-        self.registry = Registry()
         self.writer = Writer(store, window_s=0.001)
+        self.registry = Registry(self.writer)
         self.clock = TurnedClock()
         self.audit = Audit(store, self.registry, self.writer, clock=self.clock, sleep=self.clock.sleep)
 
@@ -137,6 +142,19 @@ async def test_a_missing_user_is_repaired_when_seen_twice(bench: Bench) -> None:
     assert [(row.is_online, row.availability.value) for row in stored.values()] == [(True, "away"), (True, "online")]
 
 
+@pytest.mark.parametrize("is_online", [True, False], ids=["ghost", "missing"])
+async def test_a_row_ahead_of_the_registry_is_repaired_like_any_other(bench: Bench, *, is_online: bool) -> None:
+    """The clock was an hour ahead, or another program wrote the version."""
+    bench.change(offline("alice") if is_online else online("alice"))
+    await bench.writer.drain(5)
+    execute(bench.path, f"UPDATE users SET isOnline = {is_online:d}, presenceVersion = {2**51}")
+    assert [found(await bench.round())[2] for _ in range(3)] == [0, 1, 0]
+    assert await bench.is_online("alice") is not is_online
+    bench.change(online("alice", last_active_ms=NOW_MS + 9))
+    await bench.writer.drain(5)
+    assert (await bench.store.read(["alice"]))["alice"].last_active_ms == NOW_MS + 9, "what comes after it is written"
+
+
 async def test_another_program_that_keeps_writing_meets_at_most_one_write_a_round(bench: Bench) -> None:
     bench.change(online("alice"))
     await bench.writer.drain(5)
@@ -158,14 +176,13 @@ async def test_rows_on_their_way_are_no_drift(bench: Bench) -> None:
 
 
 async def test_who_connects_in_the_middle_of_a_repair_stays_online(bench: Bench) -> None:
-    """The stamp is older than the connect, so the repair loses against it, in the writer and in the store."""
     await bench.store.apply([online("alice")])
     await bench.round()
 
     async def connect() -> None:
         bench.change(online("alice", last_active_ms=NOW_MS + 9))
 
-    bench.registry.before_rows = connect
+    bench.registry.before_views = connect
     await bench.round()
     assert (await bench.store.read(["alice"]))["alice"].last_active_ms == NOW_MS + 9
     assert await bench.is_online("alice")
@@ -180,7 +197,7 @@ async def test_who_leaves_in_the_middle_of_a_repair_stays_offline(bench: Bench) 
     async def leave() -> None:
         bench.change(offline("alice"))
 
-    bench.registry.before_rows = leave
+    bench.registry.before_views = leave
     await bench.round()
     await bench.round()
     assert not await bench.is_online("alice")
@@ -198,7 +215,8 @@ async def test_users_whom_the_store_does_not_create_are_not_missing(path: Path) 
     execute(path, "CREATE TABLE users (id TEXT PRIMARY KEY, email TEXT NOT NULL)")
     store = SqlStore(f"sqlite:///{path}")
     await store.init()
-    audit = Audit(store, registry := Registry(), Writer(store))
+    writer = Writer(store)
+    audit = Audit(store, registry := Registry(writer), writer)
     registry.known["stranger"] = online("stranger")
     for _ in range(3):
         assert found(await audit.round()) == (0, 0, 0)
@@ -218,7 +236,7 @@ async def test_each_repair_and_each_finding_is_logged(bench: Bench) -> None:
         ("audited", "info"),
         ("audited", "debug"),
     ]
-    assert (said[1]["user_id"], said[1]["kind"]) == ("ghost", "ghost")
+    assert (said[1]["user"], said[1]["kind"]) == ("ghost", "ghost")
 
 
 async def test_it_goes_round_at_its_interval_and_survives_a_store_that_fails(bench: Bench) -> None:
@@ -254,19 +272,24 @@ async def test_a_flood_of_drift_is_counted_whole_and_repaired_in_turns(bench: Be
         (online("a"), online("a"), None),
         (offline("a"), offline("a"), None),
         (offline("a"), None, None),
-        (None, online("a"), Drift(DriftKind.GHOST, offline("a", version=50))),
-        (offline("a"), online("a"), Drift(DriftKind.GHOST, offline("a", version=50))),
-        (online("a"), offline("a"), Drift(DriftKind.MISSING, online("a", version=50))),
-        (online("a"), None, Drift(DriftKind.MISSING, online("a", version=50))),
+        (None, online("a"), DriftKind.GHOST),
+        (offline("a"), online("a"), DriftKind.GHOST),
+        (online("a"), offline("a"), DriftKind.MISSING),
+        (online("a"), None, DriftKind.MISSING),
+        # decided during the round: what the other side says may be older
         (online("a", version=50), offline("a"), None),
         (offline("a"), online("a", version=51), None),
+        # newer than all that was decided: not the registry's own
+        (offline("a"), online("a", version=60), DriftKind.GHOST),
+        (online("a"), offline("a", version=60), DriftKind.MISSING),
     ],
 )
-def test_judgement(said: StoredUser | None, stored: StoredUser | None, drift: Drift | None) -> None:
-    assert judge(said, stored, 50, creates_users=True) == drift
+def test_judgement(said: StoredUser | None, stored: StoredUser | None, drift: DriftKind | None) -> None:
+    view = None if said is None else seen_in(said)
+    assert judge(view, stored, range(50, 60), creates_users=True) is drift
 
 
 def test_only_the_same_drift_seen_twice_is_planned_for_repair() -> None:
-    drifts = [Drift(DriftKind.GHOST, offline(name)) for name in ("new", "same", "other")]
+    drifts = [Drift(name, DriftKind.GHOST, None) for name in ("new", "same", "other")]
     seen = {"same": DriftKind.GHOST, "other": DriftKind.MISSING}
     assert [drift.user_id for drift in plan(drifts, seen)] == ["same"]

@@ -23,7 +23,7 @@ def rows(draw: st.DrawFn) -> StoredUser:
         availability=availability,
         last_active_ms=draw(times),
         claim=draw(st.none() | claims),
-        version=draw(st.integers(1, 2**53 - 1)),
+        version=draw(st.integers(1, 2**52 - 1)),
     )
 
 

@@ -199,3 +199,24 @@ async def test_reading_goes_on_during_a_long_write(store: SqlStore) -> None:
         seen.add((await store.counts()).users)
     assert seen <= {0, 20_000}
     assert (await writing).written == 20_000
+
+
+# what another program wrote
+
+
+@pytest.mark.parametrize("written", [f"{2**52}", f"{2**63 - 1}", "'a word'", "1e300", "-5", "x'00'"])
+@pytest.mark.parametrize("adopted", [False, True], ids=["ours", "adopted"])
+async def test_a_version_that_cannot_be_one_is_older_than_any(path: Path, written: str, *, adopted: bool) -> None:
+    """Otherwise the row could never be written again, and a registry that began above it would have no versions."""
+    if adopted:
+        execute(path, "CREATE TABLE users (id TEXT PRIMARY KEY)")
+    store = SqlStore(f"sqlite:///{path}")
+    await store.init()
+    execute(path, f"INSERT INTO users (id, isOnline, presenceVersion) VALUES ('alice', 1, {written})")
+    assert (await store.read(["alice"]))["alice"].version == 0
+    assert await store.max_version() == 0
+    assert (await store.apply([offline("alice", version=1)])).written == 1
+    assert (await store.read(["alice"]))["alice"] == offline("alice", version=1)
+    execute(path, f"UPDATE users SET isOnline = 1, presenceVersion = {written}")
+    assert await store.reset(version=2) == 1
+    await store.close()

@@ -19,7 +19,7 @@ from herenow.errors import (
 )
 from herenow.store.sql import SqlStore
 from herenow.store.sqlite_file import SqliteFile, parse_url
-from store.databases import execute, files_of, put_file, read_file
+from store.databases import execute, files_of, link, put_file, read_file
 from store.processes import child
 from store.rows import offline, online
 
@@ -217,6 +217,12 @@ async def test_a_lock_of_another_program_is_temporary(path: Path, store: SqlStor
         assert set(await store.read(["alice", "bob"])) == {"alice"}, "one may read all the while"
         other.let_go()
         assert (await store.apply([online("bob")])).written == 1
+
+
+async def test_a_link_to_nothing_is_named(path: Path) -> None:
+    link(path, to=path.with_name("nowhere.db"))
+    with pytest.raises(StoreNotWritable, match="a link to a file that is not there"):
+        await SqlStore(f"sqlite:///{path}").init()
 
 
 async def test_a_full_disk_is_temporary_and_loses_nothing_that_was_written(path: Path) -> None:

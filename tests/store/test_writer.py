@@ -307,7 +307,7 @@ async def test_a_refused_row_is_reported_once_and_does_not_stop_the_others(bench
     assert set(bench.store.rows) == {"alice", "bob"}
     assert (bench.state.refused, bench.state.pending, bench.state.healthy) == (2, 0, True)
     reported = [line for line in logs if line["log_level"] == "error"]
-    assert [(line["event"], line["user_id"], line["reason"]) for line in reported] == [
+    assert [(line["event"], line["user"], line["reason"]) for line in reported] == [
         ("row refused", "bad", "CHECK constraint failed")
     ]
 
@@ -319,7 +319,7 @@ async def test_unknown_users_are_counted_each_time_and_reported_once(bench: Benc
         await bench.clock.advance(WINDOW_S)
         await bench.submit(online("stranger", version=2))
     assert bench.state.unknown == 3
-    reported = [line["user_ids"] for line in logs if line["event"] == "users not in the store"]
+    reported = [line["users"] for line in logs if line["event"] == "users not in the store"]
     assert reported == [["stranger", "another"]]
 
 
@@ -329,7 +329,7 @@ async def test_reports_have_an_end(bench: Bench) -> None:
         await bench.submit(*many(12_000))
         await bench.clock.advance(1)
     assert bench.state.unknown == 12_000
-    assert sum(len(line["user_ids"]) for line in logs if line["event"] == "users not in the store") == 10_000
+    assert sum(len(line["users"]) for line in logs if line["event"] == "users not in the store") == 10_000
 
 
 # drain

@@ -12,6 +12,8 @@ from herenow.cli.serve import serve
 from herenow.cli.stale import stale
 from herenow.cli.status import status
 from herenow.cli.test import test
+from herenow.cli.token import token
+from herenow.cli.watch import watch
 from herenow.version import VERSION
 
 app = typer.Typer(
@@ -40,7 +42,7 @@ def herenow(
     """Who is online, right now."""
 
 
-for command in (serve, init, status, cleanup, stale, test, explain):
+for command in (serve, init, status, cleanup, stale, test, explain, watch, token):
     app.command()(command)
 
 

@@ -1,14 +1,18 @@
 """Where the log goes: to stderr, for people on a terminal, as one JSON object a line otherwise.
 
-Lines of the libraries (uvicorn, websockets, asyncio) look like ours.
+A fault is one line on a terminal, with what was raised and where; its traceback stands in the JSON, and in the log of
+``--log-level debug``. Lines of the libraries (uvicorn, websockets, asyncio) look like ours.
 """
 
 import asyncio
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+
+from herenow.cli.options import describe
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -28,7 +32,7 @@ def set_up(level: str) -> None:
     ]
     if for_people:
         console = structlog.dev.ConsoleRenderer(14, exception_formatter=structlog.dev.plain_traceback)
-        final: list[Any] = [console]
+        final: list[Any] = [console] if level == "debug" else [in_one_line, console]
     else:
         final = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     number = logging.getLevelNamesMapping()[level.upper()]
@@ -49,6 +53,15 @@ def set_up(level: str) -> None:
     root.handlers = [handler]
     # What the libraries say below a warning is about themselves.
     root.setLevel(max(number, logging.WARNING) if level != "debug" else number)
+
+
+def in_one_line(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Put in the place of a traceback what was raised, and where."""
+    given = line.pop("exc_info", None)
+    error = given if isinstance(given, BaseException) else (given if isinstance(given, tuple) else sys.exc_info())[1]
+    if given and error is not None:
+        line["raised"] = describe(error)
+    return line
 
 
 def _is_news(record: logging.LogRecord) -> bool:

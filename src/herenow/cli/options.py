@@ -50,15 +50,19 @@ def run_quietly(command: Callable[P, int]) -> Callable[P, None]:
             code = COULD_NOT_LOOK
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
+        except OSError as error:  # a full disk behind stdout, no more files: the system's word, and no fault of ours
+            complain(f"the system refuses: {(error.strerror or str(error)).lower()}")
+            code = COULD_NOT_LOOK
         except Exception as error:  # the last boundary: a terminal gets a sentence
-            complain(f"failed unexpectedly: {_describe(error)}. This is a fault of herenow; please report it.")
+            complain(f"failed unexpectedly: {describe(error)}. This is a fault of herenow; please report it.")
             code = COULD_NOT_LOOK
         raise typer.Exit(code)
 
     return run
 
 
-def _describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
+    """Say in one line what was raised, and where."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
         at = at.tb_next

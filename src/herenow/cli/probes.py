@@ -1,15 +1,20 @@
 """The promises of herenow, each put to the proof against a real server with real clients.
 
 A *probe* does what the promise speaks of, and measures when a watcher and the store tell the truth. Each has users of
-its own, so those of one server can run at the same time; P1 runs first and alone, for it measures the shortest time.
+its own, so those of one server can run at the same time; P1 and P3 run first, alone and one user after another, for
+they measure the shortest times, and what the probes themselves cost must not be in them.
+
+A time that is over its bound is measured again, up to ``TRIES`` times: what else runs on the machine can make one try
+late, but a server that is late is so in all of them.
 """
 
 import asyncio
 import itertools
+import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Self
 
 import msgspec
@@ -23,6 +28,7 @@ from herenow.settings import Settings
 CONNECTS = 100
 CLOSERS = 20
 RELOADS = 40
+TRIES = 3
 SETTLE_S = 0.5
 """After the last moment at which something could be seen, so long is still watched."""
 
@@ -136,19 +142,29 @@ class Probes:
         await self._watcher.close()
 
     async def run_alone(self, done: Done) -> None:
-        """Run what measures the shortest time; nothing else should run meanwhile."""
-        await told("P1", self._connect(), done)
+        """Run what measures the shortest times; nothing else should run meanwhile."""
+        await told("P1", self._until_kept(self._connect), done)
+        await told("P3", self._until_kept(self._leave), done)
 
     async def run_together(self, done: Done) -> None:
         """Run all others."""
         await asyncio.gather(
-            told("P2", self._close(), done),
-            told("P3", self._leave(), done),
-            told("P4", self._silence(), done),
+            told("P2", self._until_kept(self._close), done),
+            told("P4", self._until_kept(self._silence), done),
             told("P6", self._reload(), done),
             told("P7", self._tabs(), done),
             told("P8", self._never_offline(), done),
         )
+
+    async def _until_kept(self, probe: Callable[[int], Awaitable[list[Result]]]) -> list[Result]:
+        """Run a probe, which is told the number of the try, until its promise is kept or has had all its tries."""
+        for number in range(1, TRIES + 1):
+            results = await probe(number)
+            if number > 1:
+                results = [msgspec.structs.replace(each, measured=f"{each.measured}, try {number}") for each in results]
+            if all(each.ok for each in results):
+                break
+        return results
 
     async def _open(self, user_id: str) -> Client:
         client = await Client.open(self._server.address, user_id)
@@ -161,12 +177,12 @@ class Probes:
 
     # -- P1 ----------------------------------------------------------------------------------------------------------
 
-    async def _connect(self) -> list[Result]:
+    async def _connect(self, attempt: int) -> list[Result]:
         """Connect users one after another; from the first byte sent to the watcher's news, and to the store's row."""
         seen_after: list[float | None] = []
         stored: list[float | None] = []
         for number in range(CONNECTS):
-            user_id, began_s = f"connect-{number}", time.monotonic()
+            user_id, began_s = f"connect-{attempt}-{number}", time.monotonic()
             client = await self._open(user_id)
             seen, written = await asyncio.gather(
                 self._watcher.sees(user_id, online=True, timeout_s=2),
@@ -183,37 +199,36 @@ class Probes:
 
     # -- P2, P3, P4 --------------------------------------------------------------------------------------------------
 
-    async def _close(self) -> list[Result]:
+    async def _close(self, attempt: int) -> list[Result]:
         async def close(client: Client) -> None:
             await asyncio.sleep(random.random())
             await self._cut(client)
 
         bound_ms = self._settings.offline_within_s * 1000
-        times = await self._offline_after("close", close, bound_ms)
+        times = await asyncio.gather(*self._offline_after(f"close-{attempt}", close, bound_ms))
         return [_timed("P2", bound_ms, times)]
 
-    async def _leave(self) -> list[Result]:
+    async def _leave(self, attempt: int) -> list[Result]:
         async def leave(client: Client) -> None:
-            await asyncio.sleep(random.random() * 2)
             self._clients.discard(client)
             await client.leave()
 
-        times = await self._offline_after("leave", leave, 100, store=False)
+        times = [await one for one in self._offline_after(f"leave-{attempt}", leave, 100, store=False)]
         return [_timed("P3", 100, times)]
 
-    async def _silence(self) -> list[Result]:
+    async def _silence(self, attempt: int) -> list[Result]:
         async def fall_silent(client: Client) -> None:
             await asyncio.sleep(random.random() * self._settings.ping_interval_s)
             client.mute()
 
         bound_ms = self._settings.silent_loss_s * 1000
-        times = await self._offline_after("silent", fall_silent, bound_ms)
+        times = await asyncio.gather(*self._offline_after(f"silent-{attempt}", fall_silent, bound_ms))
         return [_timed("P4", bound_ms, times)]
 
-    async def _offline_after(
+    def _offline_after(
         self, name: str, end: Callable[[Client], Awaitable[None]], bound_ms: float, *, store: bool = True
-    ) -> list[float | None]:
-        """End users' connections; measure until the watcher, and the store, say offline."""
+    ) -> list[Coroutine[Any, Any, float | None]]:
+        """For each user: connect, end the connection, and measure until the watcher, and the store, say offline."""
         timeout_s = bound_ms / 1000 * 2 + 2
 
         async def one(number: int) -> float | None:
@@ -228,7 +243,7 @@ class Probes:
             written = await store_says(self._server, user_id, online=False, timeout_s=timeout_s)
             return None if written is None else _since(ended_s, max(seen, written))
 
-        return await asyncio.gather(*map(one, range(CLOSERS)))
+        return list(map(one, range(CLOSERS)))
 
     # -- P6, P7, P8 --------------------------------------------------------------------------------------------------
 
@@ -372,7 +387,7 @@ def _timed(promise: str, bound_ms: float, times_ms: list[float | None], *, share
     what, bound = WHAT[promise], f"{bound_ms:,.0f} ms"
     if len(known) < len(times_ms):
         return Result(promise, what, bound, f"{len(times_ms) - len(known)} of {len(times_ms)} never", None, False)
-    worst_ms = known[min(len(known) - 1, int(len(known) * share))] if share < 1 else known[-1]
+    worst_ms = known[math.ceil(len(known) * share) - 1]
     return Result(promise, what, bound, f"{worst_ms:,.0f} ms", round(worst_ms, 1), worst_ms <= bound_ms)
 
 

@@ -18,11 +18,11 @@ import herenow
 from herenow.cli.options import CouldNotLook
 from herenow.cli.output import complain
 from herenow.errors import StoreError
-from herenow.presence import open_store
 from herenow.settings import LONGEST_RECONNECT_S, Settings, sqlite_path
 from herenow.store.address import is_mongo
 from herenow.store.base import Store
 from herenow.store.nodes import Node, is_alive
+from herenow.store.opening import open_store
 
 if TYPE_CHECKING:
     from herenow.store.mongo_scratch import ScratchDatabase

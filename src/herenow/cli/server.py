@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from herenow.cli import logs
+from herenow.cli.limits import raise_file_limit
 from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, complain, out
 from herenow.errors import StoreError
 from herenow.http.api import answer_in_our_form
@@ -46,6 +47,7 @@ def run(settings: Settings, *, page: Path | None, log_level: str) -> int:
         HerenowError: it cannot be started.
     """
     logs.set_up(log_level)
+    raise_file_limit(settings.max_connections)
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:
@@ -85,6 +87,12 @@ def address_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+FULL_COLLECTION_EVERY = 2
+"""Of so many middle garbage collections one is full. An ended connection leaves some fifty objects in cycles: at
+Python's own 10, a storm of 400 connects a second was stopped for 130 ms every five seconds; now it is for 50 ms, every
+one and a half."""
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, with our signals."""
 
@@ -97,6 +105,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTION_EVERY)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -161,7 +170,7 @@ class _Process:
             self._server.force_exit = True
             return
         log.info("stopping")
-        self._mounted.gateway.stop()
+        self._mounted.stop()
         self._server.should_exit = True
         asyncio.get_running_loop().call_later(END_S, _end_at_once)
 

@@ -9,8 +9,8 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -19,9 +19,10 @@ from pydantic import BaseModel, ValidationError
 
 from herenow.cli.options import CouldNotLook
 from herenow.http.token_file import find_token_file
-from herenow.settings import Settings
+from herenow.settings import Settings, sqlite_path
 from herenow.store.base import Store
 from herenow.store.nodes import Node, is_alive
+from herenow.store.sqlite_glance import live_node
 from herenow.times import to_iso
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -42,7 +43,7 @@ async def opened(settings: Settings) -> AsyncIterator[Store]:
     Raises:
         StoreError: it cannot be used.
     """
-    from herenow.presence import open_store  # here: it brings the database's driver, which --help does not need
+    from herenow.store.opening import open_store  # here: it brings the database's driver
 
     store = open_store(settings)
     await store.open()
@@ -58,8 +59,12 @@ async def find_owner(settings: Settings) -> Node | None:
     Raises:
         StoreError: it cannot be read, or was never prepared.
     """
+    now_ms = time.time_ns() // 1_000_000
+    path = sqlite_path(settings.database)
+    node = None if path is None else live_node(path, now_ms)
+    if node is not None:
+        return node
     async with opened(settings) as store:
-        now_ms = time.time_ns() // 1_000_000
         return next((node for node in await store.nodes() if is_alive(node, now_ms)), None)
 
 
@@ -91,6 +96,33 @@ class LiveServer:
         """
         return self._ask("POST", path, order, model)
 
+    @contextmanager
+    def stream(self, path: str, *, silent_s: float) -> Iterator[Iterator[bytes]]:
+        """Open an answer that does not end, and give its lines.
+
+        Args:
+            silent_s: for how long nothing may come.
+
+        Raises:
+            CouldNotLook: it is refused.
+            OSError, http.client.HTTPException: it cannot be reached, or the stream breaks.
+        """
+        connection = self._connection(silent_s)
+        try:
+            connection.request("GET", path, headers={"Authorization": f"Bearer {self._token}"})
+            response = connection.getresponse()
+            if response.status != 200:
+                raise CouldNotLook(f"{self._name} refuses: {response.reason}")
+            yield iter(response.readline, b"")
+        finally:
+            connection.close()
+
+    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
+        # Not urllib: it would send the token to a proxy that the environment names.
+        address = urlsplit(self.node.address)
+        kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+        return kind(address.hostname or "", address.port, timeout=timeout_s)
+
     def _ask(self, method: str, path: str, body: dict[str, Any] | None, model: type[Model]) -> Model:
         status, text = self._exchange(method, path, body)
         try:
@@ -102,10 +134,7 @@ class LiveServer:
             raise CouldNotLook(f"what answers at {self.node.address} does not speak like this herenow") from error
 
     def _exchange(self, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
-        # Not urllib: it would send the token to a proxy that the environment names.
-        address = urlsplit(self.node.address)
-        kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
-        connection = kind(address.hostname or "", address.port, timeout=CONNECT_WITHIN_S)
+        connection = self._connection(CONNECT_WITHIN_S)
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         try:
             connection.connect()

@@ -2,21 +2,36 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Literal
 
-import jwt
 import msgspec
 
+from herenow.errors import SettingsInvalid
+from herenow.gateway import keys
 from herenow.gateway.events import WireError
+from herenow.gateway.jwks import Jwks
+from herenow.gateway.tokens import Verifier
 from herenow.settings import Settings, is_loopback
 from herenow.socketio_server import Handshake
 from herenow.wire import UserId
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who a client speaks for. ``user_id``: 1 to 128 characters, no control characters."""
+    """Who a client speaks for, for how long, and whom it may ask about.
+
+    Attributes:
+        user_id: 1 to 128 characters, no control characters.
+        expires_s: when the connection ends unless it is refreshed, in seconds since 1970; ``None``: never.
+        watch: whom it may watch and get; ``"*"`` for everybody.
+    """
 
     user_id: UserId
+    expires_s: float | None = None
+    watch: Literal["*"] | frozenset[UserId] = "*"
+
+    def may_watch(self, user_id: str) -> bool:
+        """Whether it may ask about a user. Everybody may ask about themselves."""
+        return self.watch == "*" or user_id == self.user_id or user_id in self.watch
 
 
 Authenticate = Callable[[Any, Handshake], Identity | Awaitable[Identity]]
@@ -45,33 +60,41 @@ def dev(auth: Any, handshake: Handshake) -> Identity:
         raise WireError("unauthorized", f'connect with {{auth: {{userId: "…"}}}}: {error}') from error
 
 
-def by_secret(secret: str) -> Authenticate:
-    """Return an authenticator for JWTs signed with HS256: ``{auth: {token}}``, the user in ``sub``."""
+def by_token(verifier: Verifier) -> Authenticate:
+    """Return an authenticator for ``{auth: {token}}``: the user is the token's ``sub``."""
 
-    def authenticate(auth: Any, handshake: Handshake) -> Identity:
+    async def authenticate(auth: Any, handshake: Handshake) -> Identity:
         try:
             token = msgspec.convert(auth, _TokenAuth).token
         except msgspec.ValidationError as error:
             raise WireError("unauthorized", "connect with {auth: {token}}") from error
-        try:
-            # The algorithm is ours to choose, never the token's (RFC 8725, section 3.1).
-            claims = jwt.decode(token, secret, algorithms=["HS256"], options={"require": ["sub"], "verify_aud": False})
-        except jwt.ExpiredSignatureError as error:
-            raise WireError("token_expired", "the token has expired") from error
-        except jwt.InvalidTokenError as error:
-            raise WireError("unauthorized", "the token is not valid") from error
-        try:
-            return msgspec.convert({"user_id": claims["sub"]}, Identity)
-        except msgspec.ValidationError as error:
-            raise WireError("unauthorized", "the token's sub is not a valid user id") from error
+        claims = await verifier.verify(token)
+        return Identity(claims.sub, claims.exp, claims.watch)
 
     return authenticate
 
 
 def from_settings(settings: Settings) -> Authenticate | None:
-    """Return the authenticator that the settings ask for; ``None`` if they name none."""
-    if settings.jwt_secret is not None:
-        return by_secret(settings.jwt_secret.get_secret_value())
+    """Return the authenticator that the settings ask for; ``None`` if they name none.
+
+    Raises:
+        SettingsInvalid: a key cannot be used.
+    """
+    try:
+        at_hand = keys.of_settings(settings)
+    except keys.KeyUnfit as error:
+        raise SettingsInvalid(str(error)) from error
+    if at_hand or settings.jwt_jwks_url is not None:
+        jwks = None if settings.jwt_jwks_url is None else Jwks(settings.jwt_jwks_url)
+        return by_token(
+            Verifier(
+                at_hand,
+                jwks,
+                issuer=settings.jwt_issuer,
+                audience=settings.jwt_audience,
+                leeway_s=settings.jwt_leeway_s,
+            )
+        )
     return dev if settings.dev else None
 
 

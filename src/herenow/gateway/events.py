@@ -5,9 +5,8 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from herenow.model import Cause, Claimed, UserPresence
-from herenow.times import LATEST_MS, from_iso
-from herenow.wire import UserId, user_to_wire
+from herenow.model import Claimed
+from herenow.wire import TEXT_PATTERN, UserId
 
 READY: Final = "presence:ready"
 DIFF: Final = "presence:diff"
@@ -16,22 +15,29 @@ ERROR: Final = "presence:error"
 MAX_USERS_A_CALL: Final = 1_000
 """Users named in one event, and users in one page of a snapshot."""
 
+MAX_STRING: Final = 1_000
+"""Characters of a string from which it is called too large, where it is not allowed to be that long."""
+
 Code = Literal[
     "unauthorized",
     "token_expired",
+    "token_expiring",
     "forbidden",
     "bad_request",
     "unknown_event",
     "too_large",
     "rate_limited",
     "too_many_connections",
+    "overloaded",
     "too_many_watches",
     "slow_reader",
     "shutting_down",
     "internal",
 ]
 
-_TEMPORARY: Final = frozenset(("rate_limited", "too_many_connections", "slow_reader", "shutting_down", "internal"))
+_TEMPORARY: Final = frozenset(
+    ("token_expiring", "rate_limited", "too_many_connections", "overloaded", "slow_reader", "shutting_down", "internal")
+)
 
 
 class WireError(Exception):
@@ -57,10 +63,10 @@ class WireError(Exception):
         return {"code": self.code, "message": self.message, "temporary": self.temporary}
 
 
-TEXT_PATTERN: Final = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
-"""A status text: any characters but those that would break a line or ring a bell."""
+_TEXT: Final = TEXT_PATTERN.replace("^[", r"\A[").replace("]*$", r"]*\Z")
 
 _PATTERN: Final = re.compile(r"matching regex '[^']*'|matching regex .*?(?= - at|$)")
+_ENUM: Final = re.compile(r"Invalid enum value '.*'(?= - at|$)", re.DOTALL)
 
 Version = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 
@@ -85,7 +91,7 @@ class Watch(_Payload, frozen=True):
     users: Annotated[list[UserId], msgspec.Meta(max_length=MAX_USERS_A_CALL)] | None = None
     all: bool = False
     since: Version | None = None
-    cursor: Annotated[str, msgspec.Meta(max_length=1_000)] | None = None
+    cursor: Annotated[str, msgspec.Meta(max_length=MAX_STRING)] | None = None
 
 
 class Unwatch(_Payload, frozen=True):
@@ -99,47 +105,45 @@ class ClaimPayload(_Payload, frozen=True):
     """``presence:claim``; ``availability: null`` gives the claim up, a field that is left out stays as it is not."""
 
     availability: Claimed | msgspec.UnsetType | None = msgspec.UNSET
-    text: Annotated[str, msgspec.Meta(pattern=TEXT_PATTERN)] | None = None
-    until: str | None = None
+    text: Annotated[str, msgspec.Meta(pattern=_TEXT)] | None = None
+    until: Annotated[str, msgspec.Meta(max_length=64)] | None = None
 
-    def until_ms(self) -> int | None:
-        """The expiry in milliseconds.
 
-        Raises:
-            WireError: it is no ISO 8601 time.
-        """
-        if self.until is None:
-            return None
-        try:
-            until_ms = from_iso(self.until)
-        except (ValueError, OverflowError) as error:
-            raise WireError("bad_request", "until is not an ISO 8601 time") from error
-        if not 0 <= until_ms <= LATEST_MS:  # a zone can carry the last day of 9999 into a year that no text has
-            raise WireError("bad_request", "until is not between the years 1970 and 9999")
-        return until_ms
+class Refresh(_Payload, frozen=True):
+    """``presence:refresh``: a newer token of the same user."""
+
+    token: str
 
 
 def decode(kind: Any, args: tuple[Any, ...]) -> Any:
     """Check the arguments of an event: one payload, or none where all of its fields may be left out.
 
     Raises:
-        WireError: ``bad_request`` with a sentence that names the field.
+        WireError: ``bad_request``, or ``too_large``, with a sentence that names the field.
     """
     if len(args) > 1:
         raise WireError("bad_request", f"one payload is expected, not {len(args)} arguments")
     try:
         return msgspec.convert(args[0] if args else {}, kind)
     except msgspec.ValidationError as error:
-        raise WireError("bad_request", _shorten(str(error))) from error
+        raise WireError("too_large" if _is_too_large(args) else "bad_request", _shorten(str(error))) from error
+
+
+def _is_too_large(args: tuple[Any, ...]) -> bool:
+    """Whether a payload that is refused holds more than any may: then less of the same can be right."""
+    fields = args[0].values() if args and isinstance(args[0], dict) else ()
+    for value in fields:
+        if isinstance(value, list) and (len(value) > MAX_USERS_A_CALL or any(map(_is_long, value))):
+            return True
+    return any(map(_is_long, fields))
+
+
+def _is_long(value: Any) -> bool:
+    return isinstance(value, str) and len(value) > MAX_STRING
 
 
 def _shorten(sentence: str) -> str:
     """A validation error as a sentence, without a peer's own megabyte in it."""
-    sentence = _PATTERN.sub("without control characters", sentence)
+    sentence = _PATTERN.sub("without control characters", _ENUM.sub("Invalid value", sentence))
     sentence = sentence.replace("$.", "").replace("`$`", "the payload")
     return sentence if len(sentence) <= 200 else sentence[:199] + "…"
-
-
-def change_to_json(user: UserPresence, cause: Cause) -> bytes:
-    """A Change of the contract, encoded: once, for all that hear of it."""
-    return msgspec.json.encode(user_to_wire(user) | {"cause": cause})

@@ -1,6 +1,7 @@
 """Events in: connect, disconnect, and what a client may say. What comes of it the registry decides."""
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -9,22 +10,29 @@ import msgspec
 import structlog
 
 from herenow.gateway import events
-from herenow.gateway.auth import Authenticate, identify
+from herenow.gateway.auth import Authenticate, Identity, identify
+from herenow.gateway.encoding import EncodedUsers
 from herenow.gateway.events import WireError
+from herenow.gateway.expiry import WARNING_S, Expiry
 from herenow.gateway.limits import TokenBucket
 from herenow.gateway.outbox import Outbox, Watcher
+from herenow.gateway.pulse import Pulse
+from herenow.gateway.punctuality import Punctuality
 from herenow.gateway.watches import Watches
-from herenow.model import Cause, Change, Claim, Claimed, Closing, Connection, UserPresence
+from herenow.model import Cause, Change, Claimed, Closing, Connection, UserPresence
 from herenow.presence import Presence
 from herenow.registry.base import Batch
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
 from herenow.times import to_iso
-from herenow.wire import user_to_wire
+from herenow.wire import claim_of, user_to_wire
 
 log = structlog.get_logger("herenow.gateway")
 
 P = TypeVar("P")
+
+USERS_AN_EVENT = 200
+"""So many users that are named count as one more event of their client's rate."""
 
 CLOSING = {
     Reason.CLIENT: Closing.LEFT,
@@ -40,10 +48,11 @@ CLOSING = {
 class Client(Watcher):
     """One connection: what the gateway keeps of it in ``socket.data``."""
 
-    __slots__ = ("bucket", "opened_s")
+    __slots__ = ("bucket", "identity", "opened_s")
 
-    def __init__(self, socket: Socket, user_id: str, bucket: TokenBucket, now_s: float) -> None:
-        super().__init__(socket, user_id)
+    def __init__(self, socket: Socket, identity: Identity, bucket: TokenBucket, now_s: float) -> None:
+        super().__init__(socket, identity.user_id)
+        self.identity = identity
         self.bucket = bucket
         self.opened_s = now_s
 
@@ -63,6 +72,11 @@ class Gateway:
         self._settings = settings
         self._authenticate = authenticate
         self._connections_of: dict[str, int] = {}
+        self._expiry = Expiry()
+        self._encoded = EncodedUsers()
+        self._meters = presence.meters
+        self._punctuality = Punctuality(presence.meters)
+        self._pulse = Pulse(presence.meters)
         self._stopping = False
         self._tasks: set[asyncio.Future[None]] = set()
         self.server = Server(_server_settings(settings, path))
@@ -75,6 +89,8 @@ class Gateway:
             interval_s=settings.flush_interval_s,
             longest_s=settings.flush_longest_s,
             slow_timeout_s=settings.slow_reader_timeout_s,
+            meters=presence.meters,
+            told=lambda changes: self._punctuality.told(changes, time.time()),
         )
         self.server.on_stop(self._say_goodbye)
         self._register()
@@ -93,11 +109,14 @@ class Gateway:
         self._on("presence:idle", events.Empty, self._idle)
         self._on("presence:claim", events.ClaimPayload, self._claim)
         self._on("presence:leave", events.Empty, self._leave)
+        self._on("presence:refresh", events.Refresh, self._refresh)
 
     def start(self) -> None:
         """Begin to send changes; in the event loop, with a started presence."""
         self.presence.registry.subscribe(self._batch)
         self.presence.on_evicted(self._evicted)
+        self._keep(asyncio.create_task(self._end_the_expired(), name="herenow expiry"))
+        self._keep(asyncio.create_task(self._pulse.run(), name="herenow pulse"))
 
     def stop(self) -> None:
         """Tell every client, let nobody in any more, and close all connections. Idempotent."""
@@ -106,13 +125,18 @@ class Gateway:
     def _say_goodbye(self) -> None:
         self._stopping = True
         self._outbox.close()
+        for task in self._tasks:
+            task.cancel()
         notice = WireError("shutting_down", "the server is shutting down").body()
         self._namespace.emit(self._namespace.sockets.values(), events.ERROR, notice)
 
     def heard_ms_ago(self, connection_id: str) -> int | None:
         """How long ago a connection last answered a heartbeat; ``None`` before the first, or if it is not here."""
         socket = self._namespace.sockets.get(connection_id)
-        if socket is None or socket.last_pong_ms is None:
+        return None if socket is None else self._heard_ms_ago(socket)
+
+    def _heard_ms_ago(self, socket: Socket) -> int | None:
+        if socket.last_pong_ms is None:
             return None
         return max(0, round(self.server.engine.now_ms() - socket.last_pong_ms))
 
@@ -126,9 +150,11 @@ class Gateway:
         self._outbox.publish(batch.changes, invisible=invisible)
         for change in batch.changes:
             if change.user_id in invisible and self._connections_of.get(change.user_id):
-                task = asyncio.ensure_future(self._show_to_self(change.user_id))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self._keep(asyncio.ensure_future(self._show_to_self(change.user_id)))
+
+    def _keep(self, task: "asyncio.Future[None]") -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _show_to_self(self, user_id: str) -> None:
         own = await self.presence.registry.own_view(user_id)
@@ -153,12 +179,18 @@ class Gateway:
             await self._admit(socket, auth)
         except WireError as error:
             log.info("connection refused", code=error.code, reason=error.message, connection=socket.id[:6])
-            data = {"code": error.code, "temporary": error.temporary}
-            raise ConnectRefused(error.message, data) from error
+            self._meters.refused.labels(error.code).inc()
+            raise _refused(error) from error
+        except Exception as error:  # the application's own, in its ``authenticate``, or ours
+            log.exception("connect failed", connection=socket.id[:6])
+            self._meters.refused.labels("internal").inc()
+            raise _refused(WireError("internal", "the server could not do it")) from error
 
     async def _admit(self, socket: Socket, auth: Any) -> None:
         if self._stopping:
             raise WireError("shutting_down", "the server is shutting down")
+        if self._pulse.lag_s > self._settings.overload_lag_s:
+            raise WireError("overloaded", "the server is busy serving those who are in: come again in a moment")
         identity = await identify(self._authenticate, auth, socket.handshake)
         user_id = identity.user_id
         settings, loop = self._settings, asyncio.get_running_loop()
@@ -168,7 +200,7 @@ class Gateway:
         if mine >= settings.max_connections_per_user:
             raise WireError("too_many_connections", f"{user_id} has {mine} connections, which is the most")
         now_s = loop.time()
-        client = Client(socket, user_id, TokenBucket(settings.max_events_per_s, now_s), now_s)
+        client = Client(socket, identity, TokenBucket(settings.max_events_per_s, now_s), now_s)
         socket.data = client
         self._connections_of[user_id] = mine + 1
         address = socket.handshake.address
@@ -183,6 +215,9 @@ class Gateway:
         except BaseException:
             self._count_out(user_id)
             raise
+        self._expiry.set(socket.id, identity.expires_s)
+        self._punctuality.came(user_id)
+        self._meters.connects.inc()
         log.info("connected", user=user_id, connection=socket.id[:6], transport=socket.transport)
         socket.emit(
             events.READY,
@@ -200,6 +235,7 @@ class Gateway:
         closing = client.closing or CLOSING[reason]
         self._watches.forget(client)
         self._outbox.forget(client)
+        self._expiry.forget(socket.id)
         self._count_out(client.user_id)
         duration_s = asyncio.get_running_loop().time() - client.opened_s
         log.info(
@@ -209,6 +245,10 @@ class Gateway:
             reason=reason.value,
             seconds=round(duration_s, 3),
         )
+        self._meters.disconnects.labels(reason.value).inc()
+        heard_ms = self._heard_ms_ago(socket) if reason is Reason.PING_TIMEOUT else None
+        if heard_ms is not None and client.user_id not in self._connections_of:
+            self._punctuality.fell_silent(client.user_id, heard_ms / 1000)
         if not self._stopping:  # at the end, everyone is written offline in one go
             self.presence.registry.disconnect(socket.id, closing)
 
@@ -216,6 +256,39 @@ class Gateway:
         left = self._connections_of.pop(user_id) - 1
         if left:
             self._connections_of[user_id] = left
+
+    # -- tokens that end ---------------------------------------------------------------------------------------------
+
+    async def _end_the_expired(self) -> None:
+        while not self._stopping:
+            await asyncio.sleep(1)
+            warn, ended = self._expiry.due(time.time())
+            for connection_id in warn:
+                if socket := self._namespace.sockets.get(connection_id):
+                    socket.emit(events.ERROR, _EXPIRING.body())
+            for connection_id in ended:
+                if socket := self._namespace.sockets.get(connection_id):
+                    self._end(socket)
+
+    def _end(self, socket: Socket) -> None:
+        client: Client = socket.data
+        log.info("token expired", user=client.user_id, connection=socket.id[:6])
+        socket.emit(events.ERROR, _EXPIRED.body())
+        client.closing = Closing.CLOSED  # with the grace: who comes back with a new token never flickers
+        _close(socket, may_return=True)
+
+    async def _refresh(self, client: Client, payload: events.Refresh) -> dict[str, Any]:
+        identity = await identify(self._authenticate, {"token": payload.token}, client.socket.handshake)
+        if identity.user_id != client.user_id:
+            raise WireError("forbidden", "the token is another user's")
+        if not client.socket.connected:
+            raise WireError("internal", "the connection is closing")
+        client.identity = identity
+        self._expiry.set(client.socket.id, identity.expires_s)
+        self._watches.keep(client, identity.may_watch)
+        if identity.watch != "*":
+            self._watches.unwatch_all(client)
+        return {"expires": None if identity.expires_s is None else to_iso(round(identity.expires_s * 1000))}
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -230,16 +303,24 @@ class Gateway:
     ) -> dict[str, Any] | Reply:
         client: Client = socket.data
         try:
-            if not client.bucket.take(self._settings.max_events_per_s, asyncio.get_running_loop().time()):
-                rate = self._settings.max_events_per_s
-                raise WireError("rate_limited", f"more than {rate:g} events a second")
+            self._charge(client, 1)
             return {"ok": True, **await work(client)}
         except WireError as error:
+            self._meters.errors.labels(error.code).inc()
             log.info("event refused", user=client.user_id, connection=socket.id[:6], code=error.code, event_name=event)
             return self._refusal(error)
         except Exception:  # whatever it is, the client gets an answer, and no more of it than that
             log.exception("event failed", user=client.user_id, connection=socket.id[:6], event_name=event)
             return self._refusal(WireError("internal", "the server could not do it"))
+
+    def _charge(self, client: Client, cost: float) -> None:
+        rate = self._settings.max_events_per_s
+        if not client.bucket.take(rate, asyncio.get_running_loop().time(), cost):
+            raise WireError("rate_limited", f"more than {rate:g} events a second, or too large ones")
+
+    def _charge_for(self, client: Client, users: int) -> None:
+        """Charge for the work beyond that of an event: a thousand users of the store are some 7 ms of everybody's."""
+        self._charge(client, min(users / USERS_AN_EVENT, self._settings.max_events_per_s))
 
     def _refusal(self, error: WireError) -> Reply:
         return Reply({"ok": False, "error": error.body()}, otherwise=(events.ERROR, error.body()))
@@ -255,6 +336,10 @@ class Gateway:
             raise WireError("bad_request", "watch either users or all")
         if payload.users is not None:
             return await self._watch_users(client, payload.users, payload.since)
+        if client.identity.watch != "*":
+            raise WireError("forbidden", "the token lets this user watch some users only: name them")
+        if payload.since is not None:
+            self._charge_for(client, events.MAX_USERS_A_CALL)
         self._watches.watch_all(client)
         if payload.since is not None:
             newer = await self._newer(client, payload.since, None)
@@ -264,10 +349,12 @@ class Gateway:
             page = await self.presence.registry.online(events.MAX_USERS_A_CALL, payload.cursor)
         except ValueError as error:
             raise WireError("bad_request", "cursor is not one that this server gave") from error
-        answer = {"version": page.version, "users": [user_to_wire(user) for user in page.users], "full": True}
+        answer = {"version": page.version, "users": self._encoded.of(page.users), "full": True}
         return answer if page.cursor is None else {**answer, "cursor": page.cursor}
 
     async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
+        _check_sight(client, users)
+        self._charge_for(client, len(users) if since is None else events.MAX_USERS_A_CALL)
         most = self._settings.max_watched_users
         if self._watches.watched_by(client) + self._watches.adds(client, users) > most:
             raise WireError("too_many_watches", f"a connection may watch {most} users")
@@ -285,6 +372,8 @@ class Gateway:
             return None
         version = self.presence.registry.version
         wanted = {change.user_id: change for change in changes if users is None or change.user_id in users}
+        if len(wanted) > events.MAX_USERS_A_CALL:  # a snapshot comes in pages, and this does not
+            return None
         found = await self._with_own_view(client, wanted)
         return {"version": version, "users": [user_to_wire(user) for user in found.values()], "full": False}
 
@@ -305,12 +394,14 @@ class Gateway:
         return {}
 
     async def _get(self, client: Client, payload: events.Users) -> dict[str, Any]:
+        _check_sight(client, payload.users)
+        self._charge_for(client, len(payload.users))
         return await self._snapshot(client, payload.users)
 
     async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
         snapshot = await self.presence.snapshot(users)
         found = await self._with_own_view(client, snapshot.users)
-        return {"version": snapshot.version, "users": [user_to_wire(user) for user in found.values()]}
+        return {"version": snapshot.version, "users": self._encoded.of(found.values())}
 
     async def _active(self, client: Client, payload: events.Empty) -> dict[str, Any]:
         await self.presence.registry.active(client.socket.id)
@@ -321,17 +412,19 @@ class Gateway:
         return {}
 
     async def _claim(self, client: Client, payload: events.ClaimPayload) -> dict[str, Any]:
-        text = payload.text
-        if text is not None and len(text) > self._settings.max_status_text:
-            raise WireError("bad_request", f"text has more than {self._settings.max_status_text} characters")
-        availability = payload.availability
+        availability, text = payload.availability, payload.text
+        if text is not None and len(text) > max(events.MAX_STRING, self._settings.max_status_text):
+            raise WireError("too_large", f"text has more than {self._settings.max_status_text} characters")
         if availability is None:
             if text is not None or payload.until is not None:
                 raise WireError("bad_request", "availability null gives the claim up: it has neither text nor until")
             claim = None
         else:
             asked = None if isinstance(availability, msgspec.UnsetType) else availability
-            claim = Claim(availability=asked, text=text or None, until_ms=payload.until_ms())
+            try:
+                claim = claim_of(asked, text, payload.until, longest_text=self._settings.max_status_text)
+            except ValueError as error:
+                raise WireError("bad_request", str(error)) from error
         await self.presence.registry.claim(client.user_id, claim)
         own = await self.presence.registry.own_view(client.user_id)
         if own is None:
@@ -343,6 +436,25 @@ class Gateway:
         # The acknowledgement goes first, then the connection.
         asyncio.get_running_loop().call_soon(lambda: _close(client.socket, may_return=False))
         return {}
+
+
+_EXPIRING = WireError(
+    "token_expiring", f"the token ends within {WARNING_S:g} s: send presence:refresh with a newer one"
+)
+_EXPIRED = WireError("token_expired", "the token has expired")
+
+
+def _check_sight(client: Client, users: Iterable[str]) -> None:
+    for user_id in users:
+        if not client.identity.may_watch(user_id):
+            raise WireError("forbidden", f"the token does not let this user watch {user_id}")
+
+
+def _refused(error: WireError) -> ConnectRefused:
+    data: dict[str, Any] = {"code": error.code, "temporary": error.temporary}
+    if error.code == "overloaded":  # not all at the same moment
+        data["retryAfterMs"] = random.randint(1_000, 5_000)
+    return ConnectRefused(error.message, data)
 
 
 def _close(socket: Socket, *, may_return: bool) -> None:
@@ -359,6 +471,8 @@ def _server_settings(settings: Settings, path: str) -> ServerSettings:
         ping_interval_ms=round(settings.ping_interval_s * 1000),
         ping_timeout_ms=round(settings.ping_timeout_s * 1000),
         max_payload=settings.max_payload,
+        trusted_proxies=settings.trusted_proxies,
+        max_sessions_per_address=settings.max_connections_per_address,
         connect_timeout_ms=round(settings.connect_timeout_s * 1000),
         write_buffer_high=settings.write_buffer_high,
         write_buffer_low=settings.write_buffer_high // 4,

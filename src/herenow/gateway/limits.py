@@ -10,11 +10,11 @@ class TokenBucket:
         self._tokens = 2 * rate_per_s
         self._at_s = now_s
 
-    def take(self, rate_per_s: float, now_s: float) -> bool:
-        """Whether one more event may pass now."""
+    def take(self, rate_per_s: float, now_s: float, cost: float = 1) -> bool:
+        """Whether one more event may pass now, one that counts as ``cost`` of them."""
         self._tokens = min(2 * rate_per_s, self._tokens + max(0.0, now_s - self._at_s) * rate_per_s)
         self._at_s = now_s
-        if self._tokens < 1:
+        if self._tokens < cost:
             return False
-        self._tokens -= 1
+        self._tokens -= cost
         return True

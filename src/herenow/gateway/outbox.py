@@ -7,7 +7,8 @@ The rules:
 2. Of each user only the latest change waits for a watcher: a diff is the net change since the last one.
 3. A change is encoded once, and watchers that wait for the same changes share one frame.
 4. A slow watcher gets nothing until it drains, then the net of all it missed. One that stays slow for
-   ``slow_reader_timeout_s`` is closed. So what waits for a watcher is bounded by the users it watches.
+   ``slow_reader_timeout_s`` is told so, for when it reads on, and closed. So what waits for a watcher is bounded by the
+   users it watches.
 """
 
 import asyncio
@@ -15,13 +16,18 @@ from collections.abc import Callable, Container, Iterable
 
 import msgspec
 
-from herenow.gateway.events import DIFF, change_to_json
+from herenow.gateway.events import DIFF, ERROR, WireError
 from herenow.gateway.watches import Watches
+from herenow.metering import Meters
 from herenow.model import Change, Closing
 from herenow.socketio_server import Message, Namespace, Socket
+from herenow.wire import change_to_wire
 
 FLUSH_SHARE = 3
 """Of so many parts of the time, flushing takes at most one."""
+
+
+_TOO_SLOW = WireError("slow_reader", "this connection reads too slowly: connect again, and take a snapshot")
 
 
 class Watcher:
@@ -55,6 +61,8 @@ class Outbox:
         interval_s: the flush window.
         longest_s: the longest one, under load.
         slow_timeout_s: how long a watcher may be slow.
+        meters: where flushes are counted.
+        told: called after each flush with the changes that were sent in it.
     """
 
     def __init__(
@@ -66,6 +74,8 @@ class Outbox:
         interval_s: float,
         longest_s: float,
         slow_timeout_s: float,
+        meters: Meters,
+        told: Callable[[Iterable[Change]], None],
     ) -> None:
         self._namespace = namespace
         self._watches = watches
@@ -73,6 +83,9 @@ class Outbox:
         self._interval_s = interval_s
         self._longest_s = longest_s
         self._slow_timeout_s = slow_timeout_s
+        self._meters = meters
+        self._told = told
+        self._merged = 0
         self._for_all: dict[str, Change] = {}
         self._hidden: set[str] = set()
         self._dirty: dict[Watcher, None] = {}
@@ -90,6 +103,7 @@ class Outbox:
         for_all = self._watches.of_all
         for change in changes:
             if for_all:
+                self._merged += change.user_id in self._for_all
                 self._for_all[change.user_id] = change
                 if change.user_id in invisible:
                     self._hidden.add(change.user_id)
@@ -103,6 +117,7 @@ class Outbox:
 
     def queue(self, watcher: Watcher, change: Change) -> None:
         """Queue a change for one watcher."""
+        self._merged += change.user_id in watcher.pending
         watcher.pending[change.user_id] = change
         self._dirty[watcher] = None
         self._schedule()
@@ -151,11 +166,15 @@ class Outbox:
         for_all, self._for_all = self._for_all, {}
         hidden, self._hidden = self._hidden, set()
         dirty, self._dirty = self._dirty, {}
+        frames = deliveries = 0
         if for_all:
             message = self._message(for_all)
+            frames += 1
+            deliveries += len(self._watches.of_all)
             for watcher in tuple(self._watches.of_all):
                 # One that has something left from before gets all of it in one piece, below or when it drains.
                 if watcher.pending or watcher.user_id in hidden or not watcher.socket.send(message):
+                    deliveries -= 1
                     own = watcher.pending.get(watcher.user_id)
                     watcher.pending.update(for_all)
                     if watcher.user_id in hidden:
@@ -171,9 +190,21 @@ class Outbox:
                 message = shared.get(key) or shared.setdefault(key, self._message(watcher.pending))
                 if watcher.socket.send(message):
                     watcher.pending = {}
-        self._encoded = {}
+                    deliveries += 1
         took_s = loop.time() - start_s
+        self._measure(frames + len(shared), deliveries, took_s)
+        self._encoded = {}
         self._next_flush_s = start_s + min(max(self._interval_s, FLUSH_SHARE * took_s), self._longest_s)
+
+    def _measure(self, frames: int, deliveries: int, took_s: float) -> None:
+        meters, changes = self._meters, [change for change, _ in self._encoded.values()]
+        meters.frames.inc(frames)
+        meters.deliveries.inc(deliveries)
+        meters.merged.inc(self._merged)
+        self._merged = 0
+        meters.flush_changes.observe(len(changes))
+        meters.flush_seconds.observe(took_s)
+        self._told(changes)
 
     def _message(self, pending: dict[str, Change]) -> Message:
         changes = sorted(pending.values(), key=lambda change: change.version)
@@ -186,7 +217,7 @@ class Outbox:
         # The change is kept beside its encoding, so that no other can get its id before the flush is over.
         known = self._encoded.get(id(change))
         if known is None:
-            known = self._encoded[id(change)] = change, msgspec.Raw(change_to_json(change, change.cause))
+            known = self._encoded[id(change)] = change, msgspec.Raw(msgspec.json.encode(change_to_wire(change)))
         return known[1]
 
     def _sweep(self) -> None:
@@ -195,5 +226,7 @@ class Outbox:
         for watcher in list(self._slow):
             if watcher.slow_since_s is not None and loop.time() - watcher.slow_since_s >= self._slow_timeout_s:
                 self._slow.discard(watcher)
+                self._meters.slow_closed.inc()
                 watcher.closing = Closing.ERROR  # it may come back, within the grace
+                watcher.socket.answer(self._namespace.message(ERROR, _TOO_SLOW.body()))
                 watcher.socket.disconnect(close=True)

@@ -1,6 +1,6 @@
 """Who wants to hear of whom: an index from users to watchers. Pure; a change costs as much as it has watchers."""
 
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 from typing import Generic, TypeVar
 
 W = TypeVar("W")
@@ -36,6 +36,10 @@ class Watches(Generic[W]):
             self._drop(watcher, user_id)
         if not watched:
             self._users_of.pop(watcher, None)
+
+    def keep(self, watcher: W, may_watch: Callable[[str], bool]) -> None:
+        """Take those from a watcher's interest whom it may not watch any more."""
+        self.unwatch(watcher, [user_id for user_id in self._users_of.get(watcher, ()) if not may_watch(user_id)])
 
     def watch_all(self, watcher: W) -> None:
         """Let a watcher hear of everybody."""

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.responses import StreamingResponse
 from starlette.routing import Route as StarletteRoute
 
 from herenow.errors import NotStarted
@@ -14,10 +15,15 @@ from herenow.http import errors
 from herenow.http.access import Access
 from herenow.http.errors import Refused
 from herenow.http.explaining import Facts, explain
+from herenow.http.following import Followers
 from herenow.http.maintenance import Maintenance, now_ms
+from herenow.http.metrics import CONTENT_TYPE, metrics
 from herenow.http.models import (
+    MOST_PER_CALL,
     Alive,
     AuditHealth,
+    ClaimAnswer,
+    ClaimOrder,
     Cleaned,
     CleanupOrder,
     Disconnected,
@@ -31,19 +37,24 @@ from herenow.http.models import (
     Stats,
     Status,
     User,
+    Users,
+    UsersQuestion,
 )
 from herenow.model import MAX_USER_ID_LENGTH
 from herenow.presence import Presence
 from herenow.times import to_iso
-from herenow.wire import USER_ID_PATTERN, user_to_wire
-
-MOST_PER_PAGE = 1000
+from herenow.wire import USER_ID_PATTERN, claim_of, user_to_wire
 
 UserIdPath = Annotated[
     str,
     Path(alias="id", min_length=1, max_length=MAX_USER_ID_LENGTH, pattern=USER_ID_PATTERN, description="A user's id."),
 ]
-Limit = Annotated[int, Query(ge=1, le=MOST_PER_PAGE, description="Users on the page, at most.")]
+Limit = Annotated[int, Query(ge=1, le=MOST_PER_CALL, description="Users on the page, at most.")]
+Since = Annotated[int | None, Query(ge=0, lt=2**53, description="The version that you have; by default from now on.")]
+LastEventId = Annotated[
+    int | None,
+    Header(ge=0, lt=2**53, description="What an EventSource sends when it comes back; weighs more than since."),
+]
 Cursor = Annotated[str | None, Query(max_length=1000, description="The cursor of the page before.")]
 
 
@@ -84,15 +95,26 @@ class Api:
         self._access = access
         self._heartbeats = heartbeats
         self._maintenance = Maintenance(presence)
+        self.followers = Followers(presence)
 
     def router(self) -> APIRouter:
         """Return the routes, for a FastAPI application to include."""
         router = APIRouter(route_class=errors.Route)
         _add(router, "GET", "/healthz", self.alive, Alive, "health", "Whether the process answers", refusals=())
         _add(router, "GET", "/readyz", self.ready, Readiness, "health", "Whether it should get traffic", refusals=())
-        read: dict[str, Any] = {"tag": "presence", "guard": self._access.reader}
+        guard = self._access.reader
+        read: dict[str, Any] = {"tag": "presence", "guard": guard}
+        _add(router, "GET", "/metrics", self.metrics, CONTENT_TYPE, "health", "For Prometheus", guard=guard)
         _add(router, "GET", "/v1/stats", self.stats, Stats, summary="How many are online", **read)
         _add(router, "GET", "/v1/online", self.online, Online, summary="Who is online, by page", **read)
+        _add(router, "POST", "/v1/users:batchGet", self.users, Users, summary="Some users", **read)
+        stream = "text/event-stream"
+        _add(router, "GET", "/v1/changes", self.changes, stream, summary="All changes, as they come", **read)
+        claim: dict[str, Any] = {"tag": "presence", "guard": self._access.maintainer}
+        path = "/v1/users/{id:herenow_user}/claim"
+        _add(router, "PUT", path, self.claim, ClaimAnswer, summary="A claim on a user's behalf", **claim)
+        _add(router, "DELETE", path, self.unclaim, ClaimAnswer, summary="Give a user's claim up", **claim)
+        # After its longer sister: an id may hold slashes.
         _add(router, "GET", "/v1/users/{id:herenow_user}", self.user, User, summary="One user", **read)
         admin: dict[str, Any] = {"tag": "maintenance", "guard": self._access.maintainer}
         maintenance = self._maintenance
@@ -103,6 +125,7 @@ class Api:
         _add(router, "POST", f"{path}/disconnect", self.disconnect, Disconnected, summary="Close a user", **admin)
         _add(router, "POST", "/v1/admin/cleanup", self.cleanup, Cleaned, summary="Take everyone offline", **admin)
         _add(router, "POST", "/v1/admin/stale", self.stale, Cleaned, summary="Take the silent offline", **admin)
+        _tell_allowed(router)
         return router
 
     # -- health ------------------------------------------------------------------------------------------------------
@@ -118,16 +141,26 @@ class Api:
             response.status_code = 503
         return readiness
 
+    async def metrics(self) -> Response:
+        """Give all metrics, in Prometheus' text format."""
+        return Response(await metrics(self._presence), media_type=CONTENT_TYPE)
+
     def _readiness(self, *, tell_error: bool) -> Readiness:
         presence = self._presence
         try:
             writer = self._maintenance.writer(tell_error=tell_error)
-            totals, node = presence.audit.totals, presence.node
+            audit, node = presence.audit, presence.node
         except NotStarted:
             return Readiness(ready=False, reason="the server is starting or stopping")
+        totals, failed = audit.totals, audit.last_error
+        reason = None
+        if not writer.healthy:
+            reason = "the store does not take what it is given; presence goes on without it"
+        elif failed is not None and not failed.temporary:  # SQLite may go on to write into a file that is damaged
+            reason = "the store cannot be read; presence goes on without it"
         return Readiness(
-            ready=writer.healthy,
-            reason=None if writer.healthy else "the store does not take what it is given; presence goes on without it",
+            ready=reason is None,
+            reason=reason,
             store=writer,
             audit=AuditHealth(
                 rounds=totals.rounds,
@@ -135,6 +168,7 @@ class Api:
                 ghosts=totals.ghosts,
                 missing=totals.missing,
                 repaired=totals.repaired,
+                last_error=str(failed) if failed is not None and tell_error else None,
             ),
             node=NodeHealth(name=node.name, started=to_iso(node.started_ms)),
         )
@@ -157,6 +191,42 @@ class Api:
     async def user(self, user_id: UserIdPath) -> Any:
         """Show one user. One who was never seen is offline, ``lastActive`` ``null``."""
         return user_to_wire((await self._presence.get([user_id]))[user_id])
+
+    async def users(self, question: UsersQuestion) -> Any:
+        """Show some users, in the order asked for."""
+        snapshot = await self._presence.snapshot(question.users)
+        return {"version": snapshot.version, "users": [user_to_wire(user) for user in snapshot.users.values()]}
+
+    async def changes(self, since: Since = None, last_event_id: LastEventId = None) -> StreamingResponse:
+        """Follow all changes: events ``change`` with a Change each, its version as ``id``.
+
+        ``event: reset`` says that the changes after ``since`` are not all known any more: take a snapshot, and go on
+        with what follows.
+        """
+        self.followers.check()
+        stream = self.followers.follow(since if last_event_id is None else last_event_id)
+        return StreamingResponse(
+            stream, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        )
+
+    async def claim(self, user_id: UserIdPath, order: ClaimOrder) -> Any:
+        """Let a user be shown as busy, say, by the calendar of your application. It replaces the claim before."""
+        try:
+            longest = self._presence.settings.max_status_text
+            claim = claim_of(order.availability, order.text, order.until, longest_text=longest)
+        except ValueError as error:
+            raise Refused("bad_request", str(error)) from error
+        await self._presence.registry.claim(user_id, claim)
+        return await self._own_view(user_id)
+
+    async def unclaim(self, user_id: UserIdPath) -> Any:
+        """Take a user's claim away; there need not be one."""
+        await self._presence.registry.claim(user_id, None)
+        return await self._own_view(user_id)
+
+    async def _own_view(self, user_id: str) -> Any:
+        own = await self._presence.registry.own_view(user_id)
+        return {"user": user_to_wire(own or (await self._presence.get([user_id]))[user_id])}
 
     # -- maintenance -------------------------------------------------------------------------------------------------
 
@@ -217,12 +287,18 @@ def answer_in_our_form(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, refuse)
 
 
+def _tell_allowed(router: APIRouter) -> None:
+    routes = [route for route in router.routes if isinstance(route, errors.Route)]
+    for route in routes:
+        route.allowed = frozenset(method for each in routes if each.path == route.path for method in each.methods or ())
+
+
 def _add(
     router: APIRouter,
     method: str,
     path: str,
     endpoint: Callable[..., Any],
-    model: type[Any],
+    model: type[Any] | str,
     tag: str,
     summary: str,
     *,
@@ -233,10 +309,13 @@ def _add(
         path,
         endpoint,
         methods=[method],
-        response_model=model,
+        response_model=None if isinstance(model, str) else model,
         response_model_exclude_unset=True,
         tags=[tag],
         summary=summary,
         dependencies=[] if guard is None else [Depends(guard)],
-        responses={status: {"model": Failed} for status in refusals},
+        responses={
+            **{status: {"model": Failed} for status in refusals},
+            **({200: {"content": {model: {"schema": {"type": "string"}}}}} if isinstance(model, str) else {}),
+        },
     )

@@ -18,7 +18,7 @@ code                   status
 No answer ever holds a stack trace.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import structlog
@@ -27,11 +27,11 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope, Send
 
 from herenow.errors import CursorInvalid, NotStarted, StoreError, StoreUnavailable
 
-MAX_BODY: Final = 65_536
+MAX_BODY: Final = 1_000_000
 """Bytes of a request's body, at most."""
 
 log = structlog.get_logger("herenow.http")
@@ -59,17 +59,19 @@ class Refused(Exception):
     Args:
         code: one of the module's table.
         message: a sentence that names the thing.
+        headers: of the answer.
     """
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.headers = headers
 
     def response(self) -> JSONResponse:
         """The error as it goes over the wire."""
         body = {"error": {"code": self.code, "message": self.message, "temporary": self.code in _TEMPORARY}}
-        headers = {"WWW-Authenticate": "Bearer"} if self.code == "unauthorized" else None
+        headers = {"WWW-Authenticate": "Bearer"} if self.code == "unauthorized" else self.headers
         return JSONResponse(body, _STATUSES[self.code], headers)
 
 
@@ -83,7 +85,7 @@ def refusal(error: Exception) -> Refused:
         case HTTPException():
             code = _CODES.get(error.status_code, "internal" if error.status_code >= 500 else "bad_request")
             message = {404: "there is nothing at this path", 405: "not with this method"}.get(error.status_code)
-            return Refused(code, message or str(error.detail))
+            return Refused(code, message or str(error.detail), error.headers)  # of a 405: what is allowed
         case NotStarted():
             return Refused("shutting_down", "the server is starting or stopping")
         case CursorInvalid():
@@ -104,7 +106,21 @@ def respond(request: Request, error: Exception) -> Response:
 
 
 class Route(APIRoute):
-    """A route of ours: its errors are answered in our form even in somebody else's application."""
+    """A route of ours: its errors are answered in our form even in somebody else's application.
+
+    Attributes:
+        allowed: the methods of all routes at its path, once they are known.
+    """
+
+    allowed: frozenset[str] = frozenset()
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or say what is allowed at this path: Starlette would tell the methods of this route only."""
+        if self.allowed and scope["method"] not in (self.methods or ()):
+            allow = {"Allow": ", ".join(sorted(self.allowed))}
+            await refusal(HTTPException(405, headers=allow)).response()(scope, receive, send)
+            return
+        await super().handle(scope, receive, send)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's own handler."""

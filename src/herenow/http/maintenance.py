@@ -7,6 +7,7 @@ repeats its own guard there (see ``store/base.py``), so a user who comes back me
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from herenow.http.models import (
@@ -26,11 +27,9 @@ from herenow.http.models import (
 from herenow.model import Cause, UserPresence
 from herenow.presence import Presence
 from herenow.registry.base import Batch
+from herenow.store.audit import DriftKind
 from herenow.store.base import PAGE_SIZE
 from herenow.times import to_iso
-
-SETTLING_S = 0.2
-"""Between two looks at a user of whom the store seems to disagree: a row needs some 50 ms on its way."""
 
 DRAIN_S = 2.0
 """How long an order waits for rows that are on their way to the store."""
@@ -109,51 +108,23 @@ class Maintenance:
         Raises:
             StoreError: the store cannot be read.
         """
-        checked = ghosts = missing = 0
+        checked = 0
+        kinds = Counter[DriftKind]()
         examples: list[Ghost] = []
-        async for user_ids in self._presence.store.online_ids():
-            checked += len(user_ids)
-            found = await self._confirm(await self._ghosts(user_ids), ghost=True)
-            ghosts += len(found)
-            examples += [Ghost(user_id=user_id, kind="ghost") for user_id in found[: SHOWN_AT_MOST - len(examples)]]
-        cursor: str | None = None
-        while True:
-            page = await self._presence.registry.online(PAGE_SIZE, cursor)
-            found = await self._confirm(await self._missing([user.user_id for user in page.users]), ghost=False)
-            missing += len(found)
-            examples += [Ghost(user_id=user_id, kind="missing") for user_id in found[: SHOWN_AT_MOST - len(examples)]]
-            if page.cursor is None:
-                return Drift(checked=checked + missing, ghosts=ghosts, missing=missing, examples=examples)
-            cursor = page.cursor
-
-    async def _confirm(self, suspects: Sequence[str], *, ghost: bool) -> list[str]:
-        """Look again: a change that was on its way has arrived by now."""
-        if not suspects:
-            return []
-        await asyncio.sleep(SETTLING_S)
-        stored = await self._presence.store.read(suspects)
-        online = [user_id for user_id in suspects if user_id in stored and stored[user_id].is_online]
-        if ghost:
-            return await self._ghosts(online)
-        return await self._missing([user_id for user_id in suspects if user_id not in online])
+        async for looked_at, drifts in self._presence.audit.survey():
+            checked += looked_at
+            kinds.update(drift.kind for drift in drifts)
+            first = drifts[: SHOWN_AT_MOST - len(examples)]
+            examples += [Ghost(user_id=drift.user_id, kind=drift.kind.value) for drift in first]
+        return Drift(
+            checked=checked, ghosts=kinds[DriftKind.GHOST], missing=kinds[DriftKind.MISSING], examples=examples
+        )
 
     async def _ghosts(self, user_ids: Sequence[str]) -> list[str]:
         """Of users who are online in the store: those who are not online here, nor on their way."""
         here = await self._online_here(user_ids)
         writer = self._presence.writer
         return [user_id for user_id in user_ids if user_id not in here and not writer.is_pending(user_id)]
-
-    async def _missing(self, user_ids: Sequence[str]) -> list[str]:
-        """Of users who are online here: those who are not online in the store, nor on their way, and could be."""
-        store, writer = self._presence.store, self._presence.writer
-        here = await self._online_here(user_ids)
-        settled = [user_id for user_id in here if not writer.is_pending(user_id)]
-        stored = await store.read(settled)
-        return [
-            user_id
-            for user_id in settled
-            if not (stored[user_id].is_online if user_id in stored else not store.creates_users)
-        ]
 
     async def _online_here(self, user_ids: Sequence[str]) -> set[str]:
         users = (await self._presence.registry.get(user_ids)).users

@@ -8,16 +8,23 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from herenow.model import Availability
+from herenow.model import MAX_USER_ID_LENGTH, Availability, Claimed
 from herenow.settings import Settings
 from herenow.store.base import Counts
 from herenow.store.nodes import Node, is_alive
 from herenow.times import to_iso
+from herenow.wire import TEXT_PATTERN, USER_ID_PATTERN
+
+MOST_PER_CALL = 1000
+"""Users in one question or on one page."""
 
 SHOWN_AT_MOST = 20
 """Users that a status names, and drifts that it gives as examples."""
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2025-03-01T09:30:00.250Z"])]
+
+
+UserId = Annotated[str, Field(min_length=1, max_length=MAX_USER_ID_LENGTH, pattern=USER_ID_PATTERN)]
 
 
 class Answer(BaseModel):
@@ -27,9 +34,9 @@ class Answer(BaseModel):
 
 
 class Question(BaseModel):
-    """What a client asks. Unknown fields are an error."""
+    """What a client asks. Unknown fields are an error, and so is ``0`` for ``false``."""
 
-    model_config = ConfigDict(alias_generator=to_camel, frozen=True, extra="forbid")
+    model_config = ConfigDict(alias_generator=to_camel, frozen=True, extra="forbid", strict=True)
 
 
 class ErrorDetail(Answer):
@@ -59,6 +66,33 @@ class User(Answer):
     status_text: str | None = None
     status_until: Time | None = None
     version: int
+
+
+class UsersQuestion(Question):
+    """Users by id, at most a thousand."""
+
+    users: Annotated[list[UserId], Field(max_length=MOST_PER_CALL)]
+
+
+class Users(Answer):
+    """Users in the order asked for, each once."""
+
+    version: int
+    users: list[User]
+
+
+class ClaimOrder(Question):
+    """What a user is to be shown as. ``availability`` left out: as they are, with the text. ``until`` ends it."""
+
+    availability: Annotated[Claimed, Field(strict=False)] | None = None  # a word in JSON, a Claimed here
+    text: Annotated[str, Field(pattern=TEXT_PATTERN)] | None = None
+    until: Time | None = None
+
+
+class ClaimAnswer(Answer):
+    """The user as they see themselves now: one who is invisible sees themselves online."""
+
+    user: User
 
 
 class Online(Answer):
@@ -119,13 +153,14 @@ class WriterHealth(Answer):
 
 
 class AuditHealth(Answer):
-    """How often the store was compared with the registry, and what came of it."""
+    """How often the store was compared with the registry, and what came of it. ``lastError`` as with the writer."""
 
     rounds: int
     failures: int
     ghosts: int
     missing: int
     repaired: int
+    last_error: str | None
 
 
 class NodeHealth(Answer):
@@ -208,7 +243,10 @@ class Ghost(Answer):
 
 
 class Drift(Answer):
-    """Where the store and the registry disagree: how many users of each kind, and the first of them."""
+    """Where the store and the registry disagree: how many users of each kind, and the first of them.
+
+    ``checked`` counts who is online there and who is online here, so most of them twice.
+    """
 
     checked: int
     ghosts: int

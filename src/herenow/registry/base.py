@@ -59,7 +59,8 @@ class Stats(msgspec.Struct, frozen=True):
     """How many there are.
 
     ``online``, ``away`` and ``busy`` are users as others see them, ``users`` their sum. ``held`` are the users in
-    memory: these, the invisible ones, and absent ones with a claim.
+    memory: these, the invisible ones, and absent ones with a claim. ``lingers_saved`` counts, since the start, the
+    connects that found their user lingering: what nobody saw.
     """
 
     version: int
@@ -69,6 +70,7 @@ class Stats(msgspec.Struct, frozen=True):
     users: int
     connections: int
     held: int
+    lingers_saved: int
 
 
 class Explanation(msgspec.Struct, frozen=True):

@@ -61,10 +61,14 @@ class SetClaim(msgspec.Struct, frozen=True):
 
 
 class NodeLost(msgspec.Struct, frozen=True):
-    """A node died with all its connections. ``last_beat_ms`` is when it was last known to live (Unix, ms)."""
+    """A node died with all its connections. ``last_beat_ms`` is when it was last known to live (Unix, ms).
+
+    ``user_ids`` are the users of whom it is to be done; ``None``: of all.
+    """
 
     node: str
     last_beat_ms: int
+    user_ids: tuple[str, ...] | None = None
 
 
 class Evict(msgspec.Struct, frozen=True):

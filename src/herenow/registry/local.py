@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from herenow.model import Availability, Cause, Change, Claim, Closing, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Page, Snapshot, Stats, Subscriber
@@ -32,11 +33,38 @@ T = TypeVar("T")
 LONGEST_WAIT_MS = 60_000
 """The timer runs at least this often while anything is pending, so that a wall clock set forward is noticed."""
 
-EXPIRIES_AT_ONCE = 500
-"""After a restart, all who do not come back fall due in the same moment. A pass of this many takes some 5 ms, with what
-the subscribers do; the event loop serves the others in between."""
+USERS_AT_ONCE = 500
+"""A command for a crowd, and a crowd that falls due in the same moment, as all who do not come back after a restart,
+take a turn of the event loop for so many users. A turn takes some 5 ms, with what the subscribers do; the loop serves
+the others in between."""
 
-_ADVANCE = Advance(EXPIRIES_AT_ONCE)
+_ADVANCE = Advance(USERS_AT_ONCE)
+
+_UNFINISHED: Final = object()
+
+
+class _Crowd:
+    """A command for a crowd: each call does a part of it, all at the moment of the first.
+
+    Args:
+        apply: applies one command to the rules.
+        plan: divides it, once it has its turn.
+    """
+
+    def __init__(self, apply: Callable[[Command, Now], Effects], plan: Callable[[], Iterable[Command]]) -> None:
+        self._apply = apply
+        self._plan = plan
+        self._parts: deque[Command] = deque()
+        self._now: Now | None = None
+        self._evicted: list[Connection] = []
+
+    def __call__(self, now: Now) -> Any:
+        if self._now is None:
+            self._now = now
+            self._parts.extend(self._plan())
+        if self._parts:
+            self._evicted += self._apply(self._parts.popleft(), self._now).evicted
+        return _UNFINISHED if self._parts else tuple(self._evicted)
 
 
 class Timer(Protocol):
@@ -74,7 +102,8 @@ class LocalRegistry:
     """A :class:`~herenow.registry.base.Registry` in the memory of this process, to be made inside its event loop.
 
     Commands and reads of one tick are collected and worked off in one go, at one moment: so subscribers get a burst as
-    one batch, and nothing runs in between.
+    one batch, and nothing runs in between. Only a command for a crowd is worked off in parts, a batch each, while all
+    that was issued after it waits; it too happens at one moment.
     """
 
     def __init__(
@@ -110,7 +139,8 @@ class LocalRegistry:
         )
         self._log = ChangeLog(log_capacity, start)
         self._subscribers: list[Subscriber] = []
-        self._pending: list[tuple[Callable[[Now], Any], asyncio.Future[Any]]] = []
+        self._pending: deque[tuple[Callable[[Now], Any], asyncio.Future[Any]]] = deque()
+        self._is_scheduled = False
         self._changes: list[Change] = []
         self._rows: dict[str, StoredUser] = {}
         self._timer: Timer | None = None
@@ -139,17 +169,25 @@ class LocalRegistry:
     def evict(
         self, user_ids: Iterable[str] | None, *, disconnect: bool, cause: Cause = Cause.CLEANUP
     ) -> asyncio.Future[tuple[Connection, ...]]:
-        command = Evict(None if user_ids is None else tuple(user_ids), disconnect, cause)
-        return self._submit(partial(self._evict, command))
+        named = None if user_ids is None else tuple(user_ids)
+        return self._submit_crowd(
+            lambda: (
+                Evict(some, disconnect, cause) for some in _parts(self._rules.user_ids() if named is None else named)
+            )
+        )
 
     def node_lost(self, node: str, *, last_beat_ms: int) -> asyncio.Future[None]:
-        return self._submit(partial(self._command, NodeLost(node, last_beat_ms)))
+        return self._submit_crowd(
+            lambda: (NodeLost(node, last_beat_ms, some) for some in _parts(self._rules.user_ids()))
+        )
 
     def adopt(self, rows: Iterable[StoredUser], *, last_beat_ms: int, grace_ms: int) -> asyncio.Future[None]:
-        return self._submit(partial(self._command, Adopt(tuple(rows), last_beat_ms, grace_ms)))
+        known = tuple(rows)
+        return self._submit_crowd(lambda: (Adopt(some, last_beat_ms, grace_ms) for some in _parts(known)))
 
     def repair(self, rows: Iterable[StoredUser], *, cause: Cause = Cause.REPAIR) -> asyncio.Future[None]:
-        return self._submit(partial(self._command, Repair(tuple(rows), cause)))
+        wrong = tuple(rows)
+        return self._submit_crowd(lambda: (Repair(some, cause) for some in _parts(wrong)))
 
     # -- reads ------------------------------------------------------------------------------------------------------
 
@@ -198,6 +236,8 @@ class LocalRegistry:
 
     async def close(self) -> None:
         self._run()
+        while self._pending:
+            self._run()
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -211,24 +251,40 @@ class LocalRegistry:
     def _submit(self, work: Callable[[Now], T]) -> asyncio.Future[T]:
         self._refuse_if_closed()
         future: asyncio.Future[T] = self._loop.create_future()
-        if not self._pending:
-            self._loop.call_soon(self._run)
         self._pending.append((work, future))
+        self._schedule()
         return future
+
+    def _submit_crowd(self, plan: Callable[[], Iterable[Command]]) -> asyncio.Future[Any]:
+        return self._submit(_Crowd(self._apply, plan))
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._is_scheduled = False
+        self._run()
 
     def _run(self) -> None:
         """Work off what is pending and what fell due, in this order: whoever came back in time must not be late."""
         if self._closed:
             return
         now = self._clock.now()
-        pending, self._pending = self._pending, []
         results: list[tuple[asyncio.Future[Any], Any, Exception | None]] = []
-        for work, future in pending:
+        while self._pending:
+            work, future = self._pending[0]
             try:
-                results.append((future, work(now), None))
+                result, error = work(now), None
             except Exception as failure:  # its caller's: the other commands of the tick must not suffer
-                results.append((future, None, failure))
-        self._command(_ADVANCE, now)
+                result, error = None, failure
+            if result is _UNFINISHED:
+                break  # the rest of it is the next turn's, and whatever comes after it waits
+            self._pending.popleft()
+            results.append((future, result, error))
+        else:
+            self._command(_ADVANCE, now)
         self._deliver()
         for future, result, error in results:
             if future.done():  # its awaiter was cancelled; the command was applied all the same
@@ -237,13 +293,13 @@ class LocalRegistry:
                 future.set_result(result)
             else:
                 future.set_exception(error)
-        self._set_timer(now)
+        if self._pending:
+            self._schedule()
+        else:
+            self._set_timer(now)
 
     def _command(self, command: Command, now: Now) -> None:
         self._apply(command, now)
-
-    def _evict(self, command: Evict, now: Now) -> tuple[Connection, ...]:
-        return tuple(self._apply(command, now).evicted)
 
     def _apply(self, command: Command, now: Now) -> Effects:
         effects = self._rules.apply(command, now)
@@ -320,7 +376,12 @@ class LocalRegistry:
             users=online + away + busy,
             connections=self._rules.connections,
             held=self._rules.held,
+            lingers_saved=self._rules.lingers_saved,
         )
+
+
+def _parts(crowd: tuple[T, ...]) -> Iterator[tuple[T, ...]]:
+    return (crowd[start : start + USERS_AT_ONCE] for start in range(0, len(crowd), USERS_AT_ONCE))
 
 
 def _cursor_after(presence: UserPresence) -> str:

@@ -30,7 +30,7 @@ Versions. `max(last + 1, stamp in µs)`, one sequence for all users, beginning a
 Memory. A user who is not present and claims nothing is forgotten: the store knows them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -105,6 +105,7 @@ class Rules:
         self._users: dict[str, User] = {}
         self._connections: dict[str, OpenConnection] = {}
         self._lingers = Deadlines()  # by user, steady clock
+        self.lingers_saved = 0
         self._idles = Deadlines()  # by connection, steady clock
         self._claims = Deadlines()  # by user, wall clock
         self._recency = Recency()
@@ -152,6 +153,10 @@ class Rules:
     def connections(self) -> int:
         """How many connections there are."""
         return len(self._connections)
+
+    def user_ids(self) -> tuple[str, ...]:
+        """Return the ids of all users in memory."""
+        return tuple(self._users)
 
     def count(self, availability: Availability) -> int:
         """Return how many users others see so, in O(1). For ``OFFLINE``: of those in memory."""
@@ -219,6 +224,7 @@ class Rules:
             idle = replaced.idle  # the same session, said again
         else:
             idle = user.is_resting(step.now.steady_ms)
+            self.lingers_saved += user.linger is not None
             self._end_linger(user)
         connection = OpenConnection(
             user,
@@ -264,19 +270,18 @@ class Rules:
 
     def _node_lost(self, command: NodeLost, step: _Step) -> None:
         ended_ms = min(command.last_beat_ms, step.stamp_ms)
-        for user in list(self._users.values()):
+        for user in self._those(command.user_ids):
             lost = [connection for connection in user.connections.values() if connection.node == command.node]
             if lost:
                 self._end(user, lost, Cause.NODE_LOST, ended_ms, step)
 
     def _evict(self, command: Evict, step: _Step) -> None:
-        for user_id in list(self._users) if command.user_ids is None else command.user_ids:
-            user = self._users.get(user_id)
-            if user is None or (user.connections and not command.disconnect):
+        for user in self._those(command.user_ids):
+            if user.connections and not command.disconnect:
                 continue
             self._end_linger(user)
             if user.connections:
-                step.evicted.extend(self.connections_of(user_id))
+                step.evicted.extend(self.connections_of(user.user_id))
                 self._end(user, list(user.connections.values()), command.cause, step.stamp_ms, step, grace=False)
             else:
                 self._settle(user, command.cause, step)
@@ -327,6 +332,13 @@ class Rules:
             self._settle(user, Cause.IDLE if user.connections else linger.cause, step)
 
     # -- the steps they are made of ---------------------------------------------------------------------------------
+
+    def _those(self, user_ids: tuple[str, ...] | None) -> Iterator[User]:
+        """Walk through the users of these ids (``None``: all) who are held, each still held when it comes."""
+        for user_id in self.user_ids() if user_ids is None else user_ids:
+            user = self._users.get(user_id)
+            if user is not None:
+                yield user
 
     def _hold(self, user_id: str) -> User:
         user = self._users.get(user_id)

@@ -4,7 +4,8 @@ from .asgi import EngineApp
 from .engine import Connection, Engine, EngineSettings, Handshake
 from .errors import BadPacket, CallTimeout, ConnectRefused, Disconnected, RequestRefused, SocketIOError
 from .message import Message
-from .server import Namespace, Reply, Server, ServerSettings, Socket
+from .namespace import Namespace, Reply, Socket
+from .server import Server, ServerSettings
 from .session import Reason
 from .websocket import FastWebSocket
 

@@ -23,6 +23,7 @@ from .requests import (
     handshake_of,
     hide_sids,
     parse_query,
+    peer_of,
     respond,
 )
 from .session import MESSAGE_COST, Reason, Transport
@@ -112,7 +113,7 @@ async def _serve_websocket(engine: Engine, scope: Scope, receive: Receive, send:
     await receive()  # websocket.connect
     try:
         query = parse_query(scope["query_string"].decode("latin-1"))
-        connection = engine.admit(Transport.WEBSOCKET, "GET", query, scope["headers"])
+        connection = engine.admit(Transport.WEBSOCKET, "GET", query, scope["headers"], peer_of(scope))
     except RequestRefused:
         # The server answers 403. ASGI's extension for another status makes uvicorn log an error for each refusal.
         await send({"type": "websocket.close"})

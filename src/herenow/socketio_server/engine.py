@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from . import errors
+from .addresses import client_address, customer_of, parse_networks
 from .heartbeat import Heartbeat
 from .message import Message
 from .session import (
@@ -47,6 +48,10 @@ STATE_KEY: Final = "herenow.socketio_server"
 CLOSE_TIMEOUT_MS: Final = 2_000
 """How long a peer has to complete the WebSocket closing handshake before its socket is cut."""
 
+TURN_S: Final = 0.002
+"""How long what one client has sent may keep the event loop; then all others have their turn. A segment of noops, or a
+polling payload of them, takes a second and more to parse."""
+
 _NEVER: Final = float("inf")
 
 
@@ -59,12 +64,17 @@ class EngineSettings(SessionSettings):
         origins: which ``Origin`` headers may connect: ``"*"`` for any, a collection of origins
             (``https://app.example``), or ``None`` for the server's own origin only: that of the ``Host`` header, so
             a proxy must pass it on. A request without the header does not come from a browser's page and is allowed.
+        trusted_proxies: addresses and networks whose ``X-Forwarded-For`` is believed.
+        max_sessions_per_address: more are refused with 429; ``None`` for no limit. IPv6 addresses count by their /64
+            network, and this machine's own do not count.
         write_buffer_high: unsent bytes from which a connection is slow.
         write_buffer_low: unsent bytes at which it has drained.
     """
 
     path: str = "/engine.io/"
     origins: Iterable[str] | None = None
+    trusted_proxies: Iterable[str] = ("127.0.0.0/8", "::1")
+    max_sessions_per_address: int | None = None
     write_buffer_high: int = 65_536
     write_buffer_low: int = 16_384
 
@@ -74,6 +84,10 @@ class EngineSettings(SessionSettings):
             raise ValueError(f"path must begin and end with '/', not {self.path!r}")
         if not 0 <= self.write_buffer_low < self.write_buffer_high:
             raise ValueError("write_buffer_low must be below write_buffer_high")
+        if self.max_sessions_per_address is not None and self.max_sessions_per_address <= 0:
+            raise ValueError(f"max_sessions_per_address must be above 0, not {self.max_sessions_per_address}")
+        object.__setattr__(self, "trusted_proxies", tuple(self.trusted_proxies))
+        parse_networks(self.trusted_proxies)
         if isinstance(self.origins, str) and self.origins != "*":
             raise ValueError(f"origins must be '*' or a collection of origins, not the string {self.origins!r}")
         if not (self.origins is None or self.origins == "*"):
@@ -86,8 +100,7 @@ class Handshake(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         query: the raw query string.
         headers: names in lower case and values, as they came.
-        address: the peer's host and port, if the transport knows them. Behind a proxy it is the proxy's; the fast
-            WebSocket takes no word for it, as uvicorn does with ``--forwarded-allow-ips`` for the rest.
+        address: the client's host and port, if the transport knows them; behind a trusted proxy, the proxy's port.
     """
 
     query: str
@@ -292,6 +305,8 @@ class Engine:
         self.settings = settings
         self.connections: dict[str, Connection] = {}
         self.stopping = False
+        self._trusted = parse_networks(settings.trusted_proxies)
+        self._sessions_of: dict[str, int] = {}
         tick_ms = min(max(min(settings.ping_interval_ms, settings.ping_timeout_ms) / 20, 5), 100)
         self._heartbeat: Heartbeat[Connection] = Heartbeat(tick_ms, self._due)
 
@@ -311,6 +326,7 @@ class Engine:
         method: str,
         query: Mapping[str, str],
         headers: Iterable[tuple[bytes, bytes]],
+        peer: tuple[str, int] | None,
     ) -> Connection | None:
         """Check a request; return the connection that it belongs to, or ``None`` for a handshake.
 
@@ -330,6 +346,7 @@ class Engine:
                 raise errors.BadMethod
             if self.stopping:
                 raise errors.ShuttingDown
+            self._check_address(peer, headers)
             return None
         connection = self.connections.get(sid)
         if connection is None:
@@ -366,8 +383,40 @@ class Engine:
             raise errors.Forbidden
         return origin
 
+    def _check_address(self, peer: tuple[str, int] | None, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        most = self.settings.max_sessions_per_address
+        if most is None or peer is None:
+            return
+        address = self._client_address(peer[0], headers)
+        if self._sessions_of.get(customer_of(address) or "", 0) >= most:
+            log.warning(
+                "a session was refused: %s has %d. If it is a proxy, let trusted_proxies name it", address, most
+            )
+            raise errors.TooManySessions
+
+    def _client_address(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
+        forwarded = [value for name, value in headers if name == b"x-forwarded-for"]
+        return client_address(peer, b",".join(forwarded).decode("latin-1") if forwarded else None, self._trusted)
+
+    def _count(self, handshake: Handshake, step: int) -> None:
+        customer = None if handshake.address is None else customer_of(handshake.address[0])
+        if customer is not None:
+            left = self._sessions_of.pop(customer, 0) + step
+            if left:
+                self._sessions_of[customer] = left
+
     def open(self, transport: Transport, link: Link, handshake: Handshake) -> Connection:
-        """Open a session for a handshake that was admitted. Call :meth:`start` once the link knows its connection."""
+        """Open a session for a handshake that was admitted. Call :meth:`start` once the link knows its connection.
+
+        Args:
+            handshake: with the address of the peer; the connection's own has the client's.
+        """
+        if handshake.address is not None:
+            host = self._client_address(handshake.address[0], handshake.headers)
+            if host != handshake.address[0]:
+                handshake = msgspec.structs.replace(handshake, address=(host, handshake.address[1]))
+        if self.settings.max_sessions_per_address is not None:
+            self._count(handshake, 1)
         session = Session(secrets.token_urlsafe(15), transport, self.settings, self.now_ms())
         connection = Connection(self, session, link, handshake)
         self.connections[session.sid] = connection
@@ -463,7 +512,9 @@ class Engine:
     def forget(self, connection: Connection) -> None:
         """Drop a closed connection: its id is unknown from now on."""
         self._heartbeat.cancel(connection)
-        self.connections.pop(connection.sid, None)
+        known = self.connections.pop(connection.sid, None)
+        if known is not None and self.settings.max_sessions_per_address is not None:
+            self._count(connection.handshake, -1)
 
     # -- time ------------------------------------------------------------------------------------------------------
 

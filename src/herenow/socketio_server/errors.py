@@ -81,6 +81,13 @@ class TooLarge(RequestRefused):
     message = "Payload too large"
 
 
+class TooManySessions(RequestRefused):
+    """The address has as many sessions as one may have."""
+
+    status = 429
+    message = "Too many connections from this address"
+
+
 class ShuttingDown(RequestRefused):
     """The server is stopping and opens no new session."""
 

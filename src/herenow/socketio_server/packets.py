@@ -13,6 +13,7 @@ sent as one, and :class:`Decoder` gives an ``EVENT`` or ``ACK`` with the bytes b
 """
 
 import json
+import math
 from base64 import b64encode
 from binascii import Error as Base64Error
 from binascii import a2b_base64
@@ -266,9 +267,20 @@ def _check(kind: PacketType, data: Any, ack_id: int | None) -> None:
         raise BadPacket("the payload of a CONNECT_ERROR is neither an object nor a string")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("a number is out of range")
+    return value
+
+
+_JSON: Final = msgspec.json.Decoder(float_hook=_finite)
+"""With Python's own float: msgspec's takes 13 µs for ``1e300``, which is two seconds for a message of a megabyte."""
+
+
 def _decode_json(text: str) -> Any:
     try:
-        value = msgspec.json.decode(text)
+        value = _JSON.decode(text)
     except msgspec.MsgspecError as error:
         value = _decode_lone_surrogates(text, error)
     except RecursionError as error:
@@ -289,7 +301,7 @@ def _decode_lone_surrogates(text: str, cause: Exception) -> Any:
         raise BadPacket("a payload is not valid JSON") from cause
     try:
         repaired = json.dumps(json.loads(text), ensure_ascii=False)
-        return msgspec.json.decode(repaired.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
+        return _JSON.decode(repaired.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))
     except (ValueError, RecursionError) as error:  # msgspec's and json's own errors are ValueErrors
         raise BadPacket("a payload is not valid JSON") from error
 

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Iterable
+from time import monotonic
 from typing import Final
 
 from . import packets
-from .engine import Connection, Engine, find_header
+from .engine import TURN_S, Connection, Engine, find_header
 from .errors import BadPacket, RequestRefused, SocketIOError, TooLarge
 from .message import Message
-from .requests import Headers, Receive, Scope, Send, handshake_of, parse_query, refusal_body, respond
+from .requests import Headers, Receive, Scope, Send, handshake_of, parse_query, peer_of, refusal_body, respond
 from .session import Reason, Transport
 
 _TEXT: Final = (b"content-type", b"text/plain; charset=UTF-8")
@@ -102,7 +103,7 @@ class PollingRequest:
                 await respond(self._send, 204, b"", [*self._cors, *_preflight(headers)])
                 return
             query = parse_query(self._scope["query_string"].decode("latin-1"))
-            connection = self._engine.admit(Transport.POLLING, method, query, headers)
+            connection = self._engine.admit(Transport.POLLING, method, query, headers, peer_of(self._scope))
             if connection is None:
                 await self._open()
             elif method == "GET":
@@ -156,7 +157,11 @@ class PollingRequest:
             # No longer than a session lives that is silent, and while it posts a polling client is.
             async with asyncio.timeout((settings.ping_interval_ms + settings.ping_timeout_ms) / 1000):
                 body = await _read_body(self._scope, self._receive, settings.max_payload)
+            end = monotonic() + TURN_S
             for packet in packets.split_payload(body):
+                if monotonic() > end:
+                    await asyncio.sleep(0)
+                    end = monotonic() + TURN_S
                 await link.released()
                 if link.is_current:
                     self._engine.handle(connection, session.receive(packet))

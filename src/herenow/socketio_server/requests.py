@@ -56,12 +56,17 @@ async def respond(send: Send, status: int, body: bytes, headers: Headers) -> Non
 
 def handshake_of(scope: Scope) -> Handshake:
     """Read what is kept of the request that opens a session."""
-    client = scope.get("client")
     return Handshake(
         scope["query_string"].decode("latin-1"),
         tuple((bytes(name), bytes(value)) for name, value in scope["headers"]),
-        (client[0], client[1]) if client else None,
+        peer_of(scope),
     )
+
+
+def peer_of(scope: Scope) -> tuple[str, int] | None:
+    """The other end of the socket, if the ASGI server knows it."""
+    client = scope.get("client")
+    return (client[0], client[1]) if client else None
 
 
 class HideSids(logging.Filter):

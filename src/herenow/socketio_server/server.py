@@ -29,25 +29,28 @@ What handlers can count on:
 
 import asyncio
 import inspect
-import itertools
 import logging
-import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final
 
 from .asgi import EngineApp
-from .engine import Connection, Engine, EngineSettings, Handshake
+from .engine import Connection, Engine, EngineSettings
 from .errors import BadPacket, CallTimeout, ConnectRefused, Disconnected
 from .message import Message
-from .packets import RESERVED_EVENTS, Decoder, Packet, PacketType, encode
+from .namespace import Handler, Namespace, Reply, Socket
+from .packets import Decoder, Packet, PacketType, encode
 from .requests import ASGIApp
-from .session import Reason, Transport
+from .session import Reason
 
 log = logging.getLogger("herenow.socketio")
 
-Handler = TypeVar("Handler", bound=Callable[..., Any])
+MAX_BACKLOG: Final = 64
+"""Packets of one connection that may wait for its handlers; with more, nothing is read from it."""
+
+MAX_BACKLOG_BYTES: Final = 65_536
+"""And how much they may hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,299 +73,6 @@ class ServerSettings(EngineSettings):
         for name in ("connect_timeout_ms", "max_packet", "max_running"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-
-
-class Reply:
-    """What a handler may return to answer also those who asked for no acknowledgement.
-
-    Args:
-        ack: the acknowledgement's argument.
-        otherwise: event and argument that are emitted to a client that asked for none.
-    """
-
-    __slots__ = ("ack", "otherwise")
-
-    def __init__(self, ack: Any, *, otherwise: tuple[str, Any]) -> None:
-        self.ack = ack
-        self.otherwise = otherwise
-
-
-class Socket:
-    """A client in a namespace.
-
-    Attributes:
-        id: the client's own ``socket.id``; unguessable, and fit to be shown to others: it cannot be used to speak for
-            the client.
-        namespace: where it is connected.
-        data: the application's to use; begins as ``None``.
-    """
-
-    __slots__ = ("_acks", "_connection", "_early", "_reason", "_state", "data", "id", "namespace")
-
-    def __init__(self, namespace: "Namespace", connection: Connection) -> None:
-        self.id = secrets.token_urlsafe(15)
-        self.namespace = namespace
-        self.data: Any = None
-        self._reason: Reason | None = None
-        self._connection = connection
-        self._state = _CONNECTING
-        # What a connect handler sends comes to the client after its CONNECT, or not at all.
-        self._early: list[Message] | None = None
-        self._acks: dict[int, asyncio.Future[tuple[Any, ...]]] | None = None
-
-    def __repr__(self) -> str:
-        return f"<Socket {self.id[:6]}… in {self.namespace.name}>"
-
-    @property
-    def connected(self) -> bool:
-        """Whether events can be sent."""
-        return self._state is _CONNECTED or self._state is _GREETED
-
-    @property
-    def slow(self) -> bool:
-        """Whether the client has so much unsent that ``emit`` refuses."""
-        return self._connection.slow
-
-    @property
-    def handshake(self) -> Handshake:
-        """The request that opened the connection: headers, query, address."""
-        return self._connection.handshake
-
-    @property
-    def transport(self) -> str:
-        """``polling`` or ``websocket``, as of now."""
-        return self._connection.session.transport
-
-    @property
-    def last_pong_ms(self) -> float | None:
-        """When the client last answered a ping, by the event loop's clock; ``None`` before the first."""
-        return self._connection.last_pong_ms
-
-    def emit(self, event: str, *args: Any) -> bool:
-        """Send an event.
-
-        Returns:
-            False, with nothing sent, when the client is slow or gone; the caller merges or drops.
-
-        Raises:
-            ValueError: the name is reserved, or the arguments are nested too deep or not valid Unicode.
-            TypeError: the arguments hold what JSON cannot express.
-        """
-        return self.send(self.namespace.message(event, *args))
-
-    def send(self, message: Message) -> bool:
-        """Send what :meth:`Namespace.message` built; otherwise as :meth:`emit`."""
-        if self._state is _CONNECTED:
-            return self._connection.send(message)
-        if self._state is _CLOSED:
-            return False
-        self._hold_back(message)
-        return True
-
-    def answer(self, message: Message) -> None:
-        """Send an acknowledgement: even to a slow client, and behind what is still held back."""
-        if self._state is _GREETED:
-            self._hold_back(message)
-        elif self._state is _CONNECTED:
-            self._connection.push(message)
-
-    def _hold_back(self, message: Message) -> None:
-        if self._early is None:
-            self._early = []
-        self._early.append(message)
-        if self._state is _GREETED and len(self._early) >= _MOST_EARLY:
-            self.end_greeting()
-
-    def end_greeting(self) -> None:
-        """Send what was held back since the CONNECT; from now on, events go at once."""
-        if self._state is _GREETED:
-            self._state = _CONNECTED
-            early, self._early = self._early or (), None
-            for message in early:
-                self._connection.push(message)
-
-    async def call(self, event: str, *args: Any, timeout_s: float = 60.0) -> tuple[Any, ...]:
-        """Send an event and wait for the client's acknowledgement.
-
-        Returns:
-            The arguments that the client acknowledged with.
-
-        Raises:
-            CallTimeout: none came within ``timeout_s`` seconds; one that comes later is ignored.
-            Disconnected: the client is slow or gone, or went while this waited.
-            ValueError, TypeError: as :meth:`emit`.
-        """
-        if not self.connected:
-            raise Disconnected(f"{self!r} is not connected")
-        if self._acks is None:
-            self._acks = {}
-        ack_id = next(self.namespace.ack_ids)
-        answer: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
-        self._acks[ack_id] = answer
-        try:
-            if not self.send(self.namespace.message(event, *args, ack_id=ack_id)):
-                raise Disconnected(f"{self!r} is slow or gone")
-            async with asyncio.timeout(timeout_s):
-                return await answer
-        except TimeoutError as error:
-            raise CallTimeout(f"no acknowledgement of {event!r} within {timeout_s:g} s") from error
-        finally:
-            self._acks.pop(ack_id, None)
-
-    def disconnect(self, *, close: bool = False) -> None:
-        """End the connection to this namespace, or with ``close`` the whole connection. Idempotent.
-
-        The stock client does not come back by itself after the first, and does after the second.
-        """
-        if close:
-            self.namespace.server.end_greetings(self._connection)
-            self._connection.close()
-        else:
-            self.namespace.server.disconnect(self)
-
-
-# The states of a socket. Events go at once in _CONNECTED; in the first two they are held back.
-_CONNECTING: Final = "connecting"
-_GREETED: Final = "greeted"
-_CONNECTED: Final = "connected"
-_CLOSED: Final = "closed"
-
-GREETING_S: Final = 0.01
-"""How long after a CONNECT the first event is held back, if the connect handler sent one. A client whose library hands
-it all frames of one read in one turn, such as the published test suite's, registers for the next event only after it
-has seen its CONNECT, and would miss one that came in the same segment. (At 3 ms, one run in sixteen of the published
-suite still lost one on a machine that was busy.)"""
-
-MAX_BACKLOG: Final = 64
-"""Packets of one connection that may wait for its handlers; with more, nothing is read from it."""
-
-MAX_BACKLOG_BYTES: Final = 65_536
-"""And how much they may hold."""
-
-_MOST_EARLY: Final = 100
-"""Events that are held back, at most; with one more, all go."""
-
-
-class Namespace:
-    """A namespace that clients may connect to; made by :meth:`Server.namespace`.
-
-    Attributes:
-        name: begins with ``/``.
-        sockets: the connected ones, by id. Do not change it.
-    """
-
-    def __init__(self, server: "Server", name: str) -> None:
-        self.server = server
-        self.name = name
-        self.sockets: dict[str, Socket] = {}
-        self.ack_ids = itertools.count()
-        self.handlers: dict[str | int, _Registered] = {}
-        self.connect_handler: Callable[[Socket, Any], Any] | None = None
-        self.disconnect_handler: Callable[[Socket, Reason], Any] | None = None
-        self.unknown_handler: Callable[..., Any] | None = None
-        self.slow_handler: Callable[[Socket], Any] | None = None
-        self.drain_handler: Callable[[Socket], Any] | None = None
-
-    # -- handlers --------------------------------------------------------------------------------------------------
-
-    def on(self, event: str) -> Callable[[Handler], Handler]:
-        """Register ``handler(socket, *args)`` for an event. What it returns is the acknowledgement.
-
-        A tuple gives several arguments, ``None`` gives none. A :class:`Reply` answers those too who asked for none.
-
-        Raises:
-            ValueError: the name is reserved, or has a handler already.
-        """
-        if event in RESERVED_EVENTS:
-            raise ValueError(f"{event!r} is reserved: use on_connect or on_disconnect")
-        if event in self.handlers:
-            raise ValueError(f"{event!r} has a handler already")
-
-        def register(handler: Handler) -> Handler:
-            self.handlers[event] = _Registered(handler, *_arity(handler))
-            return handler
-
-        return register
-
-    def on_connect(self, handler: Handler) -> Handler:
-        """Register ``handler(socket, auth)``: ``auth`` is the CONNECT payload, an object or ``None``.
-
-        It may raise :class:`ConnectRefused`. What it emits is sent after the client has been let in.
-        """
-        self.connect_handler = handler
-        return handler
-
-    def on_disconnect(self, handler: Handler) -> Handler:
-        """Register ``handler(socket, reason)``."""
-        self.disconnect_handler = handler
-        return handler
-
-    def on_unknown(self, handler: Handler) -> Handler:
-        """Register ``handler(socket, event, *args)`` for events without a handler, which else are acknowledged empty.
-
-        "The receiver MUST respond with an ACK packet" leaves no event without its answer.
-        """
-        self.unknown_handler = handler
-        return handler
-
-    def on_slow(self, handler: Handler) -> Handler:
-        """Register ``handler(socket)``: ``emit`` refuses from now on. It must be sync and quick."""
-        self.slow_handler = handler
-        return handler
-
-    def on_drain(self, handler: Handler) -> Handler:
-        """Register ``handler(socket)``: a slow socket takes events again. It must be sync and quick."""
-        self.drain_handler = handler
-        return handler
-
-    # -- sending ---------------------------------------------------------------------------------------------------
-
-    def message(self, event: str, *args: Any, ack_id: int | None = None) -> Message:
-        """Encode an event once, to be sent to any number of this namespace's sockets.
-
-        Raises:
-            ValueError: the name is reserved, or the arguments are nested too deep or not valid Unicode.
-            TypeError: the arguments hold what JSON cannot express.
-        """
-        if event in RESERVED_EVENTS:
-            raise ValueError(f"{event!r} is reserved")
-        return Message(*encode(Packet(PacketType.EVENT, self.name, [event, *args], ack_id)))
-
-    def emit(self, sockets: Iterable[Socket], event: str, *args: Any) -> int:
-        """Send one event to many sockets of this namespace: encoded once, framed once.
-
-        Returns:
-            How many took it; the others are slow or gone.
-        """
-        message = self.message(event, *args)
-        taken = 0
-        for socket in tuple(sockets):  # an on_slow handler may disconnect one
-            # Straight to the link: at ten thousand sockets, each call between is a millisecond.
-            if socket._state is _CONNECTED:
-                taken += socket._connection.link.send(message)
-            else:
-                taken += socket.send(message)
-        return taken
-
-
-class _Registered(NamedTuple):
-    """A handler of an event, and how many arguments of the client's it takes."""
-
-    handler: Callable[..., Any]
-    least: int
-    most: float
-
-
-def _arity(handler: Callable[..., Any]) -> tuple[int, float]:
-    """How many arguments, beside the socket, a handler needs and takes."""
-    least, most = -1, -1.0
-    for parameter in inspect.signature(handler).parameters.values():
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            most = float("inf")
-        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
-            most += 1
-            least += parameter.default is parameter.empty
-    return max(least, 0), most
 
 
 class _Client:
@@ -446,20 +156,21 @@ class Server:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
-    def disconnect(self, socket: Socket) -> None:
-        """End a socket's connection to its namespace. Idempotent."""
-        if socket._state is _CLOSED:
-            return
-        socket.end_greeting()
-        connection, namespace = socket._connection, socket.namespace
-        was_connected = socket.connected
-        self._forget(socket, Reason.SERVER)
-        connection.push(Message(*encode(Packet(PacketType.DISCONNECT, namespace.name))))
-        if was_connected:
-            self._call_disconnect(socket, Reason.SERVER)
+    def disconnect(self, socket: Socket, *, close: bool = False) -> None:
+        """See :meth:`Socket.disconnect`."""
+        connection = socket.connection
+        if close:
+            self._end_greetings(connection)
+            connection.close()
+        elif socket.reason is None:
+            socket.end_greeting()
+            was_connected = socket.connected
+            self._forget(socket, Reason.SERVER)
+            connection.push(Message(*encode(Packet(PacketType.DISCONNECT, socket.namespace.name))))
+            if was_connected:
+                self._call_disconnect(socket, Reason.SERVER)
 
-    def end_greetings(self, connection: Connection) -> None:
-        """Send what is held back for the sockets of a connection."""
+    def _end_greetings(self, connection: Connection) -> None:
         for socket in list(connection.state.sockets.values()):
             socket.end_greeting()
 
@@ -474,7 +185,7 @@ class Server:
         """The engine is about to close all connections."""
         for connection in self.engine.connections.values():
             if connection.is_open:
-                self.end_greetings(connection)
+                self._end_greetings(connection)
         if self._stop_handler is not None:
             try:
                 self._stop_handler()
@@ -568,9 +279,7 @@ class Server:
         elif packet.type is PacketType.EVENT and socket.connected:
             self._event(connection, client, socket, packet)
         elif packet.type is PacketType.ACK and socket.connected:
-            answer = (socket._acks or {}).pop(packet.id or 0, None)
-            if answer is not None and not answer.done():
-                answer.set_result(tuple(packet.data))
+            socket.acknowledged(packet.id or 0, packet.data)
         elif packet.type is PacketType.DISCONNECT:
             was_connected = socket.connected
             self._forget(socket, Reason.CLIENT)
@@ -608,27 +317,21 @@ class Server:
             self._connected(socket)
 
     def _connected(self, socket: Socket) -> None:
-        connection, namespace = socket._connection, socket.namespace
-        if socket._state is _CLOSED:
-            self._call_disconnect(socket, socket._reason or Reason.CLIENT)
+        if socket.reason is not None:
+            self._call_disconnect(socket, socket.reason)
             return
-        socket._state = _GREETED
-        namespace.sockets[socket.id] = socket
-        connection.set_timer(None)
-        connection.push(Message(*encode(Packet(PacketType.CONNECT, namespace.name, {"sid": socket.id}))))
-        if socket._early and connection.session.transport is Transport.WEBSOCKET:
-            asyncio.get_running_loop().call_later(GREETING_S, socket.end_greeting)
-        else:
-            socket.end_greeting()
+        socket.namespace.sockets[socket.id] = socket
+        socket.connection.set_timer(None)
+        socket.let_in()
 
     def _connect_failed(self, socket: Socket, error: BaseException) -> None:
         if not isinstance(error, ConnectRefused):
             log.error("the connect handler of %s raised", socket.namespace.name, exc_info=error)
             error = ConnectRefused("Internal error")
-        if socket._state is not _CLOSED:
+        if socket.reason is None:
             self._forget(socket, Reason.SERVER)
-            socket._connection.state.former -= {socket.namespace.name}
-            self._refuse(socket._connection, socket.namespace.name, error)
+            socket.connection.state.former -= {socket.namespace.name}
+            self._refuse(socket.connection, socket.namespace.name, error)
 
     def _refuse(self, connection: Connection, namespace: str, refusal: ConnectRefused) -> None:
         data = {"message": refusal.message}
@@ -636,7 +339,7 @@ class Server:
             data["data"] = refusal.data
         try:
             message = Message(*encode(Packet(PacketType.CONNECT_ERROR, namespace, data)))
-        except (ValueError, TypeError):
+        except Exception:  # the application's own
             log.exception("what a connect handler of %s refused with cannot be encoded", namespace)
             message = Message(*encode(Packet(PacketType.CONNECT_ERROR, namespace, {"message": "Internal error"})))
         connection.push(message)
@@ -676,18 +379,18 @@ class Server:
     def _acknowledge(self, socket: Socket, ack_id: int | None, result: Any) -> None:
         if not socket.connected:
             return
-        if isinstance(result, Reply):
-            if ack_id is None:
-                socket.emit(*result.otherwise)
-                return
-            result = result.ack
-        if ack_id is None:
-            return
-        data = list(result) if isinstance(result, tuple) else [] if result is None else [result]
         try:
+            if isinstance(result, Reply):
+                if ack_id is None:
+                    socket.emit(*result.otherwise)
+                    return
+                result = result.ack
+            if ack_id is None:
+                return
+            data = list(result) if isinstance(result, tuple) else [] if result is None else [result]
             message = Message(*encode(Packet(PacketType.ACK, socket.namespace.name, data, ack_id)))
-        except (ValueError, TypeError):
-            log.exception("an acknowledgement in %s cannot be encoded", socket.namespace.name)
+        except Exception:  # the application's own: what it answers cannot be encoded
+            log.exception("what a handler in %s answered with cannot be encoded", socket.namespace.name)
             return
         socket.answer(message)
 
@@ -708,18 +411,13 @@ class Server:
         task.add_done_callback(ended)
 
     def _forget(self, socket: Socket, reason: Reason) -> None:
-        client: _Client = socket._connection.state
-        socket._state = _CLOSED
-        socket._reason = reason
-        socket._early = None
+        client: _Client = socket.connection.state
+        socket.end(reason)
         socket.namespace.sockets.pop(socket.id, None)
         client.sockets.pop(socket.namespace.name, None)
         client.former |= {socket.namespace.name}
-        if not client.sockets and socket._connection.is_open:
-            socket._connection.set_timer(self.settings.connect_timeout_ms)
-        for answer in (socket._acks or {}).values():
-            if not answer.done():
-                answer.set_exception(Disconnected(f"{socket!r} disconnected: {reason}"))
+        if not client.sockets and socket.connection.is_open:
+            socket.connection.set_timer(self.settings.connect_timeout_ms)
 
     def _call_disconnect(self, socket: Socket, reason: Reason) -> None:
         self._call(socket.namespace.disconnect_handler, socket, reason)
@@ -734,7 +432,7 @@ class Server:
             log.exception("a handler of %s raised", socket.namespace.name)
             return
         if inspect.isawaitable(result):
-            self._start(socket._connection, self._finish_call(socket, result))
+            self._start(socket.connection, self._finish_call(socket, result))
 
     async def _finish_call(self, socket: Socket, result: Awaitable[Any]) -> None:
         try:

@@ -15,6 +15,8 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
+from time import monotonic
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -26,7 +28,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine, Handshake
+from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, TURN_S, Connection, Engine, Handshake
 from .errors import RequestRefused
 from .message import Message, frames
 from .requests import PLAIN_HANDSHAKE, WEBSOCKET_LOGGER, parse_query, refusal_body
@@ -35,7 +37,7 @@ from .session import Reason, Transport
 log = logging.getLogger(WEBSOCKET_LOGGER)
 
 READ_SLICE = 4_096
-"""Bytes parsed at a time, so that a connection that comes to be held holds the rest unparsed."""
+"""Bytes parsed at a time, so that a connection that comes to be held, or has had its turn, keeps the rest unparsed."""
 
 _HOP_HEADERS = frozenset((b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version",
                           b"sec-websocket-extensions"))  # fmt: skip
@@ -76,7 +78,8 @@ class FastWebSocket(asyncio.Protocol):
     """
 
     __slots__ = ("_app_state", "_close_timer", "_config", "_connection", "_direct", "_fd", "_fragments", "_held",
-                 "_other", "_protocol", "_server_state", "_text", "_transport", "_unread", "full", "ready")  # fmt: skip
+                 "_other", "_protocol", "_server_state", "_text", "_transport", "_turn", "_unread", "full",
+                 "ready")  # fmt: skip
 
     def __init__(
         self,
@@ -95,6 +98,7 @@ class FastWebSocket(asyncio.Protocol):
         self._text = False
         self._held = False
         self._unread = b""
+        self._turn: asyncio.Handle | None = None  # when to read on: not before all others have had theirs
         self._close_timer: asyncio.TimerHandle | None = None
         self.full = False
         self.ready = False
@@ -113,16 +117,17 @@ class FastWebSocket(asyncio.Protocol):
             self._other.data_received(data)
         elif self._protocol is None:
             self._request_received(data)
-        elif self._held:
+        elif self._held or self._unread:
             self._unread += data  # what was on its way when reading was paused
         else:
             self._read(self._protocol, data)
 
     def eof_received(self) -> bool | None:
-        """Let the transport close."""
+        """The peer is gone. The transport closes, once it has written what the peer may never read: not for ever."""
         if self._other is not None:
             return cast("bool | None", self._other.eof_received())
-        self._unready()
+        self._lost(error=False)
+        self._cut_later()
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -189,7 +194,7 @@ class FastWebSocket(asyncio.Protocol):
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed for uvicorn's own classes
         headers = _headers_of(data)
         try:
-            connection = engine.admit(Transport.WEBSOCKET, "GET", parse_query(query), headers)
+            connection = engine.admit(Transport.WEBSOCKET, "GET", parse_query(query), headers, self._peer())
         except RequestRefused as refusal:
             response = self._protocol.reject(refusal.status, refusal_body(refusal).decode())
             del response.headers["Content-Type"]
@@ -225,12 +230,15 @@ class FastWebSocket(asyncio.Protocol):
                 self._close(CloseCode.POLICY_VIOLATION, "the session has a WebSocket already")
             return
         kept = tuple(header for header in headers if header[0] not in _HOP_HEADERS)
-        address = self._transport.get_extra_info("peername")
         query = PLAIN_HANDSHAKE if query == PLAIN_HANDSHAKE else query  # one object for nearly all
-        self._connection = engine.open(Transport.WEBSOCKET, self, Handshake(query, kept, address))
+        self._connection = engine.open(Transport.WEBSOCKET, self, Handshake(query, kept, self._peer()))
         # One write for the response and the open packet: a system call less, and a wake-up less for the client.
         self._write(response + frames(self._connection.session.data_to_send()))
         engine.start(self._connection)
+
+    def _peer(self) -> tuple[str, int] | None:
+        peer = self._transport.get_extra_info("peername")
+        return (peer[0], peer[1]) if isinstance(peer, tuple) else None  # a Unix socket's is a text
 
     def _hand_over(self, data: bytes) -> None:
         if AutoWebSocketsProtocol is None:
@@ -244,9 +252,14 @@ class FastWebSocket(asyncio.Protocol):
     # -- frames in -------------------------------------------------------------------------------------------------
 
     def _read(self, protocol: ServerProtocol, data: bytes) -> None:
+        end = monotonic() + TURN_S
         for at in range(0, len(data), READ_SLICE):
-            if self._held:
+            if self._held or monotonic() > end:
                 self._unread = data[at:]
+                if not self._held:
+                    if not self._transport.is_closing():
+                        self._transport.pause_reading()
+                    self._read_on()
                 return
             protocol.receive_data(data[at : at + READ_SLICE])
             for event in protocol.events_received():
@@ -318,7 +331,9 @@ class FastWebSocket(asyncio.Protocol):
             sent = 0
         except OSError:
             self._unready()
-            self._transport.abort()  # connection_lost comes later: the caller may be in a loop over many
+            # Told later: the caller may be in a loop over many. And by us: an aborted transport knows of no error.
+            asyncio.get_running_loop().call_soon(partial(self._lost, error=True))
+            self._transport.abort()
             return False
         if sent < len(data):
             self._write(data[sent:])
@@ -380,8 +395,18 @@ class FastWebSocket(asyncio.Protocol):
     def release(self) -> None:
         """Read again, first what was left unparsed."""
         self._held = False
-        if self._unread and self._protocol is not None:
-            data, self._unread = self._unread, b""
-            self._read(self._protocol, data)
-        if not self._held and not self._transport.is_closing():
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Go on with reading at this connection's next turn."""
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        self._turn = None
+        if self._held or self._protocol is None:
+            return
+        data, self._unread = self._unread, b""
+        self._read(self._protocol, data)
+        if not self._unread and not self._held and not self._transport.is_closing():
             self._transport.resume_reading()

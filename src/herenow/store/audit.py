@@ -1,14 +1,15 @@
-"""The audit: finds drift between the store and the registry, and repairs it through the writer.
+"""The audit: finds drift between the store and the registry, and has the registry repair it.
 
 Each round:
 
-1. takes a version stamp, before it looks at anything: whatever the registry decides later is newer, and wins over
-   every repair of this round, in the writer and in the store;
+1. takes a version stamp, before it looks at anything;
 2. walks the store's online users and asks the registry for each page: who is not online there is a *ghost*;
    walks the registry's online users and reads each page in the store: who is not online there is *missing*;
 3. looks at every suspect again, one by one, registry first and store last, and drops those whose row is still on its
-   way in the writer or newer than the stamp;
-4. repairs only what the round before saw too. A single sighting may be a change that is on its way.
+   way in the writer, or was decided since the stamp. A row that is newer than anything the registry has decided is not
+   the registry's: another program wrote it, and it is evidence like any other;
+4. gives the registry what the round before saw too, to be answered with rows that are newer, and true at that moment.
+   A single sighting may be a change that is on its way.
 
 So another program that keeps writing the two fields meets at most one write a round, and the audit itself can never
 put a user offline who connects while it works.
@@ -17,7 +18,7 @@ put a user offline who connects while it works.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from itertools import islice
 from typing import Protocol
@@ -26,7 +27,7 @@ import msgspec
 import structlog
 
 from herenow.errors import StoreError
-from herenow.model import Availability, StoredUser
+from herenow.model import Availability, StoredUser, UserPresence
 from herenow.store.base import Store
 from herenow.store.writer import Writer
 
@@ -43,15 +44,12 @@ class Truth(Protocol):
         """Give out a version, newer than all before it and older than all after it."""
         ...
 
-    async def online_among(self, user_ids: Sequence[str]) -> Container[str]:
-        """Say which of these users are online."""
+    async def views(self, user_ids: Sequence[str]) -> Mapping[str, UserPresence]:
+        """Say how these users are shown. One of whom the registry knows nothing is left out."""
         ...
 
-    async def rows(self, user_ids: Sequence[str]) -> Mapping[str, StoredUser]:
-        """Say how these users should stand in the store, claims included.
-
-        A user of whom the registry knows nothing is left out.
-        """
+    async def repair(self, rows: Sequence[StoredUser]) -> None:
+        """Answer these rows of the store, which are wrong, with newer ones that are true."""
         ...
 
     def online(self) -> AsyncIterator[Sequence[str]]:
@@ -67,14 +65,11 @@ class DriftKind(StrEnum):
 
 
 class Drift(msgspec.Struct, frozen=True):
-    """One user of whom the store and the registry disagree: how, and the row that would mend it."""
+    """One user of whom the store and the registry disagree: how, and what the store has."""
 
+    user_id: str
     kind: DriftKind
-    repair: StoredUser
-
-    @property
-    def user_id(self) -> str:
-        return self.repair.user_id
+    stored: StoredUser | None
 
 
 class AuditReport(msgspec.Struct, frozen=True):
@@ -103,7 +98,7 @@ class Audit:
     Args:
         store: the side to be checked.
         truth: the registry's side.
-        writer: carries the repairs.
+        writer: knows which rows are still on their way.
         every_s: seconds between two rounds.
         clock: seconds that only grow.
         sleep: waits some seconds of that clock.
@@ -128,6 +123,8 @@ class Audit:
         self._seen: dict[str, DriftKind] = {}
         self.totals = AuditTotals()
         self.last: AuditReport | None = None
+        self.last_error: StoreError | None = None
+        """Why the last round could not be done; ``None`` once one was done again."""
 
     async def run(self) -> None:
         """Do a round after each interval, until cancelled. A store that fails is left for the next round."""
@@ -137,7 +134,9 @@ class Audit:
                 await self.round()
             except StoreError as error:
                 self.totals.failures += 1
-                _log.warning("audit failed", error=str(error), temporary=error.temporary)
+                self.last_error = error
+                log = _log.warning if error.temporary else _log.error
+                log("audit failed", error=str(error), temporary=error.temporary)
 
     async def round(self) -> AuditReport:
         """Compare once, and repair what the round before saw too.
@@ -146,59 +145,73 @@ class Audit:
             StoreError: the store could not be read; the drifts seen so far are remembered.
         """
         began_s = self._clock()
-        stamp = await self._truth.stamp()
         kinds = Counter[DriftKind]()
         seen: dict[str, DriftKind] = {}
-        checked = repaired = 0
-        async for looked_at, suspects in self._walk():
+        repairs: list[Drift] = []
+        checked = 0
+        async for looked_at, drifts in self.survey():
             checked += looked_at
-            drifts = await self._confirm(suspects, stamp)
             kinds.update(drift.kind for drift in drifts)
-            repairs = plan(drifts, self._seen)
-            self._repair(repairs)
-            repaired += len(repairs)
-            mended = {drift.user_id for drift in repairs}
-            # what was just repaired starts anew: one who keeps undoing it meets one write in two rounds
+            seen_twice = plan(drifts, self._seen)
+            repairs += seen_twice
+            mended = {drift.user_id for drift in seen_twice}
+            # what is repaired starts anew: one who keeps undoing it meets one write in two rounds
             first_seen = {drift.user_id: drift.kind for drift in drifts if drift.user_id not in mended}
             seen.update(islice(first_seen.items(), TRACKED_DRIFTS - len(seen)))
+        await self._repair(repairs)  # at the end: a row ahead of the registry takes its versions along
         self._seen = seen
         report = AuditReport(
             checked=checked,
             ghosts=kinds[DriftKind.GHOST],
             missing=kinds[DriftKind.MISSING],
-            repaired=repaired,
+            repaired=len(repairs),
             duration_ms=round((self._clock() - began_s) * 1000),
         )
         self._note(report)
         return report
 
+    async def survey(self) -> AsyncIterator[tuple[int, list[Drift]]]:
+        """Compare once and repair nothing: for each page, how many users it held, and the drifts among them.
+
+        Raises:
+            StoreError: the store could not be read.
+        """
+        since = await self._truth.stamp()
+        async for looked_at, suspects in self._walk():
+            yield looked_at, await self._confirm(suspects, since) if suspects else []
+
     async def _walk(self) -> AsyncIterator[tuple[int, list[str]]]:
         """Walk both sides, and give for each page how many users it held and who of them is not online on the other."""
         async for user_ids in self._store.online_ids():
-            online = await self._truth.online_among(user_ids)
-            yield len(user_ids), [user_id for user_id in user_ids if user_id not in online]
+            views = await self._truth.views(user_ids)
+            yield len(user_ids), [user_id for user_id in user_ids if not _is_online(views.get(user_id))]
         async for connected_ids in self._truth.online():
-            yield len(connected_ids), _not_online(connected_ids, await self._store.read(connected_ids))
+            rows = await self._store.read(connected_ids)
+            yield len(connected_ids), [user_id for user_id in connected_ids if not _is_online(rows.get(user_id))]
 
-    async def _confirm(self, suspects: Sequence[str], stamp: int) -> list[Drift]:
+    async def _confirm(self, suspects: Sequence[str], since: int) -> list[Drift]:
         """Look again at each suspect. What is settled in the writer now will be in the store when it is read."""
-        if not suspects:
-            return []
-        said = await self._truth.rows(suspects)
+        views = await self._truth.views(suspects)
         settled = [user_id for user_id in suspects if not self._writer.is_pending(user_id)]
         stored = await self._store.read(settled)
-        creates = self._store.creates_users
-        drifts = (judge(said.get(user_id), stored.get(user_id), stamp, creates_users=creates) for user_id in settled)
-        return [drift for drift in drifts if drift is not None]
+        during = range(since, await self._truth.stamp())
+        drifts: list[Drift] = []
+        for user_id in settled:
+            view, row = views.get(user_id), stored.get(user_id)
+            kind = judge(view, row, during, creates_users=self._store.creates_users)
+            if kind is not None:
+                drifts.append(Drift(user_id, kind, row))
+        return drifts
 
-    def _repair(self, drifts: Sequence[Drift]) -> None:
-        """Submit the repairs: the writer and the store let only what is newer than their own rows through."""
+    async def _repair(self, drifts: Sequence[Drift]) -> None:
         for drift in drifts:
-            _log.warning("drift repaired", user_id=drift.user_id, kind=drift.kind.value)
-        self._writer.submit(drift.repair for drift in drifts)
+            _log.warning("drift repaired", user=drift.user_id, kind=drift.kind.value)
+        if drifts:
+            await self._truth.repair([drift.stored or _absent(drift.user_id) for drift in drifts])
 
     def _note(self, report: AuditReport) -> None:
         self.last = report
+        self.last_error = None
         self.totals.rounds += 1
         self.totals.ghosts += report.ghosts
         self.totals.missing += report.missing
@@ -207,27 +220,21 @@ class Audit:
         log("audited", **msgspec.structs.asdict(report))
 
 
-def judge(said: StoredUser | None, stored: StoredUser | None, stamp: int, *, creates_users: bool) -> Drift | None:
-    """Compare one user's two rows; a row as new as the round itself is no evidence.
+def judge(view: UserPresence | None, row: StoredUser | None, during: range, *, creates_users: bool) -> DriftKind | None:
+    """Compare how one user is shown with what the store says.
 
     Args:
-        said: as the registry has it; ``None`` if it knows nothing of the user.
-        stored: as the store has it; ``None`` if it does not have the user.
-        stamp: the version of the round, which the repair gets.
+        view: as the registry has it; ``None`` if it knows nothing of the user.
+        row: as the store has it; ``None`` if it does not have the user.
+        during: the versions that the registry gave out since the round began: what has one of them is no evidence.
         creates_users: whether the store would create a user whom it does not have.
     """
-    if any(row is not None and row.version >= stamp for row in (said, stored)):
+    if any(each is not None and each.version in during for each in (view, row)):
         return None
-    if said is not None and said.is_online:
-        if _is_online(stored) or (stored is None and not creates_users):
-            return None
-        return Drift(DriftKind.MISSING, msgspec.structs.replace(said, version=stamp))
-    if stored is not None and stored.is_online:
-        offline = msgspec.structs.replace(
-            said or stored, is_online=False, availability=Availability.OFFLINE, version=stamp
-        )
-        return Drift(DriftKind.GHOST, offline)
-    return None
+    if _is_online(view):
+        agrees = _is_online(row) or (row is None and not creates_users)
+        return None if agrees else DriftKind.MISSING
+    return DriftKind.GHOST if _is_online(row) else None
 
 
 def plan(drifts: Iterable[Drift], seen: Mapping[str, DriftKind]) -> list[Drift]:
@@ -235,9 +242,10 @@ def plan(drifts: Iterable[Drift], seen: Mapping[str, DriftKind]) -> list[Drift]:
     return [drift for drift in drifts if seen.get(drift.user_id) == drift.kind]
 
 
-def _not_online(user_ids: Iterable[str], rows: Mapping[str, StoredUser]) -> list[str]:
-    return [user_id for user_id in user_ids if not _is_online(rows.get(user_id))]
+def _is_online(known: UserPresence | StoredUser | None) -> bool:
+    return known is not None and known.is_online
 
 
-def _is_online(row: StoredUser | None) -> bool:
-    return row is not None and row.is_online
+def _absent(user_id: str) -> StoredUser:
+    """The row of a user whom the store does not have."""
+    return StoredUser(user_id, False, Availability.OFFLINE, None, None, 0)

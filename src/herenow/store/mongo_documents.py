@@ -24,7 +24,7 @@ from herenow.errors import CursorInvalid
 from herenow.model import Claim, Claimed, StoredUser
 from herenow.store.mongo_connection import CODEC, Document
 from herenow.store.mongo_ids import from_raw
-from herenow.store.rows import VERSION_LIMIT, read_availability
+from herenow.store.rows import VERSION_UNBELIEVABLE, read_availability
 from herenow.times import LATEST_MS
 
 NEVER = DatetimeMS(0)
@@ -120,7 +120,7 @@ def _read_date(value: object) -> int | None:
 
 def _read_version(value: object) -> int:
     """A shell in which somebody edited the row may have made a floating-point number of it."""
-    if isinstance(value, (int, float)) and 0 < value < VERSION_LIMIT:
+    if isinstance(value, (int, float)) and 0 < value < VERSION_UNBELIEVABLE:
         return int(value)
     return 0
 

@@ -17,7 +17,7 @@ from herenow.store.mongo_connection import Document
 from herenow.store.mongo_documents import from_document, to_cursor
 from herenow.store.mongo_ids import to_raw
 from herenow.store.mongo_writes import BY_ID, Users, is_online_since_before
-from herenow.store.rows import VERSION_LIMIT
+from herenow.store.rows import VERSION_UNBELIEVABLE
 
 PLACE = ("lastActive", "id")
 """What the cursor of a page of users online holds: where in the order the last of them stands."""
@@ -112,7 +112,7 @@ async def count_online(users: Users, *, before_ms: int | None) -> int:
 
 async def read_max_version(users: Users) -> int:
     """Read the newest version of any document."""
-    is_version = {users.fields.version: {"$lt": VERSION_LIMIT}}  # and a number: another type compares with none
+    is_version = {users.fields.version: {"$lt": VERSION_UNBELIEVABLE}}  # and a number: another type compares with none
     newest = {"_id": None, "version": {"$max": f"${users.fields.version}"}}
     found = await users.collection.aggregate([{"$match": is_version}, {"$group": newest}])
     return max([int(each["version"]) for each in await found.to_list()], default=0)

@@ -12,6 +12,9 @@ from herenow.times import LATEST_MS
 VERSION_LIMIT = 2**53
 """Versions are below it: the first whole number that a JavaScript number no longer tells from its neighbour."""
 
+VERSION_UNBELIEVABLE = 2**52
+"""No clock gives this version before the year 2112: what is there, or no number at all, another program wrote."""
+
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 

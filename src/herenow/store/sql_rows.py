@@ -13,7 +13,7 @@ import msgspec
 
 from herenow.errors import CursorInvalid
 from herenow.model import Claim, Claimed, StoredUser
-from herenow.store.rows import check_row, read_availability
+from herenow.store.rows import VERSION_UNBELIEVABLE, check_row, read_availability
 from herenow.times import from_iso, to_iso
 
 Columns = tuple[str, bool, str | None, str, str | None, int]
@@ -52,7 +52,7 @@ def from_columns(row: Sequence[Any]) -> StoredUser:
         availability=read_availability(availability, is_online=bool(is_online)),
         last_active_ms=read_time(last_active),
         claim=None if claim is None else _decode_claim(claim),
-        version=version,
+        version=version if isinstance(version, int) and 0 <= version < VERSION_UNBELIEVABLE else 0,
     )
 
 

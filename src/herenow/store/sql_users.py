@@ -14,7 +14,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from herenow.model import Availability, StoredUser
 from herenow.store.base import Applied, Counts, Page
-from herenow.store.rows import UnstorableRow, can_be_id
+from herenow.store.rows import VERSION_UNBELIEVABLE, UnstorableRow, can_be_id
 from herenow.store.sql_rows import Columns, Raw, from_columns, to_columns, to_cursor
 from herenow.store.sql_schema import users
 from herenow.store.sqlite_errors import is_of_row
@@ -30,11 +30,23 @@ _rows = sa.select(
 ).where(sa.true())  # SQLite's grammar: without a WHERE, "ON CONFLICT" would be read as the ON of a join
 _value_names = [column.name for column in users.c if not column.primary_key]
 
+# As the row has it; 0 where another program wrote what cannot be a version, so that any row of ours is newer.
+_version = sa.case(
+    (
+        sa.and_(
+            sa.func.typeof(users.c.presenceVersion) == "integer",
+            users.c.presenceVersion.between(sa.literal_column("0"), sa.literal_column(str(VERSION_UNBELIEVABLE - 1))),
+        ),
+        users.c.presenceVersion,
+    ),
+    else_=0,
+)
+
 _insert = insert(users).from_select([column.name for column in users.c], _rows)
 _upsert = _insert.on_conflict_do_update(
     index_elements=[users.c.id],
     set_={name: _insert.excluded[name] for name in _value_names},
-    where=_insert.excluded.presenceVersion > users.c.presenceVersion,
+    where=_insert.excluded.presenceVersion > _version,
 )
 
 # For a table that is not ours an upsert would not do: SQLite checks the application's NOT NULL columns before it looks
@@ -42,7 +54,7 @@ _upsert = _insert.on_conflict_do_update(
 _newer = _rows.subquery("newer")
 _update = (
     users.update()
-    .where(users.c.id == _newer.c.id, users.c.presenceVersion < _newer.c.presenceVersion)
+    .where(users.c.id == _newer.c.id, _version < _newer.c.presenceVersion)
     .values({name: _newer.c[name] for name in _value_names})
 )
 
@@ -179,7 +191,7 @@ def reset(connection: sa.Connection, user_ids: list[str], *, version: int, befor
     is_online = users.c.isOnline.is_not(sa.false())
     statement = (
         users.update()
-        .where(_is_wanted, is_online, users.c.presenceVersion < version, *_was_active_before(before))
+        .where(_is_wanted, is_online, _version < version, *_was_active_before(before))
         .values(isOnline=sa.false(), presenceAvailability=Availability.OFFLINE.value, presenceVersion=version)
     )
     return _change(connection, statement, {"ids": _to_json(user_ids)})
@@ -187,7 +199,7 @@ def reset(connection: sa.Connection, user_ids: list[str], *, version: int, befor
 
 def read_max_version(connection: sa.Connection) -> int:
     """Read the newest version of any row."""
-    return connection.execute(sa.select(sa.func.max(users.c.presenceVersion))).scalar_one() or 0
+    return connection.execute(sa.select(sa.func.max(_version))).scalar_one() or 0
 
 
 def _was_active_before(before: str | None) -> list[sa.ColumnElement[bool]]:

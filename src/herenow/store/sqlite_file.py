@@ -90,7 +90,9 @@ class SqliteFile:
         """
         try:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644))
-        except FileExistsError:
+        except FileExistsError as error:
+            if not self.path.exists():
+                raise StoreNotWritable(str(self.path), "it is a link to a file that is not there") from error
             return False
         except OSError as error:
             raise StoreNotWritable(str(self.path), describe(error)) from error

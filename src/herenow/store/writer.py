@@ -245,10 +245,10 @@ class Writer:
         _log.debug("flushed", written=applied.written, skipped=applied.skipped, pending=len(self._waiting))
         unknown = [user_id for user_id in applied.unknown if self._is_news(user_id)]
         if unknown:
-            _log.warning("users not in the store", user_ids=unknown)
+            _log.warning("users not in the store", users=unknown)
         for user_id, reason in applied.refused.items():
             if self._is_news(user_id):
-                _log.error("row refused", user_id=user_id, reason=reason)
+                _log.error("row refused", user=user_id, reason=reason)
 
     def _is_news(self, user_id: str) -> bool:
         """Say whether trouble with this user is still to be reported; after ``_REPORTED_AT_MOST`` users it never is."""

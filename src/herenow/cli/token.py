@@ -1,0 +1,95 @@
+"""``herenow token``: makes what lets somebody in: a client's token for trying out, or a program's key."""
+
+import hashlib
+import secrets
+import sys
+import time
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from herenow.cli.options import CouldNotLook, Json, parse_duration_ms, run_quietly
+from herenow.cli.output import GOOD, out, print_json
+from herenow.settings import HASHED, Settings
+from herenow.times import to_iso
+from herenow.wire import UserId
+
+
+@run_quietly
+def token(
+    user: Annotated[str | None, typer.Option(metavar="ID", help="A client's token, signed with jwt_secret.")] = None,
+    watch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="With --user: whom they may watch; by default all. Repeat it."),
+    ] = None,
+    lives: Annotated[
+        int | None,
+        typer.Option(
+            "--for",
+            parser=parse_duration_ms,
+            metavar="TIME",
+            help="With --user: how long it counts.",
+            show_default="1h",
+        ),
+    ] = None,
+    api_key: Annotated[bool, typer.Option("--api-key", help="A key for a program that reads over HTTP.")] = False,
+    admin_token: Annotated[bool, typer.Option("--admin-token", help="A key for an operator of /v1/admin.")] = False,
+    json: Json = False,
+) -> int:
+    """Make a client's token to try with, or a key for the settings.
+
+    A key is shown once: the settings need only its digest.
+    """
+    if [user is not None, api_key, admin_token].count(True) != 1:
+        raise CouldNotLook("say what to make: --user ID, --api-key or --admin-token")
+    if user is None:
+        if watch or lives is not None:
+            raise CouldNotLook("--watch and --for go with --user")
+        return _tell_key("api_keys" if api_key else "admin_tokens", json=json)
+    made, ends_ms = _sign(_checked(user), [_checked(each) for each in watch or ()], lives or 3_600_000)
+    if json:
+        print_json({"token": made, "expires": to_iso(ends_ms)})
+    else:
+        sys.stdout.write(made + "\n")  # alone, so that it can be piped
+    return GOOD
+
+
+def _checked(user: str) -> str:
+    try:
+        return msgspec.convert(user, UserId)
+    except msgspec.ValidationError as error:
+        raise CouldNotLook(f"{user!r} is no user id: 1 to 128 characters, no control characters") from error
+
+
+def _sign(user: str, watch: list[str], lives_ms: int) -> tuple[str, int]:
+    import jwt  # here: it brings the cryptography, which --help does not need
+
+    settings = Settings.load()
+    secret = settings.jwt_secret
+    if secret is None:
+        raise CouldNotLook(
+            "there is no jwt_secret to sign with (HERENOW_JWT_SECRET, or herenow.toml); who signs with a private key "
+            "makes tokens there"
+        )
+    now_s = time.time_ns() // 1_000_000_000
+    claims: dict[str, Any] = {"sub": user, "iat": now_s, "exp": now_s + max(1, lives_ms // 1000)}
+    if settings.jwt_issuer is not None:
+        claims["iss"] = settings.jwt_issuer
+    if settings.jwt_audience is not None:
+        claims["aud"] = settings.jwt_audience
+    if watch:
+        claims["watch"] = watch
+    return jwt.encode(claims, secret.get_secret_value(), algorithm="HS256"), claims["exp"] * 1000
+
+
+def _tell_key(setting: str, *, json: bool) -> int:
+    key = secrets.token_urlsafe(32)
+    digest = HASHED + hashlib.sha256(key.encode()).hexdigest()
+    if json:
+        print_json({"key": key, "setting": setting, "digest": digest})
+        return GOOD
+    out.print(f"key      [bold]{key}[/]", soft_wrap=True)
+    out.print("         send it as Authorization: Bearer; it is kept nowhere", style="dim", soft_wrap=True)
+    out.print(f'setting  {setting} = \\["{digest}"]', soft_wrap=True)
+    return GOOD

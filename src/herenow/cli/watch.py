@@ -1,0 +1,151 @@
+"""``herenow watch``: what changes, as it changes."""
+
+import contextlib
+import http.client
+import json as json_module
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.markup import escape
+from rich.text import Text
+
+from herenow.cli.options import CouldNotLook, Database, Json, run_quietly
+from herenow.cli.output import err, out, plural
+from herenow.cli.target import LiveServer
+from herenow.errors import HerenowError
+from herenow.http.models import Stats
+from herenow.settings import Settings
+from herenow.times import to_iso
+
+SILENT_S = 45.0
+"""A stream that says nothing for so long, not even that it lives, is broken: three times what the server waits."""
+
+RATE_OVER_S = 10.0
+"""The rate is that of the last so many seconds."""
+
+ASK_EVERY_S = 1.0
+"""Between two questions for the counts."""
+
+LOOK_AGAIN_S = 1.0
+"""Between two looks for a server that went away."""
+
+_COLOURS = {"online": "green", "away": "yellow", "busy": "magenta", "offline": "dim"}
+
+
+@run_quietly
+def watch(
+    users: Annotated[list[str] | None, typer.Argument(metavar="[USER…]", help="Only these; by default all.")] = None,
+    database: Database = None,
+    json: Json = False,
+) -> int:
+    """Follow the changes live, with their causes and their rate. Ends with Ctrl-C.
+
+    With --json one object a line. A restart of the server is lived through.
+    """
+    from herenow.cli.target import find_server  # it brings the database's driver, which --help does not need
+
+    settings = Settings.load(database=database)
+    server = find_server(settings)
+    if server is None:
+        raise CouldNotLook("no server is running: there is nothing to follow")
+    while True:
+        _follow(server, set(users or ()), json=json)
+        err.print("the server went: waiting for it", style="yellow")
+        server = _wait_for_another(settings)
+
+
+def _wait_for_another(settings: Settings) -> LiveServer:
+    from herenow.cli.target import find_server
+
+    while True:
+        try:
+            server = find_server(settings)
+            if server is not None:
+                server.get("/v1/stats", Stats)
+                return server
+        except HerenowError:
+            pass  # it is starting, or its dead row still looks alive
+        time.sleep(LOOK_AGAIN_S)
+
+
+def _follow(server: LiveServer, users: set[str], *, json: bool) -> None:
+    """Print the changes of one server until it goes."""
+    counts = _Counts(server)
+    live = Live(get_renderable=counts.line, console=out, refresh_per_second=2, transient=True)
+    is_watched = out.is_terminal and not json
+    with live if is_watched else contextlib.nullcontext():
+        if is_watched:
+            counts.start()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            for change in _changes(server):
+                counts.add()
+                if not users or change["userId"] in users:
+                    _print(change, json=json)
+    counts.stop()
+
+
+def _changes(server: LiveServer) -> Iterator[dict[str, Any]]:
+    with server.stream("/v1/changes", silent_s=SILENT_S) as lines:
+        for line in lines:
+            name, _, value = line.decode().partition(": ")
+            if name == "data":
+                yield json_module.loads(value)
+
+
+def _print(change: dict[str, Any], *, json: bool) -> None:
+    if json:
+        sys.stdout.write(json_module.dumps(change, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+        return
+    colour = _COLOURS[change["availability"]]
+    moment = to_iso(change["version"] // 1000)[11:23]  # a version is the moment of the change, in microseconds
+    text = f"  [dim]“{escape(change['statusText'])}”[/]" if change.get("statusText") else ""
+    out.print(
+        f"[dim]{moment}[/]  [{colour}]● {change['availability']:<7}[/]  {escape(change['userId'])}  "
+        f"[dim]{change['cause']}[/]{text}",
+        soft_wrap=True,
+    )
+    out.file.flush()
+
+
+class _Counts:
+    """The last line on a terminal: who is online, and how fast that changes. A thread of its own asks the server."""
+
+    def __init__(self, server: LiveServer) -> None:
+        self._server = server
+        self._times: deque[float] = deque()
+        self._stats: Stats | None = None
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Begin to ask the server."""
+        threading.Thread(target=self._ask, daemon=True).start()
+
+    def stop(self) -> None:
+        """Ask no more."""
+        self._stopped.set()
+
+    def add(self) -> None:
+        """Count a change."""
+        self._times.append(time.monotonic())
+
+    def line(self) -> Text:
+        """What to show now."""
+        while self._times and time.monotonic() - self._times[0] > RATE_OVER_S:
+            self._times.popleft()
+        parts = [f"{len(self._times) / RATE_OVER_S:g} changes a second"]
+        if self._stats is not None:
+            parts = [f"{self._stats.users:,} online", plural(self._stats.connections, "connection"), *parts]
+        return Text(" · ".join(parts), style="bold")
+
+    def _ask(self) -> None:
+        while not self._stopped.is_set():
+            with contextlib.suppress(HerenowError):
+                self._stats = self._server.get("/v1/stats", Stats)
+            self._stopped.wait(ASK_EVERY_S)

@@ -1,0 +1,37 @@
+"""Whose right to be here ends when. Pure: it is told the time, by the wall clock, which a token's ``exp`` speaks of."""
+
+from herenow.registry.deadlines import Deadlines
+
+WARNING_S = 60.0
+"""How long before its end a connection is warned; at once, if it has less."""
+
+
+class Expiry:
+    """The ends of the connections that have one, by connection id."""
+
+    def __init__(self) -> None:
+        self._ends = Deadlines()
+        self._warnings = Deadlines()
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def set(self, connection_id: str, ends_s: float | None) -> None:
+        """Set an end, or take it away. A new end is warned of anew."""
+        self.forget(connection_id)
+        if ends_s is not None:
+            self._ends.set(connection_id, round(ends_s * 1000))
+            self._warnings.set(connection_id, round((ends_s - WARNING_S) * 1000))
+
+    def forget(self, connection_id: str) -> None:
+        """Take an end away; there need not be one."""
+        self._ends.cancel(connection_id)
+        self._warnings.cancel(connection_id)
+
+    def due(self, now_s: float) -> tuple[list[str], list[str]]:
+        """Return whom to warn, and whose time has ended; each is given once, and nobody in both."""
+        now_ms = round(now_s * 1000)
+        ended = self._ends.pop_due(now_ms)
+        for connection_id in ended:
+            self._warnings.cancel(connection_id)
+        return self._warnings.pop_due(now_ms), ended

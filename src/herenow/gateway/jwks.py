@@ -1,0 +1,89 @@
+"""The keys of an identity provider, fetched from its JWKS address.
+
+- They are kept in memory. Once older than ``FRESH_S`` they still serve while new ones are fetched beside.
+- An unknown key id fetches at once, at most every ``RETRY_S``: a stranger's invented ids must not become a flood on
+  the provider.
+- An endpoint that fails, or answers rubbish, leaves the old keys in force. It is logged, and tried again.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import jwt
+import structlog
+
+from herenow.gateway.keys import Key, KeyUnfit, of_jwk_set, that_fit
+
+log = structlog.get_logger("herenow.gateway")
+
+FRESH_S: Final = 600.0
+"""Keys older than this are fetched anew."""
+
+RETRY_S: Final = 10.0
+"""Between two fetches, at least."""
+
+FETCH_TIMEOUT_S: Final = 5
+"""How long the endpoint may take."""
+
+
+class KeysUnavailable(Exception):
+    """No keys were ever fetched, and they cannot be fetched now."""
+
+
+class Jwks:
+    """The keys behind a JWKS address.
+
+    Args:
+        url: ``https://…/jwks.json``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_TIMEOUT_S)
+        self._keys: Sequence[Key] = ()
+        self._fetched_s: float | None = None
+        self._tried_s: float | None = None
+        self._fetching: asyncio.Task[None] | None = None
+
+    async def find(self, algorithm: str, kid: str | None) -> list[Key]:
+        """Return the keys that may verify a token with this header.
+
+        Raises:
+            KeysUnavailable: there are none at all.
+        """
+        found = that_fit(self._keys, algorithm, kid)
+        if self._may_fetch():
+            if not found:
+                await asyncio.shield(self._fetch())
+                found = that_fit(self._keys, algorithm, kid)
+            elif self._is_old():
+                self._fetch()
+        elif not found and self._fetching is not None:
+            await asyncio.shield(self._fetching)
+            found = that_fit(self._keys, algorithm, kid)
+        if not self._keys:
+            raise KeysUnavailable
+        return found
+
+    def _is_old(self) -> bool:
+        return self._fetched_s is None or time.monotonic() - self._fetched_s > FRESH_S
+
+    def _may_fetch(self) -> bool:
+        return self._fetching is None and (self._tried_s is None or time.monotonic() - self._tried_s > RETRY_S)
+
+    def _fetch(self) -> "asyncio.Task[None]":
+        self._tried_s = time.monotonic()
+        self._fetching = asyncio.create_task(self._fetch_now(), name="herenow jwks")
+        return self._fetching
+
+    async def _fetch_now(self) -> None:
+        try:
+            document: Any = await asyncio.to_thread(self._client.fetch_data)
+            self._keys = of_jwk_set(document)
+            self._fetched_s = time.monotonic()
+        except (jwt.PyJWKClientError, KeyUnfit, ValueError, OSError) as error:
+            log.warning("keys cannot be fetched", url=self._url, error=str(error), kept=len(self._keys))
+        finally:
+            self._fetching = None

@@ -1,0 +1,147 @@
+"""The keys that tokens are signed with. A key carries its algorithm: what a token's header says never chooses it.
+
+That rule is RFC 8725, section 3.1. Without it, a public key could be used as the secret of an HS256 token that anybody
+signs, and ``none`` would need no key at all.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.x509 import load_pem_x509_certificate
+
+from herenow.settings import Settings
+
+PUBLIC_ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
+"""The algorithms of public keys that are taken."""
+
+LEAST_RSA_BITS: Final = 2048
+"""Shorter RSA keys are refused (RFC 7518, section 3.3)."""
+
+
+class KeyUnfit(ValueError):
+    """A key that cannot be used; the sentence says why, and never holds the key."""
+
+
+class Key(msgspec.Struct, frozen=True):
+    """One key.
+
+    Attributes:
+        algorithm: the only one that it verifies.
+        material: what PyJWT verifies with.
+        kid: its id, if it has one; a token that names another is not for it.
+    """
+
+    algorithm: str
+    material: Any
+    kid: str | None = None
+
+    def fits(self, algorithm: str, kid: str | None) -> bool:
+        """Whether a token with this header may be verified with it."""
+        return self.algorithm == algorithm and (kid is None or self.kid is None or self.kid == kid)
+
+
+def of_secret(secret: str) -> Key:
+    """Make an HS256 key."""
+    return Key("HS256", secret)
+
+
+def of_pem(text: str) -> Key:
+    """Make a key of a public key or a certificate in PEM.
+
+    Raises:
+        KeyUnfit: it is neither, or of a kind that is not taken.
+    """
+    data = text.encode()
+    try:
+        if "BEGIN CERTIFICATE" in text:
+            return _of_public(load_pem_x509_certificate(data).public_key())
+        return _of_public(load_pem_public_key(data))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        if isinstance(error, KeyUnfit):
+            raise
+        if "PRIVATE KEY" in text:
+            raise KeyUnfit("it is a private key: give the public one, and keep this where tokens are signed") from error
+        raise KeyUnfit("it is neither a public key nor a certificate in PEM") from error
+
+
+def of_file(path: Path) -> Key:
+    """Make a key of a PEM file.
+
+    Raises:
+        KeyUnfit: it cannot be read, or as :func:`of_pem`.
+    """
+    try:
+        return of_pem(path.read_text(encoding="ascii"))
+    except UnicodeDecodeError as error:
+        raise KeyUnfit("it is neither a public key nor a certificate in PEM") from error
+    except OSError as error:
+        raise KeyUnfit(f"it cannot be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def of_jwk_set(document: Mapping[str, Any]) -> list[Key]:
+    """Make the keys of a JWK Set (RFC 7517); those that are not for verifying, or of no use here, are left out.
+
+    Raises:
+        KeyUnfit: none is left.
+    """
+    try:
+        jwks = jwt.PyJWKSet.from_dict(dict(document)).keys
+    except (jwt.PyJWKSetError, AttributeError) as error:
+        raise KeyUnfit("it holds no usable key") from error
+    keys = [
+        Key(each.algorithm_name, each.key, each.key_id)
+        for each in jwks
+        if each.public_key_use in (None, "sig") and _is_taken(each)
+    ]
+    if not keys:
+        raise KeyUnfit(f"none of its keys is a public one for {', '.join(PUBLIC_ALGORITHMS)}")
+    return keys
+
+
+def _is_taken(jwk: jwt.PyJWK) -> bool:
+    try:
+        return _of_public(jwk.key).algorithm == jwk.algorithm_name
+    except KeyUnfit:
+        return False
+
+
+def _of_public(key: object) -> Key:
+    if isinstance(key, RSAPublicKey):
+        if key.key_size < LEAST_RSA_BITS:
+            raise KeyUnfit(f"an RSA key of {key.key_size} bits is too short: {LEAST_RSA_BITS} are the least")
+        return Key("RS256", key)
+    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+        return Key("ES256", key)
+    if isinstance(key, Ed25519PublicKey):
+        return Key("EdDSA", key)
+    raise KeyUnfit("its kind is not taken: RSA, ECDSA on P-256 and Ed25519 are")
+
+
+def of_settings(settings: Settings) -> list[Key]:
+    """The keys that the settings hold: secrets first, then public keys. None of them is fetched.
+
+    Raises:
+        KeyUnfit: one cannot be used; the sentence names the setting.
+    """
+    secrets = [settings.jwt_secret, *settings.jwt_previous_secrets]
+    keys = [of_secret(secret.get_secret_value()) for secret in secrets if secret is not None]
+    for number, given in enumerate(settings.jwt_public_keys, 1):
+        try:
+            keys.append(of_pem(given) if "-----BEGIN" in given else of_file(Path(given)))
+        except KeyUnfit as error:
+            name = f"number {number}" if "-----BEGIN" in given else given
+            raise KeyUnfit(f"jwt_public_keys ({name}): {error}") from error
+    return keys
+
+
+def that_fit(keys: Iterable[Key], algorithm: str, kid: str | None) -> list[Key]:
+    """The keys that may verify a token with this header."""
+    return [key for key in keys if key.fits(algorithm, kid)]

@@ -1,0 +1,115 @@
+"""What a token says, once it is known to be true: JSON Web Tokens (RFC 7519), checked as RFC 8725 asks."""
+
+from typing import Annotated, Any, Literal
+
+import jwt
+import msgspec
+
+from herenow.gateway.events import WireError
+from herenow.gateway.jwks import Jwks, KeysUnavailable
+from herenow.gateway.keys import Key, that_fit
+from herenow.wire import UserId
+
+MOST_WATCHED_BY_CLAIM = 10_000
+"""Users that the claim ``watch`` may name."""
+
+LONGEST_TOKEN = 32_768
+"""Characters of a token, at most."""
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """What herenow reads off a token.
+
+    Attributes:
+        sub: the user.
+        exp: when it ends, in seconds since 1970; ``None``: never.
+        watch: whom the user may watch, ``"*"`` for all.
+    """
+
+    sub: UserId
+    exp: float | None = None
+    watch: Literal["*"] | Annotated[frozenset[UserId], msgspec.Meta(max_length=MOST_WATCHED_BY_CLAIM)] = "*"
+
+
+class Verifier:
+    """Tells true tokens from false ones.
+
+    Args:
+        keys: those at hand.
+        jwks: where more of them come from.
+        issuer: what ``iss`` must be, if anything.
+        audience: what ``aud`` must hold. Without it, a token that has an ``aud`` is for somebody else (RFC 7519,
+            section 4.1.3).
+        leeway_s: how far the clocks of the issuer and of this server may differ.
+    """
+
+    def __init__(
+        self,
+        keys: list[Key],
+        jwks: Jwks | None = None,
+        *,
+        issuer: str | None = None,
+        audience: str | None = None,
+        leeway_s: float = 0.0,
+    ) -> None:
+        self._keys = keys
+        self._jwks = jwks
+        self._issuer = issuer
+        self._audience = audience
+        self._leeway_s = leeway_s
+
+    async def verify(self, token: str) -> Claims:
+        """Return what a token says.
+
+        Raises:
+            WireError: ``token_expired``; ``unauthorized``, it is not true, or not for this server; ``internal``, the
+                keys cannot be had now.
+        """
+        if len(token) > LONGEST_TOKEN:
+            raise WireError("unauthorized", f"the token has more than {LONGEST_TOKEN:,} characters")
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.InvalidTokenError as error:
+            raise WireError("unauthorized", "the token is not a JSON Web Token") from error
+        keys = await self._candidates(str(header.get("alg")), header.get("kid"))
+        claims = self._decode(token, keys)
+        try:
+            return msgspec.convert(claims, Claims)
+        except msgspec.ValidationError as error:
+            raise WireError("unauthorized", f"the token's claims are not valid: {_claim(error)}") from error
+
+    async def _candidates(self, algorithm: str, kid: str | None) -> list[Key]:
+        keys = that_fit(self._keys, algorithm, kid)
+        if self._jwks is not None:
+            try:
+                keys += await self._jwks.find(algorithm, kid)
+            except KeysUnavailable as error:
+                if not keys:
+                    raise WireError("internal", "the keys that tokens are signed with cannot be fetched now") from error
+        return keys
+
+    def _decode(self, token: str, keys: list[Key]) -> dict[str, Any]:
+        for key in keys:
+            try:
+                claims: dict[str, Any] = jwt.decode(
+                    token,
+                    key.material,
+                    algorithms=[key.algorithm],
+                    issuer=self._issuer,
+                    audience=self._audience,
+                    leeway=self._leeway_s,
+                    options={"require": ["sub"]},
+                )
+            except jwt.InvalidSignatureError:
+                continue  # perhaps another of the keys
+            except jwt.ExpiredSignatureError as error:
+                raise WireError("token_expired", "the token has expired") from error
+            except jwt.InvalidTokenError as error:
+                raise WireError("unauthorized", f"the token is not valid: {str(error)[:200]}") from error
+            return claims
+        raise WireError("unauthorized", "the token is not signed with a key of this server")
+
+
+def _claim(error: msgspec.ValidationError) -> str:
+    """Which claim is wrong; not what stands in it."""
+    return str(error).rpartition("`$.")[2].rstrip("`") or "sub"

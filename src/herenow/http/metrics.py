@@ -1,0 +1,75 @@
+"""``GET /metrics``: what the parts counted, and what they know when they are asked, as Prometheus reads it."""
+
+from collections.abc import Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from herenow.presence import Presence
+from herenow.registry.base import Stats
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+_OUR_OWN = CollectorRegistry()
+ProcessCollector(registry=_OUR_OWN)
+GCCollector(registry=_OUR_OWN)
+
+
+async def metrics(presence: Presence) -> bytes:
+    """Return all metrics of a started server, and of its process."""
+    state = CollectorRegistry(auto_describe=False)
+    state.register(_State(presence, await presence.stats()))
+    return generate_latest(presence.meters.registry) + generate_latest(state) + generate_latest(_OUR_OWN)
+
+
+class _State(Collector):
+    """What is known anyway, as of now."""
+
+    def __init__(self, presence: Presence, stats: Stats) -> None:
+        self._presence = presence
+        self._stats = stats
+
+    def collect(self) -> Iterator[Metric]:
+        """Give one family a line."""
+        stats, presence = self._stats, self._presence
+        yield GaugeMetricFamily("herenow_connections", "Connections that are open.", stats.connections)
+        users = GaugeMetricFamily("herenow_users", "Users who are shown online, away or busy.", labels=["availability"])
+        for availability in ("online", "away", "busy"):
+            users.add_metric([availability], getattr(stats, availability))
+        yield users
+        yield GaugeMetricFamily("herenow_users_held", "Users in memory: also the invisible, and claims.", stats.held)
+        yield CounterMetricFamily(
+            "herenow_lingers_saved", "Returns within the grace: what nobody saw.", stats.lingers_saved
+        )
+        yield from self._store()
+        yield from self._drift()
+        bounds = GaugeMetricFamily("herenow_promise_bound_seconds", "What each promise says.", labels=["promise"])
+        for promise, bound_s in presence.promised_s().items():
+            bounds.add_metric([promise], bound_s)
+        yield bounds
+
+    def _store(self) -> Iterable[Metric]:
+        writer = self._presence.writer.state()
+        yield GaugeMetricFamily("herenow_store_healthy", "1 while the store takes what it is given.", writer.healthy)
+        yield GaugeMetricFamily("herenow_store_pending_rows", "Users whose row is on its way.", writer.pending)
+        yield GaugeMetricFamily("herenow_store_lag_seconds", "How long the oldest of them waits.", writer.lag_ms / 1000)
+        yield CounterMetricFamily("herenow_store_flushes", "Batches that the store took.", writer.flushes)
+        yield CounterMetricFamily("herenow_store_errors", "Batches that it did not take.", writer.failures)
+        rows = CounterMetricFamily("herenow_store_rows", "What became of each row.", labels=["outcome"])
+        for outcome in ("written", "skipped", "unknown", "refused"):
+            rows.add_metric([outcome], getattr(writer, outcome))
+        yield rows
+
+    def _drift(self) -> Iterable[Metric]:
+        totals = self._presence.audit.totals
+        yield CounterMetricFamily("herenow_audit_rounds", "Comparisons of the store with the registry.", totals.rounds)
+        yield CounterMetricFamily("herenow_audit_failures", "Comparisons that could not be made.", totals.failures)
+        drift = CounterMetricFamily("herenow_drift", "Users of whom the two disagreed.", labels=["kind"])
+        drift.add_metric(["ghost"], totals.ghosts)
+        drift.add_metric(["missing"], totals.missing)
+        yield drift
+        yield CounterMetricFamily("herenow_drift_repaired", "Users who were put right.", totals.repaired)

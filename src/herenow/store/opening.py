@@ -1,0 +1,51 @@
+"""The store that the settings name."""
+
+from typing import Protocol
+
+from herenow.errors import StoreUrlInvalid
+from herenow.store.address import is_mongo, without_secrets
+from herenow.store.base import Store
+
+
+class StoreSettings(Protocol):
+    """What must be known to open a store; ``herenow.settings.Settings`` says what each means."""
+
+    @property
+    def database(self) -> str: ...
+    @property
+    def users_collection(self) -> str: ...
+    @property
+    def is_online_field(self) -> str: ...
+    @property
+    def last_active_field(self) -> str: ...
+    @property
+    def presence_field(self) -> str: ...
+    @property
+    def create_users(self) -> bool: ...
+    @property
+    def database_timeout_s(self) -> float: ...
+
+
+def open_store(settings: StoreSettings) -> Store:
+    """Return the store that the settings name; it is not opened yet. Only its own driver is loaded.
+
+    Raises:
+        StoreUrlInvalid: no store has such an address, or its driver is not installed.
+    """
+    if not is_mongo(settings.database):
+        from herenow.store.sql import SqlStore
+
+        return SqlStore(settings.database)
+    try:
+        from herenow.store.mongo import MongoStore
+        from herenow.store.mongo_documents import Fields
+    except ModuleNotFoundError as error:
+        shown = without_secrets(settings.database)
+        raise StoreUrlInvalid(shown, f"MongoDB needs {error.name}: pip install 'herenow[mongo]'") from error
+    return MongoStore(
+        settings.database,
+        collection=settings.users_collection,
+        fields=Fields(settings.is_online_field, settings.last_active_field, settings.presence_field),
+        create_users=settings.create_users,
+        timeout_s=settings.database_timeout_s,
+    )

@@ -1,0 +1,96 @@
+"""`herenow watch` beside a live server: what it prints, and that it outlives the server's restart."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cli_support import _ENVIRONMENT, herenow, serving_process
+from clients import Client
+
+
+@contextmanager
+def watching(directory: Path, *options: str) -> Iterator["subprocess.Popen[str]"]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "herenow.cli", "watch", *options],
+        cwd=directory,
+        env=_ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=10)
+        assert "Traceback" not in errors
+        assert process.returncode == 130
+
+
+async def line(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    async with asyncio.timeout(15):
+        return await asyncio.to_thread(process.stdout.readline)
+
+
+async def first_change(process: "subprocess.Popen[str]", url: str) -> str:
+    """Make changes until one is printed: the command takes a moment to begin."""
+    coming = asyncio.create_task(line(process))
+    while not coming.done():
+        client = await Client.connect(url, "warm-up")
+        await client.leave()
+        await asyncio.wait([coming], timeout=0.2)
+    return await coming
+
+
+async def test_every_change_is_a_line_with_its_cause(tmp_path: Path) -> None:
+    with serving_process(tmp_path) as server, watching(tmp_path) as process:
+        assert "warm-up" in await first_change(process, server.address)
+        alice = await Client.connect(server.address, "alice [bold]")
+        await alice.call("presence:claim", {"availability": "busy", "text": "on stage"})
+        await alice.leave()
+        told = ""
+        while "alice [bold]  left" not in told:
+            told += await line(process)
+        lines = [each for each in told.splitlines() if "alice" in each]
+        assert [each.split()[2] for each in lines] == ["online", "busy", "offline"]
+        assert "alice [bold]  connect" in lines[0]
+        assert "“on stage”" in lines[1]
+
+
+async def test_json_is_one_change_a_line_of_the_users_asked_for(tmp_path: Path) -> None:
+    with serving_process(tmp_path) as server, watching(tmp_path, "--json", "alice", "warm-up") as process:
+        await first_change(process, server.address)
+        for user in ("bob", "alice"):
+            client = await Client.connect(server.address, user)
+            await client.leave()
+        seen: list[str] = []
+        while "alice" not in seen:
+            seen.append(json.loads(await line(process))["userId"])
+        assert "bob" not in seen
+
+
+async def test_a_restart_is_lived_through(tmp_path: Path) -> None:
+    with serving_process(tmp_path) as server, watching(tmp_path, "--json") as process:
+        await first_change(process, server.address)
+        server.end(signal.SIGKILL)
+        with serving_process(tmp_path) as another:
+            alice = await Client.connect(another.address, "alice")
+            seen = ""
+            while "alice" not in seen:
+                await alice.call("presence:claim", {"availability": "busy"})
+                await alice.call("presence:claim", {"availability": None})
+                seen += await first_change(process, another.address)
+            await alice.close()
+
+
+def test_without_a_server_there_is_nothing_to_follow(tmp_path: Path) -> None:
+    herenow("init", cwd=tmp_path)
+    ended = herenow("watch", cwd=tmp_path)
+    assert ended.returncode == 2
+    assert "no server" in ended.stderr
