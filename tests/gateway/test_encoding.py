@@ -11,17 +11,19 @@ def user(name: str, version: int, *, online: bool = True) -> UserPresence:
     return UserPresence(name, online, availability, 1_500, None, None, version)
 
 
-def told(encoded: list[msgspec.Raw]) -> list[tuple[str, bool, int]]:
-    users = [msgspec.json.decode(each) for each in encoded]
-    return [(each["userId"], each["isOnline"], each["version"]) for each in users]
+def told(encoded: msgspec.Raw) -> list[tuple[str, bool, int]]:
+    return [(each["userId"], each["isOnline"], each["version"]) for each in msgspec.json.decode(encoded)]
 
 
 def test_a_user_is_encoded_once_until_they_change() -> None:
     encoded = EncodedUsers()
     alice, bob = user("alice", 1), user("bob", 2)
-    first, second = encoded.of([alice, bob]), encoded.of([bob, alice])
-    assert told(first) == [("alice", True, 1), ("bob", True, 2)]
-    assert first[0] is second[1]
+    assert told(encoded.of([])) == []
+    for users in ([alice, bob], [bob, alice]):
+        assert told(encoded.of(users)) == [(each.user_id, True, each.version) for each in users]
+    kept = encoded._kept["alice"]
+    encoded.of([alice])
+    assert encoded._kept["alice"] is kept
     assert told(encoded.of([user("alice", 3, online=False)])) == [("alice", False, 3)]
 
 

@@ -15,10 +15,10 @@ class EncodedUsers:
     """Keeps what was encoded beside the user that it was encoded from: only the very same object is the same user."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[UserPresence, msgspec.Raw]] = {}
+        self._kept: dict[str, tuple[UserPresence, bytes]] = {}
 
-    def of(self, users: Iterable[UserPresence]) -> list[msgspec.Raw]:
-        """Return users as they go over the wire."""
+    def of(self, users: Iterable[UserPresence]) -> msgspec.Raw:
+        """Return users as they go over the wire: a JSON array."""
         kept = self._kept
         encoded = []
         for user in users:
@@ -26,6 +26,6 @@ class EncodedUsers:
             if known is None or known[0] is not user:
                 if len(kept) >= MOST_KEPT:
                     kept.clear()
-                known = kept[user.user_id] = user, msgspec.Raw(msgspec.json.encode(user_to_wire(user)))
+                known = kept[user.user_id] = user, msgspec.json.encode(user_to_wire(user))
             encoded.append(known[1])
-        return encoded
+        return msgspec.Raw(b"[" + b",".join(encoded) + b"]")
