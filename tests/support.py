@@ -69,7 +69,7 @@ class Process:
     def __init__(self, *command: str, port: int) -> None:
         self.port = port
         self.ping_timeout_ms = 0
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}", "PYTHONUNBUFFERED": "1"}
         self.popen = subprocess.Popen(
             [sys.executable, *command],
             cwd=ROOT,

@@ -182,21 +182,6 @@ async def test_deep_json_closes_only_its_sender(url: str) -> None:
         raw.abort()
 
 
-async def test_a_storm_of_tiny_packets(url: str) -> None:
-    """Noops and empty fragments, many in each segment: they cost their parsing, and no memory."""
-    raw = await Raw.upgrade(url)
-    await raw.send(client_frame(b"40"))
-    for _ in range(20):
-        await raw.send(client_frame(b"6") * 1_000)
-    await raw.send(client_frame(b"4", fin=False) + client_frame(b"", opcode=0, fin=False) * 20_000)
-    await raw.send(client_frame(b'21["echo"]', opcode=0))
-    async with asyncio.timeout(20):
-        data = b""
-        while b"31[]" not in data:
-            data += await raw.reader.read(65_536)
-    raw.abort()
-
-
 async def test_a_storm_of_pings_of_websockets_own_is_answered(url: str) -> None:
     raw = await Raw.upgrade(url)
     await raw.send(client_frame(b"40"))
@@ -213,23 +198,6 @@ async def test_a_request_for_more_attachments_than_memory_holds(url: str) -> Non
     await raw.send(client_frame(b"40") + client_frame(b'459999999-["echo"]'))
     assert await close_code(raw) == 1002
     raw.abort()
-
-
-async def test_half_open_handshakes_leave_nothing(url: str, server: Server) -> None:
-    """Sessions that never connect to a namespace, over both transports, and sockets that never finish a request."""
-    raws = [await Raw.open(url) for _ in range(300)]
-    for raw in raws[:100]:
-        await raw.send(HANDSHAKE[:60])
-    for raw in raws[100:200]:
-        await raw.send(HANDSHAKE)
-    async with Poller(url) as poller:
-        for _ in range(300):
-            await poller.open()
-            poller.sid = ""
-    assert len(server.engine.connections) > 300
-    await until(lambda: len(server.engine.connections) == 1)
-    for raw in raws:
-        raw.abort()
 
 
 async def test_a_session_id_of_another_client_is_of_no_use_for_a_second_websocket(url: str) -> None:
