@@ -6,7 +6,10 @@ import os
 import random
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from herenow.socketio_server import Namespace, Server, ServerSettings
 from herenow.socketio_server.websocket import FastWebSocket
@@ -171,6 +174,18 @@ async def test_a_bad_handshake_is_refused(url: str, head: bytes) -> None:
     await raw.send(head)
     assert (await raw.ended())[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 403", b"HTTP/1.1 426")
     raw.abort()
+
+
+async def test_headers_that_are_not_worth_keeping_are_refused(url: str, shell: Shell) -> None:
+    """A session keeps those of its handshake for as long as it lives."""
+    headers = {f"X-Long-{number}": "x" * 4_000 for number in range(5)}
+    with pytest.raises(InvalidStatus) as refused:
+        address = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
+        await connect(address, additional_headers=headers)
+    assert refused.value.response.status_code == (431 if shell == "fast" else 403)  # ASGI's close knows no other
+    async with httpx.AsyncClient(base_url=url, headers=headers) as http:
+        answer = await http.get("/socket.io/?EIO=4&transport=polling")
+        assert (answer.status_code, answer.json()["message"]) == (431, "Request header fields too large")
 
 
 async def test_deep_json_closes_only_its_sender(url: str) -> None:
