@@ -47,10 +47,10 @@ SERVERS = tests/cli tests/e2e
 unit:
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/coverage run -m pytest -q $(PURE)
 	$(BIN)/coverage report --fail-under=100 --include='src/herenow/registry/*,src/herenow/socketio_server/packets.py,src/herenow/socketio_server/session.py,src/herenow/socketio_server/heartbeat.py,src/herenow/socketio_server/message.py'
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 3 --dist loadfile tests $(addprefix --ignore=,$(PURE) $(SERVERS))
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 2 --dist loadfile $(SERVERS)
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 4 --dist loadfile tests $(addprefix --ignore=,$(PURE) $(SERVERS))
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 3 --dist load $(SERVERS)
 
-# The storms at full length, some seven minutes; what they saw goes into docs/reliability.md.
+# The storms at full length and the floods at full size, some ten minutes; what they saw goes into docs/reliability.md.
 soak: install
 	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.soak
 

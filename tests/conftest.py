@@ -1,6 +1,7 @@
 """For all tests."""
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -19,5 +20,5 @@ def pytest_asyncio_loop_factories(
 
 
 # Two busy cores say nothing about how long an example may take.
-settings.register_profile("tests", deadline=None, max_examples=60)
+settings.register_profile("tests", deadline=None, max_examples=int(os.environ.get("HERENOW_TEST_EXAMPLES", "40")))
 settings.load_profile("tests")

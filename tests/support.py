@@ -24,6 +24,8 @@ Shell = Literal["fast", "asgi"]
 SHELLS: list[Shell] = ["fast", "asgi"]
 
 ROOT = Path(__file__).parent.parent
+PYTHONPATH = f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"
+"""What a process of a test needs to find herenow, and the tests' own parts."""
 
 
 def free_port() -> int:
@@ -69,7 +71,7 @@ class Process:
     def __init__(self, *command: str, port: int) -> None:
         self.port = port
         self.ping_timeout_ms = 0
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "PYTHONUNBUFFERED": "1"}
         self.popen = subprocess.Popen(
             [sys.executable, *command],
             cwd=ROOT,

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from cli_support import _ENVIRONMENT, Server, answer, herenow, serving_process
+from herenow.cli.app import app
 from herenow.cli.socketio_client import Client
 from support import ROOT, until
 
@@ -284,7 +286,7 @@ def test_what_cannot_be_looked_at_ends_with_2_and_a_sentence(tmp_path: Path, arg
 
 def test_a_corrupt_file_and_a_wrong_toml_are_told_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "herenow.db").write_bytes(b"this is no database" * 100)
-    for command in (["status"], ["init"], ["cleanup"], ["stale"], ["explain", "alice"], ["serve", "--dev"]):
+    for command in (["status"], ["init"], ["explain", "alice"], ["serve", "--dev"]):
         ended = herenow(*command, cwd=tmp_path)
         assert (ended.returncode, "is not a database" in ended.stderr) == (2, True), ended.stderr
     (tmp_path / "herenow.toml").write_text("port = = 1")
@@ -317,5 +319,5 @@ def test_help_and_version_are_good(tmp_path: Path) -> None:
     assert shown.returncode == 0
     for command in ("serve", "init", "status", "cleanup", "stale", "test", "explain", "watch", "token"):
         assert command in shown.stdout
-        assert herenow(command, "--help", cwd=tmp_path).returncode == 0
+        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
     assert herenow("--version", cwd=tmp_path).stdout.startswith("herenow ")

@@ -1,5 +1,6 @@
 """``herenow status`` against a server at size: as a process, from its start to its end, as an operator waits for it."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from e2e.servers import PresenceServer
 from herenow.model import Availability, StoredUser
 from herenow.store.sql import SqlStore
+from support import PYTHONPATH
 
 FILL = 10_000
 
@@ -47,6 +49,7 @@ def status_looks(database: Path, *, connected: int, looks: int) -> Looks:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, "PYTHONPATH": PYTHONPATH},
         )
         assert crowd.stdin is not None and crowd.stdout is not None
         try:

@@ -6,7 +6,7 @@ from e2e.weather import killing_storm, storm
 
 
 async def test_nobody_is_shown_wrongly_in_a_storm(tmp_path: Path) -> None:
-    weather = await storm(tmp_path / "app.db", users=60, seconds=8)
+    weather = await storm(tmp_path / "app.db", users=60, seconds=6)
     assert weather.faults == []
     assert weather.checks > 10
     assert weather.reloads > 10

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from e2e.servers import PresenceServer
 from e2e.storm import SLACK_S, Observer, Storm, faults
-from support import until
+from support import PYTHONPATH, until
 
 OFFLINE_WITHIN_S = 2.0
 RESTART_GRACE_S = 9.5
@@ -136,6 +136,7 @@ async def _start_prober(server: PresenceServer, seconds: float) -> asyncio.subpr
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "e2e.prober", str(server.port), str(server.database), str(seconds)),
         stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
     )
 
 

@@ -47,7 +47,6 @@ def run(settings: Settings, *, page: Path | None, log_level: str) -> int:
         HerenowError: it cannot be started.
     """
     logs.set_up(log_level)
-    raise_file_limit(settings.max_connections)
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:
@@ -161,6 +160,7 @@ class _Process:
         address = address_of(self._listener)
         async with self._mounted.running(address, on_lost=self._stop_lost) as state:
             self._app.router.lifespan_context = lambda _: contextlib.nullcontext(state)
+            raise_file_limit(self._settings.max_connections)
             await self._greet(address)
             await self._server.serve(sockets=[self._listener])
 

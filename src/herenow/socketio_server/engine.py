@@ -45,6 +45,9 @@ log = logging.getLogger("herenow.socketio")
 STATE_KEY: Final = "herenow.socketio_server"
 """Where the lifespan state holds ``{path: engine}``, for the fast WebSocket to find its engine."""
 
+MAX_HEADERS: Final = 16_384
+"""Bytes of a handshake's headers, at most: a session keeps them for as long as it lives."""
+
 CLOSE_TIMEOUT_MS: Final = 2_000
 """How long a peer has to complete the WebSocket closing handshake before its socket is cut."""
 
@@ -346,6 +349,8 @@ class Engine:
                 raise errors.BadMethod
             if self.stopping:
                 raise errors.ShuttingDown
+            if sum(len(name) + len(value) for name, value in headers) > MAX_HEADERS:
+                raise errors.HeadersTooLarge
             self._check_address(peer, headers)
             return None
         connection = self.connections.get(sid)

@@ -81,6 +81,13 @@ class TooLarge(RequestRefused):
     message = "Payload too large"
 
 
+class HeadersTooLarge(RequestRefused):
+    """A handshake with more headers than are worth keeping."""
+
+    status = 431
+    message = "Request header fields too large"
+
+
 class TooManySessions(RequestRefused):
     """The address has as many sessions as one may have."""
 
