@@ -78,7 +78,11 @@ class MongoStore:
     # life
 
     async def open(self) -> None:
-        self._prepared = await self._connection.run(partial(mongo_adopt.is_prepared, target=self._target))
+        try:
+            self._prepared = await self._connection.run(partial(mongo_adopt.is_prepared, target=self._target))
+        except BaseException:
+            await self.close()  # whoever could not open it will not close it
+            raise
 
     async def close(self) -> None:
         await self._connection.close()

@@ -14,7 +14,6 @@ from pymongo.errors import (
     NotPrimaryError,
     OperationFailure,
     PyMongoError,
-    WTimeoutError,
 )
 
 from herenow.errors import StoreDenied, StoreError, StoreNotReady, StoreUnavailable
@@ -42,6 +41,7 @@ _ROW_CODES = frozenset(
 )
 _AUTHENTICATION_FAILED = 18
 _UNAUTHORIZED = 13
+_NOT_CONFIRMED = 64  # WriteConcernFailed
 _OUT_OF_DISK_SPACE = 14031
 _BAD_VALUE = 2
 
@@ -69,8 +69,6 @@ def translate(error: Exception, database: str) -> StoreError:
             return StoreUnavailable(database, _shorten(str(error)))
         case ExecutionTimeout():
             return StoreUnavailable(database, "it did not answer in time")
-        case WTimeoutError():
-            return StoreUnavailable(database, "a majority of its members did not confirm the write in time")
         case OperationFailure():
             return _translate_failure(error, database)
         case _:
@@ -83,9 +81,11 @@ def _translate_failure(error: OperationFailure, database: str) -> StoreError:
         return StoreDenied(database, "the user or the password is wrong, or the user is of another authSource")
     if error.code == _UNAUTHORIZED:
         return StoreDenied(database, said.partition(" {")[0])
+    if error.code == _NOT_CONFIRMED:
+        return StoreUnavailable(database, "a majority of its members did not confirm the write in time")
     if error.code == _OUT_OF_DISK_SPACE:
         return StoreUnavailable(database, "its disk is full")
-    if error.code == _BAD_VALUE and "hint provided does not correspond" in said:
+    if error.code == _BAD_VALUE and "hint provided does not correspond" in str(error):
         return StoreNotReady(database, "its index is missing")
     return StoreUnavailable(database, said)
 

@@ -41,7 +41,7 @@ def parse_url(url: str) -> MongoUrl:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an option that pymongo does not know is a slip of the pen
             parsed = parse_uri("mongodb://" + url.removeprefix(scheme), warn=True)
-    except (InvalidURI, ConfigurationError, ValueError, UserWarning) as error:
+    except (InvalidURI, ConfigurationError, ValueError, OSError, UserWarning) as error:
         raise StoreUrlInvalid(name, str(error).splitlines()[0].rstrip(".")) from error
     if not parsed["database"]:
         raise StoreUrlInvalid(name, "it names no database: write it behind the host, as in mongodb://host/database")
