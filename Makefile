@@ -50,7 +50,7 @@ unit:
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 3 --dist loadfile tests $(addprefix --ignore=,$(PURE) $(SERVERS))
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 2 --dist loadfile $(SERVERS)
 
-# The storms at full length, some seven minutes; what they saw goes into docs/reliability.md.
+# The storms at full length, some ten minutes; what they saw goes into docs/reliability.md.
 soak: install
 	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.soak
 

@@ -1,6 +1,6 @@
 """The storms at full length: ``make soak``. Writes what it saw to ``docs/reliability.md``; exits 1 on any fault.
 
-python -m e2e.soak [--users 1000] [--seconds 60] [--kills 10] [--reloads 200]
+python -m e2e.soak [--users 1000] [--seconds 60] [--kills 10] [--reloads 200] [--trouble 30]
 """
 
 import argparse
@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from e2e.servers import PresenceServer
+from e2e.troubles import Trouble, troubled_storm
 from e2e.weather import Weather, killing_storm, storm
 from support import ROOT
 
@@ -50,7 +51,26 @@ def row(name: str, weather: Weather) -> str:
     )
 
 
-def report(calm: Weather, killed: Weather, page: dict[str, object]) -> str:
+def troubles_table(troubles: list[Trouble]) -> list[str]:
+    """What P9 came to on MongoDB."""
+    rows = [
+        f"| {trouble.name} | {trouble.seconds:g} | {trouble.checks:,} | {trouble.back_after_s:.2f} | "
+        f"{len(trouble.faults)} |"
+        for trouble in troubles
+    ]
+    return [
+        "On MongoDB (one member of a replica set), while the storm went on: for so long the database was in trouble,",
+        "and all the while a watcher was held against the truth. Then, how long after its return the collection told",
+        "the truth too (the promise: 2 s).",
+        "",
+        "| MongoDB | seconds | checks | agreed after, s | false |",
+        "|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def report(calm: Weather, killed: Weather, page: dict[str, object], troubles: list[Trouble]) -> str:
     """The document."""
     restarts = sorted(killed.restarts_s)
     lines = [
@@ -81,7 +101,8 @@ def report(calm: Weather, killed: Weather, page: dict[str, object]) -> str:
         f"grace: a watcher saw {page['changes']}, and at the end `{page['final']}`.",
         "",
     ]
-    faults = calm.faults + killed.faults
+    lines += troubles_table(troubles)
+    faults = calm.faults + killed.faults + [fault for trouble in troubles for fault in trouble.faults]
     if faults:
         lines += ["What was false (the first twenty):", "", *(f"- {fault}" for fault in faults[:20]), ""]
     return "\n".join(lines)
@@ -94,16 +115,19 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--reloads", type=int, default=200)
+    parser.add_argument("--trouble", type=float, default=30)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         calm = asyncio.run(storm(directory / "calm.db", users=options.users, seconds=options.seconds))
         killed = asyncio.run(killing_storm(directory / "killed.db", users=options.users, kills=options.kills))
         page = reloads(directory / "page.db", options.reloads)
-    text = report(calm, killed, page)
+        troubles = asyncio.run(troubled_storm(directory, users=options.users, seconds=options.trouble))
+    text = report(calm, killed, page, troubles)
     (ROOT / "docs/reliability.md").write_text(text)
     sys.stdout.write(text)
-    return 1 if calm.faults or killed.faults or page["changes"] != ["connect"] else 0
+    wrong = calm.faults or killed.faults or any(trouble.faults for trouble in troubles)
+    return 1 if wrong or page["changes"] != ["connect"] else 0
 
 
 if __name__ == "__main__":
