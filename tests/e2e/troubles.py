@@ -130,10 +130,11 @@ async def _play(server: MongoPresenceServer, *, users: int, seconds: float, seed
                 trouble.checks += 1
         await _wait_until_told(server, storm, trouble)
         seen.append(trouble)
-    playing.cancel()
-    await asyncio.gather(playing, return_exceptions=True)
+    storm.end()
+    await playing
     await asyncio.sleep(OFFLINE_WITHIN_S + SLACK_S)
-    await until(lambda: server.online_rows() == observer.online() | {"observer"}, 2)
+    wrong = (server.online_rows() ^ observer.online()) - {"observer"}
+    seen[-1].faults += [f"at the end: {name} is wrong in the collection" for name in wrong]
     await storm.stop()
     return seen
 
