@@ -50,7 +50,7 @@ unit:
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 4 --dist loadfile tests $(addprefix --ignore=,$(PURE) $(SERVERS))
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 3 --dist load $(SERVERS)
 
-# The storms at full length and the floods at full size, some ten minutes; what they saw goes into docs/reliability.md.
+# The storms at full length and the floods at full size, some thirteen minutes; what they saw goes into docs/reliability.md.
 soak: install
 	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.soak
 

@@ -83,12 +83,13 @@ class Mongod:
             command += ["--replSet", REPLICA_SET, "--oplogSize", "64"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         ends_s = time.monotonic() + timeout_s
-        while not self._is_ready():
+        while not self.is_ready():
             if self._process.poll() is not None or time.monotonic() > ends_s:
                 raise AssertionError(f"mongod does not start:\n{self.log()[-3000:]}")
             time.sleep(0.02)
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether it answers, and takes writes."""
         with contextlib.suppress(PyMongoError), self.client() as client:
             hello = client.admin.command("hello")
             if self._replica_set and "setName" not in hello:

@@ -22,7 +22,7 @@ class PresenceServer:
         settings: further settings, by name.
     """
 
-    def __init__(self, database: Path, **settings: Any) -> None:
+    def __init__(self, database: Path, /, **settings: Any) -> None:
         self.database = database
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"

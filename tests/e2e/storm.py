@@ -61,6 +61,7 @@ class Storm:
         self.server_lost_at = 0.0
         self.connects = self.reloads = self.leaves = self.deaths = 0
         self._running = True
+        self._ended = asyncio.Event()
 
     # -- the players -------------------------------------------------------------------------------------------------
 
@@ -68,9 +69,15 @@ class Storm:
         """Play for so long, then let every client stay as it is."""
         loop = asyncio.get_running_loop()
         players = [loop.create_task(self._play(user)) for user in self.users]
-        await asyncio.sleep(seconds)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ended.wait()
         self._running = False
         await asyncio.gather(*players)
+
+    def end(self) -> None:
+        """Let it end before its time."""
+        self._ended.set()
 
     async def _play(self, user: User) -> None:
         await asyncio.sleep(self.random.uniform(0, 2))

@@ -32,6 +32,7 @@ CODEC: CodecOptions[Document] = CodecOptions(
 )
 _CONNECT_TIMEOUT_MS = 2000
 _CONFIRM_TIMEOUT_MS = 10_000
+_HEARTBEAT_MS = 1000  # at the driver's 10 s, a server that it has given up for a moment could stay so for as long
 
 
 class MongoConnection:
@@ -94,6 +95,7 @@ class MongoConnection:
             "wTimeoutMS": _CONFIRM_TIMEOUT_MS,
             "connectTimeoutMS": _CONNECT_TIMEOUT_MS,
             "serverSelectionTimeoutMS": _CONNECT_TIMEOUT_MS,
+            "heartbeatFrequencyMS": _HEARTBEAT_MS,
         }
         unset = {name: value for name, value in defaults.items() if name.lower() not in self._url.options}
         try:

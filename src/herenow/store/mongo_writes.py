@@ -24,7 +24,7 @@ from herenow.store.mongo_connection import Document
 from herenow.store.mongo_documents import Fields, from_document, to_document
 from herenow.store.mongo_errors import DUPLICATE_KEY, describe_refusal, is_of_row
 from herenow.store.mongo_ids import IdKind, RawId, to_raw
-from herenow.store.rows import UnstorableRow, check_row
+from herenow.store.rows import VERSION_UNBELIEVABLE, UnstorableRow, check_row
 
 BY_ID = {"_id": 1}
 """The hint of all that goes by ids. With a second condition MongoDB might choose the index of those online."""
@@ -83,7 +83,7 @@ async def apply(users: Users, rows: Sequence[StoredUser], *, create: bool) -> Ap
 async def reset(users: Users, raw_ids: Sequence[object], *, version: int, before_ms: int | None) -> int:
     """Set those of the users offline for whom all of it holds at this moment: online, older, last active before."""
     fields = users.fields
-    is_older = {fields.version: {"$not": {"$gte": version}}}
+    is_older = {"$nor": [{fields.version: {"$gte": version, "$lt": VERSION_UNBELIEVABLE}}]}
     filter_ = {"_id": {"$in": list(raw_ids)}, **is_older, **is_online_since_before(fields, before_ms)}
     offline = {fields.is_online: False, fields.availability: Availability.OFFLINE.value, fields.version: Int64(version)}
     change = {"$set": offline}
@@ -196,8 +196,8 @@ def _put_newer(rows: list[_Row], fields: Fields) -> list[Document]:
     place = {"$indexOfArray": [{"$literal": [row.raw_id for row in rows]}, "$_id"]}
     row = {"$arrayElemAt": [{"$literal": [row.document for row in rows]}, place]}
     stored = f"${fields.version}"
-    # In MongoDB's order of all values, "" is the first that is no number: such a version is none, and is written over.
-    is_as_new = {"$and": [{"$gte": [stored, f"$$row.{fields.version}"]}, {"$lt": [stored, ""]}]}
+    # In MongoDB's order of all values, what is no number comes behind all numbers: it is no version, and written over.
+    is_as_new = {"$and": [{"$gte": [stored, f"$$row.{fields.version}"]}, {"$lt": [stored, VERSION_UNBELIEVABLE]}]}
     newer = {"$cond": [is_as_new, "$$ROOT", {"$mergeObjects": ["$$ROOT", "$$row"]}]}
     return [{"$replaceWith": {"$let": {"vars": {"row": row}, "in": newer}}}]
 

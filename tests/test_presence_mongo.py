@@ -1,0 +1,77 @@
+"""Presence on MongoDB, in one process: another program that writes too, and the start after a crash."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+import mongod
+from herenow.errors import StoreInUse
+from herenow.presence import Presence
+from support import until
+
+
+@pytest.fixture
+def users() -> Any:
+    with mongod.shared().client() as client:
+        yield client[mongod.fresh_database()].users
+
+
+@pytest.fixture
+async def presence(users: Any) -> AsyncIterator[Presence]:
+    url = mongod.shared().url(users.database.name)
+    presence = Presence(url, dev=True, audit_every_s=3600.0)  # rounds are called by hand
+    users.insert_many([{"_id": "alice"}, {"_id": "ben"}])
+    await presence.start()
+    yield presence
+    await presence.stop()
+
+
+async def written(presence: Presence) -> None:
+    await until(lambda: presence.writer.state().pending == 0)
+
+
+async def test_what_another_program_writes_is_repaired_within_two_rounds(users: Any, presence: Presence) -> None:
+    await presence.registry.connect("alice", "c1", node="n")
+    await written(presence)
+    users.update_one({"_id": "alice"}, {"$set": {"isOnline": False}})
+    users.update_one({"_id": "ben"}, {"$set": {"isOnline": True}})
+    for _ in range(2):
+        await presence.audit.round()
+    await written(presence)
+    assert {each["_id"]: each["isOnline"] for each in users.find()} == {"alice": True, "ben": False}
+    totals = presence.audit.totals
+    assert (totals.ghosts, totals.missing, totals.repaired) == (2, 2, 2)
+    assert (await presence.audit.round()).ghosts == 0
+
+
+async def test_who_fights_back_meets_one_write_a_round(users: Any, presence: Presence) -> None:
+    await presence.registry.connect("alice", "c1", node="n")
+    await written(presence)
+    versions = []
+    for _ in range(6):
+        users.update_one({"_id": "alice"}, {"$set": {"isOnline": False}})
+        before = presence.writer.state().written
+        await presence.audit.round()
+        await written(presence)
+        assert presence.writer.state().written - before <= 1
+        versions.append(users.find_one("alice")["presence"]["version"])
+    assert len(set(versions)) <= 4
+    assert presence.audit.totals.repaired == 3
+    assert (await presence.get(["alice"]))["alice"].is_online, "and nobody who watches sees any of it"
+
+
+async def test_a_second_server_is_refused_and_the_next_one_adopts_who_was_left_online(
+    users: Any, presence: Presence
+) -> None:
+    await presence.registry.connect("alice", "c1", node="n")
+    await written(presence)
+    second = Presence(presence.settings.database, dev=True)
+    with pytest.raises(StoreInUse):
+        await second.start()
+    claimed = await presence.store.nodes()
+    users.database.herenow_nodes.update_one({}, {"$set": {"beat_ms": claimed[0].beat_ms - 60_000, "process": ""}})
+    await second.start()
+    assert (await second.get(["alice"]))["alice"].is_online
+    await second.stop()
+    assert users.find_one("alice")["isOnline"] is False
