@@ -11,7 +11,7 @@ import pytest
 from benchmarks import report, wire
 from benchmarks.measure import gauge
 from benchmarks.processes import ROOT, ServerError, ServerProcess
-from benchmarks.suites import FLOOR, NODE, SERVERS, SUITES, Plan
+from benchmarks.suites import FLOOR, NODE, SUITES, Plan
 
 
 def fanout_result(**cpu_us: Sequence[float]) -> report.Result:
@@ -54,8 +54,11 @@ def test_the_pages_carry_every_server_target_and_sample() -> None:
 
 
 def test_every_target_names_servers_that_exist() -> None:
-    named = {name for suite in SUITES.values() for target in suite.targets for name in (target.server, target.base)}
-    assert named - {None} <= set(SERVERS)
+    for suite in SUITES.values():
+        named = {name for target in suite.targets for name in (target.server, target.base)}
+        assert named - {None} <= set(suite.servers), suite.name
+        keys = {target.key for target in suite.targets} - {None}
+        assert keys <= {figure.key for figure in suite.figures}, suite.name
 
 
 def test_the_node_peer_sends_the_same_event_as_the_others() -> None:

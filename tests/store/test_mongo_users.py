@@ -222,3 +222,15 @@ async def test_whoever_asks_who_is_online_goes_through_the_index(shop: Shop, kep
 async def test_a_query_of_the_application_goes_through_the_index(shop: Shop, kept: MongoStore) -> None:
     query = shop.users.find({"isOnline": True}).sort("lastActive", -1).limit(20)
     assert stages(query.explain()["queryPlanner"]["winningPlan"]) == {"LIMIT", "FETCH", "IXSCAN"}
+
+
+@pytest.mark.parametrize("written", [Int64(2**52), Int64(2**63 - 1), 1e300, "a word", None, [7], True, -5])
+async def test_a_version_that_no_clock_gives_is_written_over(shop: Shop, kept: MongoStore, written: object) -> None:
+    """Another program wrote it: the row would else be wrong for ever."""
+    shop.users.insert_one({"_id": "alice", "isOnline": True, "presence": {"version": written}})
+    assert (await kept.read(["alice"]))["alice"].version == 0
+    assert await kept.max_version() == 0
+    assert (await kept.apply([offline("alice", version=7)])).written == 1
+    shop.users.update_one({"_id": "alice"}, {"$set": {"isOnline": True, "presence.version": written}})
+    assert await kept.reset(version=8) == 1
+    assert shop.find("alice")["presence"]["version"] == 8

@@ -120,7 +120,7 @@ def _read_date(value: object) -> int | None:
 
 def _read_version(value: object) -> int:
     """A shell in which somebody edited the row may have made a floating-point number of it."""
-    if isinstance(value, (int, float)) and 0 < value < VERSION_UNBELIEVABLE:
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < VERSION_UNBELIEVABLE:
         return int(value)
     return 0
 

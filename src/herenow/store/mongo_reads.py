@@ -112,8 +112,9 @@ async def count_online(users: Users, *, before_ms: int | None) -> int:
 
 async def read_max_version(users: Users) -> int:
     """Read the newest version of any document."""
-    is_version = {users.fields.version: {"$lt": VERSION_UNBELIEVABLE}}  # and a number: another type compares with none
-    newest = {"_id": None, "version": {"$max": f"${users.fields.version}"}}
+    is_version = {users.fields.version: {"$gt": 0, "$lt": VERSION_UNBELIEVABLE}}
+    version = f"${users.fields.version}"
+    newest = {"_id": None, "version": {"$max": {"$cond": [{"$isNumber": version}, version, 0]}}}  # a list matches, too
     found = await users.collection.aggregate([{"$match": is_version}, {"$group": newest}])
     return max([int(each["version"]) for each in await found.to_list()], default=0)
 
