@@ -56,6 +56,7 @@ class Mongod:
         self._replica_set = replica_set
         self._directory = Path(tempfile.mkdtemp(prefix="herenow-mongod-"))
         self._process: subprocess.Popen[bytes] | None = None
+        self._watch: subprocess.Popen[bytes] | None = None
 
     def url(self, database: str, options: str = "") -> str:
         """The address of a database."""
@@ -82,6 +83,8 @@ class Mongod:
         if self._replica_set:
             command += ["--replSet", REPLICA_SET, "--oplogSize", "64"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        self._end_watch()
+        self._watch = _watch(self._process.pid, self._directory)
         ends_s = time.monotonic() + timeout_s
         while not self.is_ready():
             if self._process.poll() is not None or time.monotonic() > ends_s:
@@ -144,11 +147,23 @@ class Mongod:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        self._end_watch()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _end_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.communicate(b"done\n")
 
     def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "it was not started"
         return self._process
+
+
+def _watch(pid: int, directory: Path) -> "subprocess.Popen[bytes]":
+    """Let a process wait until we say that all is done, or are gone ourselves, and then leave nothing of a server."""
+    script = 'read word; test "$word" = done || { kill -9 "$1"; rm -rf "$2"; }'
+    command = ["sh", "-c", script, "watch", str(pid), str(directory)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 @contextlib.contextmanager
