@@ -71,7 +71,6 @@ def test_no_command_loads_all_users(crowd: Path, tmp_path: Path) -> None:
         ("status", "--json"),
         ("explain", "user-5"),
         ("stale", "--dry-run"),
-        ("cleanup", "--dry-run"),
         ("cleanup",),
     ]
     held: Callable[..., int] = peak_kib
