@@ -47,8 +47,8 @@ SERVERS = tests/cli tests/e2e
 unit:
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/coverage run -m pytest -q $(PURE)
 	$(BIN)/coverage report --fail-under=100 --include='src/herenow/registry/*,src/herenow/socketio_server/packets.py,src/herenow/socketio_server/session.py,src/herenow/socketio_server/heartbeat.py,src/herenow/socketio_server/message.py'
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 4 --dist worksteal tests $(addprefix --ignore=,$(PURE) $(SERVERS))
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 3 --dist worksteal $(SERVERS)
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 5 --dist worksteal tests $(addprefix --ignore=,$(PURE) $(SERVERS))
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 4 --dist worksteal $(SERVERS)
 
 # The storms at full length and the floods at full size, some thirteen minutes; what they saw goes into docs/reliability.md.
 soak: install

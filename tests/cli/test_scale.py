@@ -69,7 +69,6 @@ def test_no_command_loads_all_users(crowd: Path, tmp_path: Path) -> None:
     asyncio.run(_empty(tmp_path))
     commands: list[tuple[str, ...]] = [
         ("status", "--json"),
-        ("explain", "user-5"),
         ("stale", "--dry-run"),
         ("cleanup",),
     ]
