@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PAGE   := examples/quickstart
 
-.PHONY: install run test lint types unit soak bench clean
+.PHONY: install run test lint types unit pure rest soak bench clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
@@ -30,7 +30,10 @@ $(PAGE)/vendor/socket.io.esm.min.js: $(VENV)/.node
 run: install
 	$(BIN)/herenow serve --dev --page $(PAGE)
 
-test: install lint types unit
+# What needs one core each goes side by side.
+test: install
+	@$(MAKE) -j2 lint types pure
+	@$(MAKE) rest
 
 lint:
 	$(BIN)/ruff check .
@@ -44,11 +47,15 @@ PURE = tests/registry tests/contract/test_registry.py tests/socketio_server/test
        tests/socketio_server/test_session.py tests/socketio_server/test_heartbeat.py tests/socketio_server/test_message.py
 SERVERS = tests/cli tests/e2e
 
-unit:
+unit: pure rest
+
+pure:
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/coverage run -m pytest -q $(PURE)
 	$(BIN)/coverage report --fail-under=100 --include='src/herenow/registry/*,src/herenow/socketio_server/packets.py,src/herenow/socketio_server/session.py,src/herenow/socketio_server/heartbeat.py,src/herenow/socketio_server/message.py'
+
+rest:
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 5 --dist worksteal tests $(addprefix --ignore=,$(PURE) $(SERVERS))
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 4 --dist worksteal $(SERVERS)
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 3 --dist worksteal $(SERVERS)
 
 # The storms at full length and the floods at full size, some thirteen minutes; what they saw goes into docs/reliability.md.
 soak: install
