@@ -209,7 +209,8 @@ def main() -> int:
     sys.stdout.write(text)
     false = calm.faults or killed.faults or any(flood.faults for flood in flooded)
     false = false or any(trouble.faults for trouble in troubles)
-    return 1 if false or page["changes"] != ["connect"] else 0
+    is_late = percentile(calm.told_ms, 0.99) > 100 or calm.stored_ms[-1] > 250 or looks.seconds[-1] > 1
+    return 1 if false or page["changes"] != ["connect"] or is_late else 0
 
 
 if __name__ == "__main__":
