@@ -27,5 +27,5 @@ def pytest_collection_finish() -> None:
 
 
 # Two busy cores say nothing about how long an example may take.
-settings.register_profile("tests", deadline=None, max_examples=int(os.environ.get("HERENOW_TEST_EXAMPLES", "25")))
+settings.register_profile("tests", deadline=None, max_examples=int(os.environ.get("HERENOW_TEST_EXAMPLES", "60")))
 settings.load_profile("tests")

@@ -286,7 +286,7 @@ def test_what_cannot_be_looked_at_ends_with_2_and_a_sentence(tmp_path: Path, arg
 
 def test_a_corrupt_file_and_a_wrong_toml_are_told_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "herenow.db").write_bytes(b"this is no database" * 100)
-    for command in (["init"], ["explain", "alice"], ["serve", "--dev"]):
+    for command in (["status"], ["init"], ["cleanup"], ["stale"], ["explain", "alice"], ["serve", "--dev"]):
         ended = herenow(*command, cwd=tmp_path)
         assert (ended.returncode, "is not a database" in ended.stderr) == (2, True), ended.stderr
     (tmp_path / "herenow.toml").write_text("port = = 1")

@@ -70,6 +70,8 @@ def test_no_command_loads_all_users(crowd: Path, tmp_path: Path) -> None:
     commands: list[tuple[str, ...]] = [
         ("status", "--json"),
         ("stale", "--dry-run"),
+        ("explain", "user-5"),
+        ("cleanup", "--dry-run"),
         ("cleanup",),
     ]
     held: Callable[..., int] = peak_kib

@@ -84,7 +84,7 @@ async def test_the_commands_on_an_applications_collection(tmp_path: Path, url: s
         assert [path.name for path in (tmp_path / "herenow").iterdir()] == [], "the token is gone with its server"
 
 
-@pytest.mark.parametrize("command", [("serve", "--dev", "--port", "0"), ("test",)])
+@pytest.mark.parametrize("command", [("serve", "--dev", "--port", "0"), ("status",), ("init",), ("test",)])
 def test_wrong_credentials_end_in_a_sentence(tmp_path: Path, url: str, command: tuple[str, ...]) -> None:
     wrong = url.replace("mongodb://", "mongodb://alice:geheim@")
     ended = herenow(*command, "--database", wrong, cwd=tmp_path)

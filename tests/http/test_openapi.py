@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cli_support import serving_process
 
-EXAMPLES = os.environ.get("HERENOW_TEST_EXAMPLES", "5")
+EXAMPLES = os.environ.get("HERENOW_TEST_EXAMPLES", "20")
 
 
 def test_the_api_does_what_its_document_says(tmp_path: Path) -> None:

@@ -278,4 +278,4 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestHistory.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

@@ -452,4 +452,4 @@ class AnyHistory(RuleBasedStateMachine):
 
 
 TestAnyHistory = AnyHistory.TestCase
-TestAnyHistory.settings = hypothesis_settings(max_examples=50, stateful_step_count=40)
+TestAnyHistory.settings = hypothesis_settings(max_examples=80, stateful_step_count=40)

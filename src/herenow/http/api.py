@@ -203,7 +203,6 @@ class Api:
         ``event: reset`` says that the changes after ``since`` are not all known any more: take a snapshot, and go on
         with what follows.
         """
-        self.followers.check()
         stream = self.followers.follow(since if last_event_id is None else last_event_id)
         return StreamingResponse(
             stream, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}

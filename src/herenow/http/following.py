@@ -100,19 +100,17 @@ class Followers:
         self._followers: set[Follower] = set()
         self._ended = False
 
-    def check(self) -> None:
-        """Let a new stream begin, or not.
+    def follow(self, since: int | None) -> AsyncGenerator[bytes]:
+        """Begin one stream.
 
         Raises:
-            NotStarted: the server is starting or stopping.
+            NotStarted: the server is starting or stopping; at the call, not in the stream.
         """
         if self._ended:
             raise NotStarted
-        self._presence.registry  # noqa: B018  # raises it too
+        return self._stream(Follower(self._presence, since))
 
-    async def follow(self, since: int | None) -> AsyncGenerator[bytes]:
-        """Serve one stream."""
-        follower = Follower(self._presence, since)
+    async def _stream(self, follower: Follower) -> AsyncGenerator[bytes]:
         self._followers.add(follower)
         try:
             async for data in follower.events():
