@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +13,10 @@ from typing import Any
 
 import httpx
 
+from programs import Program
 from support import ROOT
 
-_ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("HERENOW_")} | {
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("HERENOW_")} | {
     "PYTHONPATH": str(ROOT / "src"),
     "COLUMNS": "120",
     "PYTHONUNBUFFERED": "1",
@@ -26,16 +27,15 @@ Ended = subprocess.CompletedProcess[str]
 
 def herenow(*arguments: str | Path, cwd: Path, timeout_s: float = 60, **environment: str) -> Ended:
     """Run a command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "herenow.cli", *map(str, arguments)],
-        cwd=cwd,
-        env={**_ENVIRONMENT, **environment},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    given = [str(argument) for argument in arguments]
+    with tempfile.TemporaryDirectory() as directory:
+        out, err = Path(directory, "out"), Path(directory, "err")
+        program = Program(*given, cwd=cwd, environment={**ENVIRONMENT, **environment}, out=out, err=err)
+        try:
+            code = program.wait(timeout_s)
+        finally:
+            program.kill()
+        return Ended(given, code, out.read_text(), err.read_text())
 
 
 def answer(ended: Ended) -> Any:
@@ -53,22 +53,21 @@ class Server:
 
     def __init__(self, directory: Path, *options: str, **environment: str) -> None:
         self.directory = directory
-        self._out = (directory / "serve.out").open("w+")
-        self._err = (directory / "serve.err").open("w+")
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "herenow.cli", "serve", "--port", "0", *options],
+        for name in ("serve.out", "serve.err"):
+            (directory / name).write_text("")
+        self.program = Program(
+            *("serve", "--port", "0", *options),
             cwd=directory,
-            env={**_ENVIRONMENT, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=self._out,
-            stderr=self._err,
+            environment={**ENVIRONMENT, **environment},
+            out=directory / "serve.out",
+            err=directory / "serve.err",
         )
         self.address = ""
 
     def wait_until_ready(self, timeout_s: float = 20.0) -> None:
         """Wait until it answers."""
         ends_s = time.monotonic() + timeout_s
-        while time.monotonic() < ends_s and self.popen.poll() is None:
+        while time.monotonic() < ends_s and self.program.poll() is None:
             words = self.said().split()
             found = [word for word in words if word.startswith("http://")]
             if found:
@@ -90,16 +89,13 @@ class Server:
     def end(self, number: int = signal.SIGTERM, timeout_s: float = 10.0) -> tuple[int, float]:
         """Send a signal; return the exit code, and the seconds that it took."""
         began_s = time.monotonic()
-        self.popen.send_signal(number)
-        return self.popen.wait(timeout_s), time.monotonic() - began_s
+        self.program.send_signal(number)
+        return self.program.wait(timeout_s), time.monotonic() - began_s
 
     def close(self) -> None:
         """End it, however it is."""
-        if self.popen.poll() is None:
-            self.popen.kill()
-            self.popen.wait()
-        self._out.close()
-        self._err.close()
+        self.program.kill()
+        self.program.wait()
 
 
 @contextlib.contextmanager

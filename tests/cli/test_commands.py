@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cli_support import _ENVIRONMENT, Server, answer, herenow, serving_process
+from cli_support import ENVIRONMENT, Server, answer, herenow, serving_process
 from herenow.cli.app import app
 from herenow.cli.socketio_client import Client
 from support import ROOT, until
@@ -109,7 +109,7 @@ def test_where_the_answer_cannot_be_written_the_systems_word_is_told(tmp_path: P
         ended = subprocess.run(
             command,
             cwd=tmp_path,
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -236,7 +236,7 @@ def test_a_wrong_token_is_refused_in_a_sentence(tmp_path: Path) -> None:
         (tmp_path / "herenow.db-token").write_text("not the token")
         ended = herenow("status", cwd=tmp_path)
         assert (ended.returncode, "refuses" in ended.stderr) == (2, True)
-        assert f"process {server.popen.pid}" in ended.stderr
+        assert f"process {server.program.pid}" in ended.stderr
 
 
 def test_a_server_that_lives_and_does_not_answer_is_told_in_a_sentence(server: Server) -> None:

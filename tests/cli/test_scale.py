@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cli_support import _ENVIRONMENT
+from cli_support import ENVIRONMENT
 from herenow.model import Availability, StoredUser
 from herenow.store.sql import SqlStore
 
@@ -55,7 +55,7 @@ def peak_kib(*arguments: str, cwd: Path) -> int:
     ended = subprocess.run(
         [sys.executable, "-c", program, *arguments],
         cwd=cwd,
-        env=_ENVIRONMENT,
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,6 @@
 """``herenow serve`` as a process: how it starts, refuses, and ends."""
 
 import asyncio
-import resource
 import signal
 import socket
 import sqlite3
@@ -15,7 +14,6 @@ import pytest
 from websockets.asyncio.client import connect
 
 from cli_support import Server, herenow, serving_process
-from herenow.cli.limits import SPARE_FILES
 from herenow.cli.socketio_client import Client
 from support import Poller, until, websocket_url
 
@@ -53,16 +51,6 @@ def test_the_log_is_json_where_nobody_reads_along(tmp_path: Path) -> None:
         server.end()
     lines = server.logged().splitlines()
     assert lines and all(line.startswith("{") and '"event"' in line for line in lines)
-
-
-def test_it_takes_as_many_files_as_its_connections_need_and_the_system_allows(tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # the server inherits it
-    try:
-        with serving_process(tmp_path, HERENOW_MAX_CONNECTIONS="1000") as server:
-            assert resource.prlimit(server.popen.pid, resource.RLIMIT_NOFILE) == (1000 + SPARE_FILES, hard)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -173,7 +161,7 @@ def test_a_second_server_on_the_store_refuses_and_names_the_first(tmp_path: Path
         token = (tmp_path / "herenow.db-token").read_text()
         ended = herenow("serve", "--dev", "--port", "0", cwd=tmp_path)
         assert ended.returncode == 2
-        assert f"process {server.popen.pid}" in ended.stderr.splitlines()[-1]
+        assert f"process {server.program.pid}" in ended.stderr.splitlines()[-1]
         assert (tmp_path / "herenow.db-token").read_text() == token
 
 
@@ -194,7 +182,7 @@ async def test_it_ends_with_1_and_writes_nothing_when_another_server_takes_the_s
         client = await Client.open(server.address, "alice")
         await until(lambda: rows(tmp_path, "SELECT count(*) FROM users WHERE isOnline") == [(1,)])
         take_over(tmp_path)
-        assert await asyncio.to_thread(server.popen.wait, 10) == 1
+        assert await asyncio.to_thread(server.program.wait, 10) == 1
         await client.cut()
         assert "belongs to another server: process 4711 on elsewhere" in server.logged()
     assert rows(tmp_path, "SELECT isOnline FROM users") == [(1,)]

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cli_support import _ENVIRONMENT, herenow, serving_process
+from cli_support import ENVIRONMENT, herenow, serving_process
 from clients import Client
 
 
@@ -18,7 +18,7 @@ def watching(directory: Path, *options: str) -> Iterator["subprocess.Popen[str]"
     process = subprocess.Popen(
         [sys.executable, "-m", "herenow.cli", "watch", *options],
         cwd=directory,
-        env=_ENVIRONMENT,
+        env=ENVIRONMENT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -3,14 +3,13 @@
 import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from programs import Program
 from support import ROOT, free_port
 
 
@@ -28,12 +27,7 @@ class PresenceServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = settings
         self._log = database.with_suffix(".log")
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def command(self) -> list[str]:
-        """How it is started."""
-        return [sys.executable, "-m", "herenow.cli", "serve", "--dev", "--port", str(self.port)]
+        self._process: Program | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -45,10 +39,13 @@ class PresenceServer:
     def start(self, timeout_s: float = 20.0) -> float:
         """Start it and wait until it is ready; return how long that took, in seconds."""
         began = time.monotonic()
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command, cwd=self.database.parent, env=self.environment, stdout=log, stderr=log
-            )
+        self._process = Program(
+            *("serve", "--dev", "--port", str(self.port)),
+            cwd=self.database.parent,
+            environment=self.environment,
+            out=self._log,
+            err=self._log,
+        )
         while time.monotonic() - began < timeout_s:
             if self._process.poll() is not None:
                 raise AssertionError(f"the server ended at once:\n{self.log()[-3000:]}")

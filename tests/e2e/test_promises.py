@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cli_support import herenow
 from clients import Client
 from e2e.servers import PresenceServer
 from support import ROOT, connect_socket, until
@@ -197,16 +198,8 @@ async def test_sigterm_tells_the_clients_and_writes_everyone_offline(tmp_path: P
 
 
 def test_a_second_server_on_the_same_store_is_refused(server: PresenceServer) -> None:
-    second = PresenceServer(server.database)
-    done = subprocess.run(
-        second.command,
-        cwd=server.database.parent,
-        env=second.environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    directory = server.database.parent
+    done = herenow("serve", "--dev", "--port", "0", "-d", f"sqlite:///{server.database}", cwd=directory)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "belongs to another server" in done.stderr

@@ -1,5 +1,6 @@
 """``herenow watch``: what changes, as it changes."""
 
+import asyncio
 import contextlib
 import http.client
 import json as json_module
@@ -63,15 +64,16 @@ def watch(
 def _wait_for_another(settings: Settings) -> LiveServer:
     from herenow.cli.target import find_server
 
-    while True:
-        try:
-            server = find_server(settings)
-            if server is not None:
-                server.get("/v1/stats", Stats)
-                return server
-        except HerenowError:
-            pass  # it is starting, or its dead row still looks alive
-        time.sleep(LOOK_AGAIN_S)
+    with asyncio.Runner() as runner:
+        while True:
+            try:
+                server = find_server(settings, runner.run)
+                if server is not None:
+                    server.get("/v1/stats", Stats)
+                    return server
+            except HerenowError:
+                pass  # it is starting, or its dead row still looks alive
+            time.sleep(LOOK_AGAIN_S)
 
 
 def _follow(server: LiveServer, users: set[str], *, json: bool) -> None:

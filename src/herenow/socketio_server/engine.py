@@ -310,7 +310,9 @@ class Engine:
         self.stopping = False
         self._trusted = parse_networks(settings.trusted_proxies)
         self._sessions_of: dict[str, int] = {}
-        tick_ms = min(max(min(settings.ping_interval_ms, settings.ping_timeout_ms) / 20, 5), 100)
+        # A ping comes early by a twentieth of the interval at least (session.JITTER), and is at most one tick late, as
+        # is its time-out: so together they are over when the client's own count is.
+        tick_ms = min(max(min(settings.ping_interval_ms, settings.ping_timeout_ms) / 50, 5), 100)
         self._heartbeat: Heartbeat[Connection] = Heartbeat(tick_ms, self._due)
 
     def now_ms(self) -> float:

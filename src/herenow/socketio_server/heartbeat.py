@@ -19,6 +19,9 @@ class Timed(Protocol):
 
 T = TypeVar("T", bound=Timed)
 
+_TIMER_EARLY_S = 0.001
+"""uvloop's timers count whole milliseconds and may come so much early; the slot would not have begun."""
+
 
 class Wheel(Generic[T]):
     """A hashed timing wheel. Pure: it is told the time.
@@ -89,7 +92,7 @@ class Heartbeat(Generic[T]):
         """Let ``on_due`` be called with ``item`` at ``due_ms`` of the loop's clock; replaces an earlier call for it."""
         self._wheel.schedule(item, due_ms)
         if self._timer is None and self._wheel:
-            self._timer = asyncio.get_running_loop().call_later(self._tick_s, self._tick)
+            self._timer = self._set_timer(asyncio.get_running_loop())
 
     def cancel(self, item: T) -> None:
         """Forget the call for ``item``, if there is one."""
@@ -103,4 +106,9 @@ class Heartbeat(Generic[T]):
                 self._on_due(item, now_ms)
             except Exception as error:  # one item's fault must not stop the heart of all the others
                 loop.call_exception_handler({"message": "an item on the wheel raised", "exception": error})
-        self._timer = loop.call_later(self._tick_s, self._tick) if self._wheel else None
+        self._timer = self._set_timer(loop) if self._wheel else None
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> asyncio.TimerHandle:
+        """Come back when the next slot has begun, not a tick from now: an item would be late by up to two ticks."""
+        in_s = self._tick_s - loop.time() % self._tick_s
+        return loop.call_later(in_s + _TIMER_EARLY_S, self._tick)

@@ -1,0 +1,71 @@
+"""The program as it is really started, from nothing: the other tests of the commands fork one that is loaded."""
+
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from cli_support import ENVIRONMENT
+from herenow.cli.limits import SPARE_FILES
+from herenow.version import VERSION
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "herenow.cli", *arguments]
+
+
+@contextmanager
+def serving(directory: Path, **environment: str) -> Iterator[tuple["subprocess.Popen[bytes]", str]]:
+    said = directory / "said"
+    with said.open("w") as out:
+        server = subprocess.Popen(
+            command("serve", "--dev", "--port", "0"),
+            cwd=directory,
+            env={**ENVIRONMENT, **environment},
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        ends_s = time.monotonic() + 30
+        while "http://" not in said.read_text():
+            assert server.poll() is None and time.monotonic() < ends_s, said.read_text()
+            time.sleep(0.02)
+        yield server, next(word for word in said.read_text().split() if word.startswith("http://"))
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_server_and_a_command_start_from_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path) as (server, address):
+        status = subprocess.run(
+            command("status"), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=30
+        )
+        assert (status.returncode, status.stderr) == (0, "")
+        assert httpx.get(f"{address}/readyz").status_code == 200
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+
+
+def test_it_takes_as_many_files_as_its_connections_need_and_the_system_allows(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # the server inherits it
+    try:
+        with serving(tmp_path, HERENOW_MAX_CONNECTIONS="1000") as (server, _):
+            assert resource.prlimit(server.pid, resource.RLIMIT_NOFILE) == (1000 + SPARE_FILES, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_both_names_of_the_program_are_installed() -> None:
+    for name in ("herenow", "presence-manager"):
+        ended = subprocess.run(
+            [Path(sys.executable).with_name(name), "--version"], capture_output=True, text=True, check=False, timeout=30
+        )
+        assert ended.stdout == f"herenow {VERSION}\n"

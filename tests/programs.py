@@ -1,0 +1,84 @@
+"""Runs ``herenow …`` in processes of their own that need not load it first.
+
+A test process that has loaded herenow once is forked for each command (the standard library's fork server). What runs
+is the same program with its own id, files, environment and signals, and is killed like any other; it only starts a
+second sooner, and half of what the tests of the commands did was loading. ``tests/cli/test_start.py`` starts what the
+installed command starts.
+"""
+
+import io
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+os.environ["COLUMNS"] = "120"  # Rich looks when it is loaded
+
+_forks = multiprocessing.get_context("forkserver")
+_forks.set_forkserver_preload(["herenow.cli.app", "herenow.cli.server", "herenow.store.sql", "herenow.store.mongo"])
+
+
+class Program:
+    """``herenow`` with these arguments; as much of :class:`subprocess.Popen` as the tests need.
+
+    Args:
+        arguments: what follows ``herenow``.
+        cwd: where it runs.
+        environment: all of its environment.
+        out: the file that its output is added to.
+        err: the file for its errors; may be the same.
+    """
+
+    def __init__(self, *arguments: str, cwd: Path, environment: Mapping[str, str], out: Path, err: Path) -> None:
+        self.arguments = arguments
+        given = (arguments, str(cwd), dict(environment), str(out), str(err))
+        self._process = _forks.Process(target=_run, args=given, daemon=True)
+        self._process.start()
+        self.pid = self._process.pid or 0
+
+    def poll(self) -> int | None:
+        """Return the exit code, minus the signal's number if one killed it; ``None`` while it runs."""
+        return self._process.exitcode
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        """Wait for its end; return the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs.
+        """
+        self._process.join(timeout_s)
+        code = self.poll()
+        if code is None:
+            raise subprocess.TimeoutExpired(self.arguments, timeout_s or 0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal; nothing once it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """``kill -9``."""
+        self.send_signal(signal.SIGKILL)
+
+
+def _run(arguments: tuple[str, ...], cwd: str, environment: dict[str, str], out: str, err: str) -> NoReturn:
+    """Become the program."""
+    for number, path in ((1, out), (2, err)):
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(file, number)
+        os.close(file)
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w")), encoding="utf-8", write_through=True)
+    sys.stderr = io.TextIOWrapper(io.BufferedWriter(io.FileIO(2, "w")), encoding="utf-8", write_through=True)
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = [str(Path(sys.executable).with_name("herenow")), *arguments]
+    from herenow.cli.app import main
+
+    main()
+    sys.exit()
