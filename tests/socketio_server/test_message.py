@@ -26,13 +26,13 @@ def test_a_frame_of_any_length_is_read_back(length: int) -> None:
 
 def test_a_message_is_framed_once_for_all() -> None:
     message = Message('2["a"]', b"\x01")
-    assert message.frames is message.frames
-    assert message.asgi is message.asgi
-    assert [(each.opcode, bytes(each.data)) for each in parse(message.frames)] == [
+    assert message.frames() is message.frames()
+    assert message.asgi() is message.asgi()
+    assert [(each.opcode, bytes(each.data)) for each in parse(message.frames())] == [
         (Opcode.TEXT, b'42["a"]'),
         (Opcode.BINARY, b"\x01"),
     ]
-    assert message.asgi == [
+    assert message.asgi() == [
         {"type": "websocket.send", "text": '42["a"]'},
         {"type": "websocket.send", "bytes": b"\x01"},
     ]

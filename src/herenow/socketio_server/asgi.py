@@ -7,7 +7,7 @@ engine in the lifespan state, where the fast WebSocket finds it.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping, Sequence
 from types import coroutine
 from typing import Any, Final
 
@@ -202,15 +202,13 @@ class AsgiWebSocket:
         """Send a message, or have it queued behind what the server has not taken yet."""
         if self.full or self._closed:
             return False
-        for item in message.asgi:
-            self._put(item)
+        self._put(message.asgi())
         return True
 
     def write(self, packets: Sequence[str | bytes]) -> None:
         """Send packets even when full."""
         if not self._closed:
-            for packet in packets:
-                self._put(asgi_send(packet))
+            self._put([asgi_send(packet) for packet in packets])
 
     def flush(self) -> None:
         """Send what the session has queued."""
@@ -226,7 +224,7 @@ class AsgiWebSocket:
     def _close(self, code: int, reason: str) -> None:
         if self._closed:
             return
-        self._put({"type": "websocket.close", "code": code, "reason": reason})
+        self._put([{"type": "websocket.close", "code": code, "reason": reason}])
         self._closed = True
         self.release()
         asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_MS / 1000, self._give_up)
@@ -246,8 +244,11 @@ class AsgiWebSocket:
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    def _put(self, item: MutableMapping[str, Any]) -> None:
-        if self._pump is None:
+    def _put(self, items: Iterable[MutableMapping[str, Any]]) -> None:
+        for item in items:
+            if self._pump is not None:
+                self._enqueue(item)
+                continue
             sending = self._send(item).__await__()
             try:
                 awaited = next(sending, _SENT)
@@ -258,13 +259,14 @@ class AsgiWebSocket:
                 return
             if awaited is not _SENT:
                 self._pump = asyncio.get_running_loop().create_task(self._drain(_rest(sending, awaited)))
-        else:
-            self._queue.append(item)
-            self._queued += _size(item)
-            if not self.full and self._queued > self._settings.write_buffer_high:
-                self.full = True
-                if self.connection is not None and self.connection.link is self:
-                    self.connection.became_slow()
+
+    def _enqueue(self, item: MutableMapping[str, Any]) -> None:
+        self._queue.append(item)
+        self._queued += _size(item)
+        if not self.full and self._queued > self._settings.write_buffer_high:
+            self.full = True
+            if self.connection is not None and self.connection.link is self:
+                self.connection.became_slow()
 
     async def _drain(self, rest: Awaitable[None]) -> None:
         try:

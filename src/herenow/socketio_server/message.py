@@ -44,14 +44,12 @@ class Message:
         self._frames: bytes | None = None
         self._asgi: list[dict[str, Any]] | None = None
 
-    @property
     def frames(self) -> bytes:
         """The WebSocket frames, back to back: one write sends them all."""
         if self._frames is None:
             self._frames = frames(_packets(self.messages))
         return self._frames
 
-    @property
     def asgi(self) -> list[dict[str, Any]]:
         """The ``websocket.send`` messages of ASGI."""
         if self._asgi is None:

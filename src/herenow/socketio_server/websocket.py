@@ -319,7 +319,7 @@ class FastWebSocket(asyncio.Protocol):
 
     def send(self, message: Message) -> bool:
         """Write a message's prebuilt frames: straight into the socket, if nothing waits before them (decision 008)."""
-        data = message.frames
+        data = message.frames()
         if self._direct < 0 and not self._may_write_directly():
             if not self.ready:
                 return False
