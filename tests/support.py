@@ -20,8 +20,9 @@ from websockets.exceptions import ConnectionClosed
 
 from herenow.socketio_server import FastWebSocket
 
-Shell = Literal["fast", "asgi"]
+Shell = Literal["fast", "asgi", "wrapped"]
 SHELLS: list[Shell] = ["fast", "asgi"]
+"""``wrapped`` is ``asgi`` behind a middleware, where it has no shortcut past uvicorn's ``send``."""
 
 ROOT = Path(__file__).parent.parent
 PYTHONPATH = f"{ROOT / 'src'}{os.pathsep}{ROOT / 'tests'}"
@@ -124,11 +125,23 @@ def example(name: str, *options: str) -> Iterator[Process]:
     assert written == "", f"{name} wrote: {written}"
 
 
+def wrapped(app: Any) -> Any:
+    """Put a middleware before an ASGI application that passes on all that is sent."""
+
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
+        async def pass_on(message: Any) -> None:
+            await send(message)
+
+        await app(scope, receive, pass_on)
+
+    return middleware
+
+
 @contextlib.asynccontextmanager
 async def serving(app: Any, shell: Shell = "fast", **options: Any) -> AsyncIterator[str]:
     """Serve an ASGI application in this event loop on a real port; give its address."""
     config = uvicorn.Config(
-        app,
+        wrapped(app) if shell == "wrapped" else app,
         host="127.0.0.1",
         port=0,
         ws=FastWebSocket if shell == "fast" else "auto",

@@ -27,6 +27,7 @@ from .requests import (
     respond,
 )
 from .session import MESSAGE_COST, Reason, Transport
+from .shortcut import Shortcut
 
 log = logging.getLogger("herenow.socketio")
 
@@ -136,10 +137,11 @@ class AsgiWebSocket:
 
     ASGI's ``send`` is a coroutine, but one that an idle server finishes without ever waiting. So it is stepped by hand,
     right where a message is sent, and only when it does wait, for a peer that does not read, does a task take over.
+    What goes to many has its frames built once, and takes the :class:`~.shortcut.Shortcut` where there is one.
     """
 
-    __slots__ = ("_closed", "_engine", "_pump", "_queue", "_queued", "_released", "_send", "_settings", "_task",
-                 "connection", "full")  # fmt: skip
+    __slots__ = ("_closed", "_engine", "_pump", "_queue", "_queued", "_released", "_send", "_settings",
+                 "_shortcut", "_task", "connection", "full")  # fmt: skip
 
     def __init__(self, engine: Engine, send: Send) -> None:
         self.connection: Connection | None = None
@@ -147,6 +149,7 @@ class AsgiWebSocket:
         self._settings = engine.settings
         self._engine = engine
         self._send = send
+        self._shortcut = Shortcut.past(send)
         self._queue: deque[MutableMapping[str, Any]] = deque()
         self._queued = 0
         self._pump: asyncio.Task[None] | None = None
@@ -202,7 +205,9 @@ class AsgiWebSocket:
         """Send a message, or have it queued behind what the server has not taken yet."""
         if self.full or self._closed:
             return False
-        self._put(message.asgi())
+        shortcut = self._shortcut
+        if shortcut is None or self._pump is not None or not shortcut.write(message.frames()):
+            self._put(message.asgi())
         return True
 
     def write(self, packets: Sequence[str | bytes]) -> None:
