@@ -160,12 +160,13 @@ def report(
         "",
     ]
     lines += [
-        "Floods, each twice against a server of its own. An honest client asks it all the while; *longest wait* is its",
-        "longest for an answer. All sockets of the flood are let go, and no session is left. Memory in MB: when the",
-        "server has started, at most, after the first flood and after the second, which must add nothing to it.",
-        "Python's allocator keeps the holes of the first. Under the ASGI shell, frames are the ASGI server's to parse.",
+        "Floods, each three times against a server of its own. An honest client asks it all the while; *longest wait*",
+        "is its longest for an answer. All sockets of the flood are let go, and no session is left. Memory in MB: when",
+        "the server has started, at most, after the first two floods (the greater figure) and after the third, which",
+        "must add nothing: Python's allocator keeps holes, and a leak would grow with each flood. Under the ASGI",
+        "shell, frames are the ASGI server's to parse.",
         "",
-        "| | shell | seconds | sessions at most | left | longest wait, ms | start | most | first | second |",
+        "| | shell | seconds | sessions at most | left | longest wait, ms | start | most | before | third |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *map(flood_row, flooded),
         "",
