@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from programs import Program
+from programs import start
 from support import ROOT
 
 ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith("HERENOW_")} | {
@@ -30,7 +30,7 @@ def herenow(*arguments: str | Path, cwd: Path, timeout_s: float = 60, **environm
     given = [str(argument) for argument in arguments]
     with tempfile.TemporaryDirectory() as directory:
         out, err = Path(directory, "out"), Path(directory, "err")
-        program = Program(*given, cwd=cwd, environment={**ENVIRONMENT, **environment}, out=out, err=err)
+        program = start(*given, cwd=cwd, environment={**ENVIRONMENT, **environment}, out=out, err=err)
         try:
             code = program.wait(timeout_s)
         finally:
@@ -55,7 +55,7 @@ class Server:
         self.directory = directory
         for name in ("serve.out", "serve.err"):
             (directory / name).write_text("")
-        self.program = Program(
+        self.program = start(
             *("serve", "--port", "0", *options),
             cwd=directory,
             environment={**ENVIRONMENT, **environment},

@@ -1,9 +1,9 @@
-"""Runs ``herenow …`` in processes of their own that need not load it first.
+"""Runs ``herenow …`` in processes of their own, which the tests need not wait for to load.
 
-A test process that has loaded herenow once is forked for each command (the standard library's fork server). What runs
-is the same program with its own id, files, environment and signals, and is killed like any other; it only starts a
-second sooner, and half of what the tests of the commands did was loading. ``tests/cli/test_start.py`` starts what the
-installed command starts.
+A process that has loaded herenow once is forked for each command (the standard library's fork server). What runs is
+the same program with its own id, files, environment and signals, and is killed like any other; it only starts a second
+sooner, and half of what the tests of the commands did was loading. ``tests/cli/test_start.py`` starts the program as
+people do, and so does ``make soak``.
 """
 
 import io
@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 os.environ["COLUMNS"] = "120"  # Rich looks when it is loaded
 
@@ -22,8 +22,32 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["herenow.cli.app", "herenow.cli.server", "herenow.store.sql", "herenow.store.mongo"])
 
 
-class Program:
-    """``herenow`` with these arguments; as much of :class:`subprocess.Popen` as the tests need.
+class Running(Protocol):
+    """A process; as much of :class:`subprocess.Popen` as the tests need."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return the exit code, minus the signal's number if one killed it; ``None`` while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; return the exit code.
+
+        Raises:
+            subprocess.TimeoutExpired: it still runs after ``timeout`` seconds.
+        """
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal; nothing once it has ended."""
+
+    def kill(self) -> None:
+        """``kill -9``."""
+
+
+def start(
+    *arguments: str, cwd: Path, environment: Mapping[str, str], out: Path, err: Path, from_nothing: bool = False
+) -> Running:
+    """Run ``herenow`` with these arguments.
 
     Args:
         arguments: what follows ``herenow``.
@@ -31,38 +55,48 @@ class Program:
         environment: all of its environment.
         out: the file that its output is added to.
         err: the file for its errors; may be the same.
+        from_nothing: load it anew, as ``herenow`` on a command line does.
     """
+    if not from_nothing:
+        return _Forked(arguments, cwd, environment, out, err)
+    with out.open("ab") as out_file, err.open("ab") as err_file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "herenow.cli", *arguments],
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out_file,
+            stderr=err_file,
+        )
 
-    def __init__(self, *arguments: str, cwd: Path, environment: Mapping[str, str], out: Path, err: Path) -> None:
-        self.arguments = arguments
+
+class _Forked:
+    """See :class:`Running`."""
+
+    def __init__(
+        self, arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str], out: Path, err: Path
+    ) -> None:
+        self._arguments = arguments
         given = (arguments, str(cwd), dict(environment), str(out), str(err))
         self._process = _forks.Process(target=_run, args=given, daemon=True)
         self._process.start()
         self.pid = self._process.pid or 0
 
     def poll(self) -> int | None:
-        """Return the exit code, minus the signal's number if one killed it; ``None`` while it runs."""
         return self._process.exitcode
 
-    def wait(self, timeout_s: float | None = None) -> int:
-        """Wait for its end; return the exit code.
-
-        Raises:
-            subprocess.TimeoutExpired: it still runs.
-        """
-        self._process.join(timeout_s)
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
         code = self.poll()
         if code is None:
-            raise subprocess.TimeoutExpired(self.arguments, timeout_s or 0)
+            raise subprocess.TimeoutExpired(self._arguments, timeout or 0)
         return code
 
-    def send_signal(self, number: int) -> None:
-        """Send it a signal; nothing once it has ended."""
+    def send_signal(self, number: int, /) -> None:
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """``kill -9``."""
         self.send_signal(signal.SIGKILL)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from programs import Program
+from programs import Running, start
 from support import ROOT, free_port
 
 
@@ -19,7 +19,12 @@ class PresenceServer:
     Args:
         database: the SQLite file.
         settings: further settings, by name.
+
+    Attributes:
+        from_nothing: whether a start is timed, and so begins with loading the program.
     """
+
+    from_nothing = False
 
     def __init__(self, database: Path, /, **settings: Any) -> None:
         self.database = database
@@ -27,7 +32,7 @@ class PresenceServer:
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = settings
         self._log = database.with_suffix(".log")
-        self._process: Program | None = None
+        self._process: Running | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -39,12 +44,13 @@ class PresenceServer:
     def start(self, timeout_s: float = 20.0) -> float:
         """Start it and wait until it is ready; return how long that took, in seconds."""
         began = time.monotonic()
-        self._process = Program(
+        self._process = start(
             *("serve", "--dev", "--port", str(self.port)),
             cwd=self.database.parent,
             environment=self.environment,
             out=self._log,
             err=self._log,
+            from_nothing=self.from_nothing,
         )
         while time.monotonic() - began < timeout_s:
             if self._process.poll() is not None:

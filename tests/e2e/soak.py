@@ -193,6 +193,7 @@ def main() -> int:
     parser.add_argument("--handshakes", type=int, default=10_000)
     parser.add_argument("--trouble", type=float, default=30)
     options = parser.parse_args()
+    PresenceServer.from_nothing = True
     load = os.getloadavg()[0]
     flooded = floods(options.packets, options.handshakes)
     with tempfile.TemporaryDirectory() as name:
