@@ -251,6 +251,8 @@ class Gateway:
             self._punctuality.fell_silent(client.user_id, heard_ms / 1000)
         if not self._stopping:  # at the end, everyone is written offline in one go
             self.presence.registry.disconnect(socket.id, closing)
+        # They hold each other: left to the garbage collector, its pauses would be felt by all clients.
+        socket.data = None
 
     def _count_out(self, user_id: str) -> None:
         left = self._connections_of.pop(user_id) - 1
@@ -293,24 +295,25 @@ class Gateway:
     # -- events ------------------------------------------------------------------------------------------------------
 
     def _on(self, event: str, kind: type[P], handler: Callable[[Client, P], Awaitable[dict[str, Any]]]) -> None:
-        async def handle(socket: Socket, *args: Any) -> dict[str, Any] | Reply:
-            return await self._answer(socket, event, lambda client: handler(client, events.decode(kind, args)))
+        def handle(socket: Socket, *args: Any) -> Awaitable[dict[str, Any] | Reply]:
+            # The client is taken now: when its turn comes, the socket may have gone, and have let go of it.
+            return self._answer(socket.data, event, lambda client: handler(client, events.decode(kind, args)))
 
         self._namespace.on(event)(handle)
 
     async def _answer(
-        self, socket: Socket, event: str, work: Callable[[Client], Awaitable[dict[str, Any]]]
+        self, client: Client, event: str, work: Callable[[Client], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any] | Reply:
-        client: Client = socket.data
+        about = {"user": client.user_id, "connection": client.socket.id[:6], "event_name": event}
         try:
             self._charge(client, 1)
             return {"ok": True, **await work(client)}
         except WireError as error:
             self._meters.errors.labels(error.code).inc()
-            log.info("event refused", user=client.user_id, connection=socket.id[:6], code=error.code, event_name=event)
+            log.info("event refused", code=error.code, **about)
             return self._refusal(error)
         except Exception:  # whatever it is, the client gets an answer, and no more of it than that
-            log.exception("event failed", user=client.user_id, connection=socket.id[:6], event_name=event)
+            log.exception("event failed", **about)
             return self._refusal(WireError("internal", "the server could not do it"))
 
     def _charge(self, client: Client, cost: float) -> None:
@@ -325,11 +328,11 @@ class Gateway:
     def _refusal(self, error: WireError) -> Reply:
         return Reply({"ok": False, "error": error.body()}, otherwise=(events.ERROR, error.body()))
 
-    async def _unknown(self, socket: Socket, event: Any, *args: Any) -> dict[str, Any] | Reply:
+    def _unknown(self, socket: Socket, event: Any, *args: Any) -> Awaitable[dict[str, Any] | Reply]:
         async def refuse(client: Client) -> dict[str, Any]:
             raise WireError("unknown_event", f"there is no event {str(event)[:80]!r}")
 
-        return await self._answer(socket, "unknown", refuse)
+        return self._answer(socket.data, "unknown", refuse)
 
     async def _watch(self, client: Client, payload: events.Watch) -> dict[str, Any]:
         if payload.all == (payload.users is not None):

@@ -247,6 +247,10 @@ class AsgiWebSocket:
         if self._released is not None and not self._released.done():
             self._released.set_result(None)
 
+    def forget(self) -> None:
+        """Drop the connection, which is over."""
+        self.connection = None
+
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def _put(self, items: Iterable[MutableMapping[str, Any]]) -> None:

@@ -154,6 +154,9 @@ class Link(Protocol):
     def release(self) -> None:
         """Read again."""
 
+    def forget(self) -> None:
+        """Drop the connection, which is over: left to the garbage collector, its pauses are felt by all clients."""
+
 
 class WebSocketLink(Link, Protocol):
     """A link that is a WebSocket, so that it can also probe."""
@@ -519,6 +522,7 @@ class Engine:
     def forget(self, connection: Connection) -> None:
         """Drop a closed connection: its id is unknown from now on."""
         self._heartbeat.cancel(connection)
+        connection.link.forget()
         known = self.connections.pop(connection.sid, None)
         if known is not None and self.settings.max_sessions_per_address is not None:
             self._count(connection.handshake, -1)

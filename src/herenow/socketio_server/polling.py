@@ -66,6 +66,10 @@ class PollingLink:
         if self._released is not None and not self._released.done():
             self._released.set_result(None)
 
+    def forget(self) -> None:
+        """Drop the connection, which is over."""
+        self.connection = None
+
     async def released(self) -> None:
         """Wait until the connection is held no more, or closed, or has moved to its WebSocket."""
         while self.connection is not None and self.connection.held and self.is_current:
