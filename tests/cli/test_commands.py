@@ -201,6 +201,7 @@ async def test_explain_tells_the_verdict_first_then_each_connection(server: Serv
     assert first == "● alice is shown online: 1 connection."
     assert any("websocket" in line and "127.0.0.1" in line for line in rest)
     assert any("it agrees" in line for line in rest)
+    assert rest[-1].split()[-2:] == ["online", "connect"]
     await alice.cut()
 
 

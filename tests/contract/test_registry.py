@@ -584,6 +584,20 @@ async def test_changes_that_are_not_all_known_are_not_given_in_part(opened: Open
     assert len(newest) == LOG_CAPACITY
 
 
+async def test_the_latest_changes_of_a_user_are_told_latest_first(opened: Opened) -> None:
+    registry = opened.registry
+    await registry.connect("alice", "c1", node="n")
+    await registry.connect("bob", "c2", node="n")
+    await registry.claim("alice", Claim(Claimed.BUSY))
+    await registry.claim("alice", Claim(None))
+    await registry.disconnect("c1", Closing.LEFT)
+    mine = tuple(each for each in reversed(opened.changes) if each.user_id == "alice")
+    assert [each.cause for each in mine] == [Cause.LEFT, Cause.CLAIM, Cause.CLAIM, Cause.CONNECT]
+    assert await registry.changes_of("alice", 10) == mine
+    assert await registry.changes_of("alice", 2) == mine[:2]
+    assert await registry.changes_of("nobody", 10) == ()
+
+
 # -- the end ---------------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from herenow.http.explaining import Facts, explain, explain_without_server
 from herenow.http.models import Explained
-from herenow.model import Availability, Cause, Claim, Claimed, Connection, StoredUser, UserPresence
+from herenow.model import Availability, Cause, Change, Claim, Claimed, Connection, StoredUser, UserPresence
 from herenow.registry.base import Explanation
 from herenow.settings import Settings
 from herenow.store.nodes import Node
@@ -147,3 +147,10 @@ def test_without_a_server_whoever_is_online_is_a_ghost() -> None:
     assert (offline.agrees, offline.agreement) == (True, "that is right")
     unknown = explain_without_server("alice", now_ms=NOW_MS, stored=None, last=None, settings=SETTINGS)
     assert (unknown.agrees, unknown.stored) == (True, None)
+
+
+def test_the_last_changes_are_told_with_their_causes() -> None:
+    change = Change("alice", False, Availability.OFFLINE, NOW_MS, None, None, (NOW_MS - 5000) * 1000, Cause.TIMEOUT)
+    found = explain(Facts("alice", NOW_MS, None, {}, row(online=False), False, SETTINGS, (change,)))
+    [past] = found.changes
+    assert (past.at, past.availability, past.cause) == (to_iso(NOW_MS - 5000), "offline", "timeout")

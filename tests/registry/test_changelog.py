@@ -51,6 +51,14 @@ def test_a_full_ring_drops_the_oldest_and_says_that_it_no_longer_covers_it() -> 
     assert log.since(180) == tuple(changes[-2:])
 
 
+def test_it_gives_a_users_own_latest_first_as_far_as_it_has_them() -> None:
+    changes = [change("ab"[version // 10 % 2], version) for version in range(110, 200, 10)]
+    assert log_of().of("a", 3) == ()
+    assert log_of(*changes).of("a", 3) == (change("a", 180), change("a", 160))
+    assert log_of(*changes, capacity=20).of("a", 3) == (change("a", 180), change("a", 160), change("a", 140))
+    assert log_of(*changes, capacity=20).of("c", 3) == ()
+
+
 @pytest.mark.parametrize("version", [0, 99, 121, 2**53])
 def test_a_version_of_another_process_is_never_taken_for_its_own(version: int) -> None:
     assert log_of(change("a", 110), change("b", 120)).since(version) is None

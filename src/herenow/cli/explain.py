@@ -27,7 +27,7 @@ def explain(
     """Say why a user is shown as they are.
 
     The verdict first, then the rule, the store's row beside it, the next moment
-    that changes the answer, and each connection.
+    that changes the answer, each connection, and the last ten changes.
 
     Exit code 1: the store disagrees.
     """
@@ -71,6 +71,9 @@ def show(found: Explained) -> None:
     if found.connections:
         out.print()
         out.print(_connections(found))
+    if found.changes:
+        out.print()
+        out.print(_changes(found))
 
 
 def _store(found: Explained) -> str:
@@ -97,3 +100,12 @@ def _connections(found: Explained) -> Table:
             clock(each.deadline, now=found.time),
         )
     return connections
+
+
+def _changes(found: Explained) -> Table:
+    changes = table("change", "ago", "to", "because of")
+    for each in found.changes:
+        colour = _COLOURS[each.availability]
+        when = clock(each.at, now=found.time)
+        changes.add_row(when, ago(each.at, now=found.time), f"[{colour}]{each.availability}[/]", each.cause)
+    return changes

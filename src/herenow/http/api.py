@@ -14,7 +14,7 @@ from herenow.errors import NotStarted
 from herenow.http import errors
 from herenow.http.access import Access
 from herenow.http.errors import Refused
-from herenow.http.explaining import Facts, explain
+from herenow.http.explaining import SHOWN_CHANGES, Facts, explain
 from herenow.http.following import Followers
 from herenow.http.maintenance import Maintenance, now_ms
 from herenow.http.metrics import CONTENT_TYPE, metrics
@@ -248,6 +248,7 @@ class Api:
                 stored=stored.get(user_id),
                 is_pending=presence.writer.is_pending(user_id),
                 settings=presence.settings,
+                changes=await presence.registry.changes_of(user_id, SHOWN_CHANGES),
             )
         )
 

@@ -12,12 +12,15 @@ from collections.abc import Mapping
 
 import msgspec
 
-from herenow.http.models import Explained, ExplainedConnection, NextMoment, StoredRow
-from herenow.model import Availability, Cause, Claim, Claimed, Connection, StoredUser
+from herenow.http.models import Explained, ExplainedConnection, NextMoment, PastChange, StoredRow
+from herenow.model import Availability, Cause, Change, Claim, Claimed, Connection, StoredUser
 from herenow.registry.base import Explanation
 from herenow.settings import Settings
 from herenow.store.nodes import Node
 from herenow.times import to_iso
+
+SHOWN_CHANGES = 10
+"""The latest changes of a user that an explanation names."""
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -31,6 +34,7 @@ class Facts(msgspec.Struct, frozen=True):
         stored: the store's row; ``None`` if it does not have the user.
         is_pending: a newer row is on its way to the store.
         settings: the live ones.
+        changes: the user's latest ones, the latest first.
     """
 
     user_id: str
@@ -40,6 +44,7 @@ class Facts(msgspec.Struct, frozen=True):
     stored: StoredUser | None
     is_pending: bool
     settings: Settings
+    changes: tuple[Change, ...] = ()
 
 
 def explain(facts: Facts) -> Explained:
@@ -63,6 +68,10 @@ def explain(facts: Facts) -> Explained:
         agreement=_agreement(facts, is_online=is_online),
         agrees=agrees or facts.is_pending,
         next=_next(facts, connections),
+        changes=[
+            PastChange(at=to_iso(each.version // 1000), availability=each.availability, cause=each.cause)
+            for each in facts.changes
+        ],
     )
 
 

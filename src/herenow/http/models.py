@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from herenow.model import MAX_USER_ID_LENGTH, Availability, Claimed
+from herenow.model import MAX_USER_ID_LENGTH, Availability, Cause, Claimed
 from herenow.settings import Settings
 from herenow.store.base import Counts
 from herenow.store.nodes import Node, is_alive
@@ -340,6 +340,14 @@ class NextMoment(Answer):
     what: str
 
 
+class PastChange(Answer):
+    """A change that others saw: when, what the user was shown as from then on, and what caused it."""
+
+    at: Time
+    availability: Availability
+    cause: Cause
+
+
 class Explained(Answer):
     """Why a user is shown as they are: the verdict, the rule behind it, and the facts that it rests on."""
 
@@ -355,3 +363,4 @@ class Explained(Answer):
     agreement: str
     agrees: bool
     next: NextMoment | None
+    changes: list[PastChange] = []

@@ -206,6 +206,13 @@ class Registry(Protocol):
         """
         ...
 
+    def changes_of(self, user_id: str, limit: int) -> Awaitable[tuple[Change, ...]]:
+        """Return the user's latest changes, the latest first, as far as the log of changes still has them.
+
+        Costs a look at the whole log: for a person who asks, not for a program.
+        """
+        ...
+
     def stamp(self) -> Awaitable[int]:
         """Give out a version: above that of every change before the call, below that of every change after it."""
         ...

@@ -60,3 +60,15 @@ class ChangeLog:
             net.pop(change.user_id, None)
             net[change.user_id] = change
         return tuple(net.values())
+
+    def of(self, user_id: str, limit: int) -> tuple[Change, ...]:
+        """Return the user's last changes that it still has, the latest first: at most ``limit``, at least 1."""
+        found: list[Change] = []
+        ring, size = self._ring, len(self._ring)
+        for index in range(self._written - 1, self._written - 1 - size, -1):
+            change = ring[index % size]
+            if change.user_id == user_id:
+                found.append(change)
+                if len(found) == limit:
+                    break
+        return tuple(found)

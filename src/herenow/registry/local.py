@@ -216,6 +216,9 @@ class LocalRegistry:
     def changes_since(self, version: int) -> asyncio.Future[tuple[Change, ...] | None]:
         return self._submit(lambda _: self._log.since(version))
 
+    def changes_of(self, user_id: str, limit: int) -> asyncio.Future[tuple[Change, ...]]:
+        return self._submit(lambda _: self._log.of(user_id, limit))
+
     def stamp(self) -> asyncio.Future[int]:
         return self._submit(self._rules.stamp)
 
