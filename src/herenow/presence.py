@@ -39,6 +39,8 @@ from herenow.store.writer import Writer
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from herenow.gateway.sight import CanWatch
+
 log = structlog.get_logger("herenow.presence")
 
 STORE_READ_TIMEOUT_S = 1.0
@@ -60,6 +62,9 @@ class Presence:
         database: where the application's users are: ``sqlite:///path`` or ``mongodb://host/name``.
         authenticate: tells who a client is, in library form: ``async def authenticate(auth, handshake) -> Identity``.
             By default the settings say: ``jwt_secret``, or ``dev`` on loopback.
+        can_watch: whom a viewer may see, in library form: ``async def can_watch(viewer, users) -> allowed`` is asked
+            with at most 1,000 users, and a yes counts for ``can_watch_stale_s`` seconds. While it is set, nobody can
+            watch all. By default everybody may see everybody, or whom their token names.
         settings: any of :class:`~herenow.settings.Settings`, by name.
 
     Raises:
@@ -71,10 +76,12 @@ class Presence:
         database: str | None = None,
         *,
         authenticate: Callable[..., Any] | None = None,
+        can_watch: "CanWatch | None" = None,
         **settings: Any,
     ) -> None:
         self.settings = Settings.load(database=database, **settings)
         self.authenticate = authenticate
+        self.can_watch = can_watch
         self.store = open_store(self.settings)
         self.meters = Meters()
         self._node: Node | None = None

@@ -113,6 +113,9 @@ class Settings(BaseSettings):
     overload_lag_s: float = Field(
         1.0, gt=0, description="While the event loop is later than this, nobody new is let in, for those inside."
     )
+    can_watch_stale_s: float = Field(
+        30.0, gt=0, description="How long a yes of the application's `can_watch` counts; then it is asked anew."
+    )
     max_watched_users: int = Field(10_000, gt=0, description="Users that one connection may watch by name.")
     max_events_per_s: float = Field(50.0, gt=0, description="Events of one connection; twice as many in a burst.")
     max_status_text: int = Field(140, gt=0, description="Characters of a status text.")

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,10 +18,12 @@ from herenow.gateway.limits import TokenBucket
 from herenow.gateway.outbox import Outbox, Watcher
 from herenow.gateway.pulse import Pulse
 from herenow.gateway.punctuality import Punctuality
+from herenow.gateway.sight import Sight
 from herenow.gateway.watches import Watches
 from herenow.model import Cause, Change, Claimed, Closing, Connection, UserPresence
 from herenow.presence import Presence
 from herenow.registry.base import Batch
+from herenow.registry.deadlines import Deadlines
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
 from herenow.times import to_iso
@@ -73,6 +75,8 @@ class Gateway:
         self._authenticate = authenticate
         self._connections_of: dict[str, int] = {}
         self._expiry = Expiry()
+        self._sight = None if presence.can_watch is None else Sight(presence.can_watch, settings.can_watch_stale_s)
+        self._looks_again = Deadlines()
         self._encoded = EncodedUsers()
         self._meters = presence.meters
         self._punctuality = Punctuality(presence.meters)
@@ -117,6 +121,8 @@ class Gateway:
         self.presence.on_evicted(self._evicted)
         self._keep(asyncio.create_task(self._end_the_expired(), name="herenow expiry"))
         self._keep(asyncio.create_task(self._pulse.run(), name="herenow pulse"))
+        if self._sight is not None:
+            self._keep(asyncio.create_task(self._look_again(self._sight), name="herenow sight"))
 
     def stop(self) -> None:
         """Tell every client, let nobody in any more, and close all connections. Idempotent."""
@@ -236,7 +242,10 @@ class Gateway:
         self._watches.forget(client)
         self._outbox.forget(client)
         self._expiry.forget(socket.id)
+        self._looks_again.cancel(socket.id)
         self._count_out(client.user_id)
+        if self._sight is not None and client.user_id not in self._connections_of:
+            self._sight.forget(client.user_id)
         duration_s = asyncio.get_running_loop().time() - client.opened_s
         log.info(
             "disconnected",
@@ -292,6 +301,57 @@ class Gateway:
             self._watches.unwatch_all(client)
         return {"expires": None if identity.expires_s is None else to_iso(round(identity.expires_s * 1000))}
 
+    # -- whom the application lets a client see ------------------------------------------------------------------------
+
+    async def _check_sight(self, client: Client, users: Collection[str]) -> None:
+        for user_id in users:
+            if not client.identity.may_watch(user_id):
+                raise WireError("forbidden", f"the token does not let this user watch {user_id}")
+        if self._sight is None:
+            return
+        refused = await self._refused(self._sight, client, users)
+        if refused:
+            raise WireError("forbidden", f"this user may not watch {_some(refused)}")
+        if not client.socket.connected:
+            raise WireError("internal", "the connection is closing")
+
+    async def _refused(self, sight: Sight, client: Client, users: Collection[str]) -> list[str]:
+        try:
+            return await sight.refused(client.user_id, users, asyncio.get_running_loop().time())
+        finally:
+            if client.user_id not in self._connections_of:  # gone meanwhile
+                sight.forget(client.user_id)
+
+    async def _look_again(self, sight: Sight) -> None:
+        """Ask anew about those who are watched, when the answers are stale; who may not be any more, is not."""
+        loop = asyncio.get_running_loop()
+        while not self._stopping:
+            await asyncio.sleep(min(1.0, self._settings.can_watch_stale_s))
+            for connection_id in self._looks_again.pop_due(round(loop.time() * 1000)):
+                socket = self._namespace.sockets.get(connection_id)
+                if socket is not None and socket.data is not None:
+                    await self._look_again_at(socket.data, sight)
+
+    async def _look_again_at(self, client: Client, sight: Sight) -> None:
+        watched = tuple(self._watches.named_by(client))
+        sight.forget(client.user_id, but=watched)
+        try:
+            refused = await self._refused(sight, client, watched)
+        except WireError:
+            refused = []  # what was allowed stays so until it can be asked
+        if not client.socket.connected:
+            return
+        self._look_again_later(client)
+        if refused:
+            self._watches.unwatch(client, refused)
+            notice = WireError("forbidden", f"{_some(refused)} cannot be watched any more")
+            client.socket.emit(events.ERROR, notice.body())
+
+    def _look_again_later(self, client: Client) -> None:
+        if self._sight is not None and self._watches.watched_by(client):
+            due_s = asyncio.get_running_loop().time() + self._settings.can_watch_stale_s
+            self._looks_again.set(client.socket.id, round(due_s * 1000))
+
     # -- events ------------------------------------------------------------------------------------------------------
 
     def _on(self, event: str, kind: type[P], handler: Callable[[Client, P], Awaitable[dict[str, Any]]]) -> None:
@@ -341,6 +401,8 @@ class Gateway:
             return await self._watch_users(client, payload.users, payload.since)
         if client.identity.watch != "*":
             raise WireError("forbidden", "the token lets this user watch some users only: name them")
+        if self._sight is not None:
+            raise WireError("forbidden", "the application says user by user who may be watched: name them")
         if payload.since is not None:
             self._charge_for(client, events.MAX_USERS_A_CALL)
         self._watches.watch_all(client)
@@ -356,13 +418,16 @@ class Gateway:
         return answer if page.cursor is None else {**answer, "cursor": page.cursor}
 
     async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
-        _check_sight(client, users)
         self._charge_for(client, len(users) if since is None else events.MAX_USERS_A_CALL)
+        await self._check_sight(client, users)
         most = self._settings.max_watched_users
         if self._watches.watched_by(client) + self._watches.adds(client, users) > most:
             raise WireError("too_many_watches", f"a connection may watch {most} users")
         # First the watch, then the snapshot: what changes in between is sent twice rather than never.
+        first = not self._watches.watched_by(client)
         self._watches.watch(client, users)
+        if first:
+            self._look_again_later(client)
         if since is not None:
             newer = await self._newer(client, since, frozenset(users))
             if newer is not None:
@@ -397,8 +462,8 @@ class Gateway:
         return {}
 
     async def _get(self, client: Client, payload: events.Users) -> dict[str, Any]:
-        _check_sight(client, payload.users)
         self._charge_for(client, len(payload.users))
+        await self._check_sight(client, payload.users)
         return await self._snapshot(client, payload.users)
 
     async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
@@ -447,10 +512,9 @@ _EXPIRING = WireError(
 _EXPIRED = WireError("token_expired", "the token has expired")
 
 
-def _check_sight(client: Client, users: Iterable[str]) -> None:
-    for user_id in users:
-        if not client.identity.may_watch(user_id):
-            raise WireError("forbidden", f"the token does not let this user watch {user_id}")
+def _some(users: Sequence[str]) -> str:
+    """Name the first of the users, and how many there are."""
+    return users[0] if len(users) == 1 else f"{users[0]} and {len(users) - 1} more"
 
 
 def _refused(error: WireError) -> ConnectRefused:

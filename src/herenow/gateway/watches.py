@@ -18,6 +18,10 @@ class Watches(Generic[W]):
         """How many users a watcher has named."""
         return len(self._users_of.get(watcher, ()))
 
+    def named_by(self, watcher: W) -> Set[str]:
+        """The users that a watcher has named. Not a copy."""
+        return self._users_of.get(watcher) or frozenset()
+
     def adds(self, watcher: W, user_ids: Iterable[str]) -> int:
         """How many of these users the watcher does not watch by name yet."""
         return len(set(user_ids) - self._users_of.get(watcher, set()))
