@@ -69,11 +69,11 @@ class Server:
         ends_s = time.monotonic() + timeout_s
         while time.monotonic() < ends_s and self.program.poll() is None:
             words = self.said().split()
-            found = [word for word in words if word.startswith("http://")]
+            found = [word for word in words if word.startswith(("http://", "https://"))]
             if found:
                 self.address = found[0]
                 with contextlib.suppress(httpx.TransportError):
-                    if httpx.get(f"{self.address}/readyz", timeout=5).status_code == 200:
+                    if httpx.get(f"{self.address}/readyz", timeout=5, verify=False).status_code == 200:
                         return
             time.sleep(0.02)
         raise AssertionError(f"the server does not start: {self.said()} {self.logged()}")

@@ -79,6 +79,12 @@ class Settings(BaseSettings):
         None, description="Pages that may connect, such as https://app.example; by default this server's own only."
     )
 
+    tls_certfile: Path | None = Field(
+        None, description="Serve https and wss with this certificate (PEM, its chain behind it); else a proxy does."
+    )
+    tls_keyfile: Path | None = Field(None, description="Its private key (PEM), if that is not in the same file.")
+    tls_keyfile_password: SecretStr | None = Field(None, description="What the private key is encrypted with.")
+
     offline_within_s: float = Field(
         2.0, description="How long after the last connection closed a user is shown offline, at most."
     )
@@ -207,6 +213,10 @@ class Settings(BaseSettings):
                 all(_is_fit_key(key.get_secret_value()) for key in (*self.api_keys, *self.admin_tokens)),
                 "each of api_keys and admin_tokens must have at least 16 characters, or be sha256: and 64 hexadecimal "
                 "digits (`herenow token --api-key` makes one)",
+            ),
+            (
+                self.tls_certfile is not None or (self.tls_keyfile is None and self.tls_keyfile_password is None),
+                "tls_keyfile and tls_keyfile_password need tls_certfile: a key alone proves nothing",
             ),
             (
                 all(map(_is_network, self.trusted_proxies)),

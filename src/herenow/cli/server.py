@@ -22,8 +22,9 @@ from starlette.staticfiles import StaticFiles
 from herenow.cli import logs
 from herenow.cli.limits import raise_file_limit
 from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, complain, out
-from herenow.errors import StoreError
+from herenow.errors import SettingsInvalid, StoreError
 from herenow.http.api import answer_in_our_form
+from herenow.http.headers import SecurityHeaders
 from herenow.mounting import Mounted
 from herenow.presence import Presence
 from herenow.settings import Settings, is_loopback
@@ -33,6 +34,8 @@ from herenow.version import VERSION
 
 CONNECTIONS_END_S = 1
 """How long connections have to end by themselves."""
+
+SOCKET_IO = "/socket.io/"
 
 END_S = 4.8
 """After this the process ends, whatever hangs: a supervisor's own patience is longer."""
@@ -78,12 +81,12 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def address_of(listener: socket.socket) -> str:
+def address_of(listener: socket.socket, scheme: str) -> str:
     """The address under which programs on this machine reach a listening socket."""
     host, port = listener.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 FULL_COLLECTION_EVERY = 100
@@ -133,12 +136,13 @@ class _Process:
         self._page = page
         self._presence = Presence(settings.database, **_given(settings))
         self._app = FastAPI(title="herenow", version=VERSION, description="Who is online, right now.", redoc_url=None)
-        self._mounted = Mounted(self._presence, self._app, path="/socket.io/")
+        self._mounted = Mounted(self._presence, self._app, path=SOCKET_IO)
         answer_in_our_form(self._app)
         if page is not None:
             self._app.mount("/", StaticFiles(directory=page, html=True))
+        password = settings.tls_keyfile_password
         self.config = uvicorn.Config(
-            self._app,
+            SecurityHeaders(self._app, transport=SOCKET_IO),
             loop="uvloop" if os.name == "posix" else "asyncio",
             http="httptools",
             ws=FastWebSocket,
@@ -147,7 +151,16 @@ class _Process:
             log_config=None,
             server_header=False,
             timeout_graceful_shutdown=CONNECTIONS_END_S,
+            ssl_certfile=settings.tls_certfile,
+            ssl_keyfile=settings.tls_keyfile,
+            ssl_keyfile_password=None if password is None else password.get_secret_value(),
         )
+        try:
+            self.config.load()
+        except OSError as error:  # ssl's own errors are among them
+            files = " and ".join(str(file) for file in (settings.tls_certfile, settings.tls_keyfile) if file)
+            reason = (error.strerror or str(error)).lower()
+            raise SettingsInvalid(f"the certificate of tls_certfile cannot be used ({files}): {reason}") from error
         self._server = _Server(self.config, self)
 
     async def serve(self) -> None:
@@ -156,7 +169,7 @@ class _Process:
         Raises:
             StoreError: the store cannot be used.
         """
-        address = address_of(self._listener)
+        address = address_of(self._listener, "https" if self.config.is_ssl else "http")
         async with self._mounted.running(address, on_lost=self._stop_lost) as state:
             self._app.router.lifespan_context = lambda _: contextlib.nullcontext(state)
             raise_file_limit(self._settings.max_connections)

@@ -1,0 +1,94 @@
+"""``herenow serve`` with a certificate of its own, and what every answer says to a browser."""
+
+import asyncio
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from websockets.asyncio.client import connect
+
+from cli_support import answer, herenow, serving_process
+from herenow.http.headers import SECURITY_HEADERS
+from support import receive, websocket_url
+
+PASSWORD = b"a password"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for presence.example, which the commands reach at 127.0.0.1; its key is encrypted."""
+    directory = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "presence.example")])
+    now = datetime.now(UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1))
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("presence.example")]), critical=False)
+    cert_file, key_file = directory / "cert.pem", directory / "key.pem"
+    cert_file.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(PASSWORD),
+        )
+    )
+    return cert_file, key_file
+
+
+async def test_it_serves_https_and_wss_and_the_commands_come_in(tmp_path: Path, certificate: tuple[Path, Path]) -> None:
+    cert_file, key_file = certificate
+    tls: dict[str, Any] = {"HERENOW_TLS_CERTFILE": str(cert_file), "HERENOW_TLS_KEYFILE": str(key_file)}
+    with serving_process(tmp_path, HERENOW_TLS_KEYFILE_PASSWORD=PASSWORD.decode(), **tls) as server:
+        assert server.address.startswith("https://127.0.0.1:")
+        trusting = ssl.create_default_context(cafile=str(cert_file))
+        url = websocket_url(server.address)
+        async with connect(url, ssl=trusting, server_hostname="presence.example", compression=None) as ws:
+            await ws.recv()
+            await ws.send('40{"userId":"alice"}')
+            assert '"presence:ready"' in str([await receive(ws) for _ in range(2)])
+            found = await asyncio.to_thread(herenow, "status", "--json", cwd=tmp_path)
+            assert answer(found)["stats"]["users"] == 1
+        async with httpx.AsyncClient(verify=False) as browser:
+            page = await browser.get(f"{server.address}/healthz")
+        assert page.headers["strict-transport-security"] == "max-age=31536000"
+
+
+@pytest.mark.parametrize(
+    ("cert", "key", "names"),
+    [
+        ("missing.pem", "key.pem", "missing.pem"),
+        ("key.pem", "key.pem", "tls_certfile"),
+        (None, "key.pem", "tls_keyfile"),
+    ],
+)
+def test_a_certificate_that_cannot_be_used_is_told_in_a_sentence(
+    tmp_path: Path, certificate: tuple[Path, Path], cert: str | None, key: str, names: str
+) -> None:
+    directory = certificate[0].parent
+    tls: dict[str, Any] = {} if cert is None else {"HERENOW_TLS_CERTFILE": str(directory / cert)}
+    tls |= {"HERENOW_TLS_KEYFILE": str(directory / key), "HERENOW_TLS_KEYFILE_PASSWORD": PASSWORD.decode()}
+    ended = herenow("serve", "--dev", "--port", "0", cwd=tmp_path, **tls)
+    assert ended.returncode == 2
+    assert names in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_every_page_and_answer_keeps_the_browser_in_bounds(tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    page.mkdir()
+    (page / "index.html").write_text("<p>hello")
+    with serving_process(tmp_path, "--page", str(page)) as server:
+        for path in ("/", "/healthz", "/docs", "/v1/stats", "/nowhere", "/openapi.json"):
+            headers = httpx.get(server.address + path).headers
+            for name, value in SECURITY_HEADERS:
+                assert headers.get_list(name.decode()) == [value.decode()], path
+            assert "strict-transport-security" not in headers
+        polling = httpx.get(f"{server.address}/socket.io/?EIO=4&transport=polling").headers
+        assert "cross-origin-resource-policy" not in polling
