@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     )
     max_watched_users: int = Field(10_000, gt=0, description="Users that one connection may watch by name.")
     max_events_per_s: float = Field(50.0, gt=0, description="Events of one connection; twice as many in a burst.")
+    max_events_per_s_of_user: float = Field(
+        200.0, gt=0, description="The same for all connections of one user; no less than for one connection."
+    )
     max_status_text: int = Field(140, gt=0, description="Characters of a status text.")
 
     @property

@@ -572,6 +572,21 @@ async def test_events_are_limited(serve: Serve) -> None:
         await bob.close()
 
 
+async def test_a_user_with_many_tabs_may_not_send_more_than_a_user_may(serve: Serve) -> None:
+    async with serve(max_events_per_s=20, max_events_per_s_of_user=30) as server:
+        tabs = [await server.connect("alice") for _ in range(4)]
+        bob = await server.connect("bob")
+        answers = [await tab.call("presence:active") for _ in range(20) for tab in tabs]
+        refused = [answer["error"] for answer in answers if not answer["ok"]]
+        assert len(answers) - len(refused) >= 60
+        assert {error["code"] for error in refused} == {"rate_limited"}
+        assert any("this user's connections" in error["message"] for error in refused)
+        assert (await bob.call("presence:active"))["ok"]
+        for client in (*tabs, bob):
+            await client.close()
+        await until(lambda: not server.gateway._bucket_of)
+
+
 async def test_many_users_in_one_event_count_as_more_events(server: Served) -> None:
     """Without it, three clients that ask for a thousand strangers fifty times a second keep the server busy."""
     bob = await server.connect("bob")

@@ -74,6 +74,8 @@ class Gateway:
         self._settings = settings
         self._authenticate = authenticate
         self._connections_of: dict[str, int] = {}
+        self._bucket_of: dict[str, TokenBucket] = {}
+        self._user_rate = max(settings.max_events_per_s_of_user, settings.max_events_per_s)
         self._expiry = Expiry()
         self._sight = None if presence.can_watch is None else Sight(presence.can_watch, settings.can_watch_stale_s)
         self._looks_again = Deadlines()
@@ -209,6 +211,8 @@ class Gateway:
         client = Client(socket, identity, TokenBucket(settings.max_events_per_s, now_s), now_s)
         socket.data = client
         self._connections_of[user_id] = mine + 1
+        if not mine:
+            self._bucket_of[user_id] = TokenBucket(self._user_rate, now_s)
         address = socket.handshake.address
         try:
             await self.presence.registry.connect(
@@ -267,6 +271,8 @@ class Gateway:
         left = self._connections_of.pop(user_id) - 1
         if left:
             self._connections_of[user_id] = left
+        else:
+            del self._bucket_of[user_id]
 
     # -- tokens that end ---------------------------------------------------------------------------------------------
 
@@ -377,9 +383,13 @@ class Gateway:
             return self._refusal(WireError("internal", "the server could not do it"))
 
     def _charge(self, client: Client, cost: float) -> None:
-        rate = self._settings.max_events_per_s
-        if not client.bucket.take(rate, asyncio.get_running_loop().time(), cost):
+        now_s = asyncio.get_running_loop().time()
+        rate, user_rate = self._settings.max_events_per_s, self._user_rate
+        if not client.bucket.take(rate, now_s, cost):
             raise WireError("rate_limited", f"more than {rate:g} events a second, or too large ones")
+        of_user = self._bucket_of.get(client.user_id)  # there is none once the last connection has gone
+        if of_user is not None and not of_user.take(user_rate, now_s, cost):
+            raise WireError("rate_limited", f"this user's connections send more than {user_rate:g} events a second")
 
     def _charge_for(self, client: Client, users: int) -> None:
         """Charge for the work beyond that of an event: a thousand users of the store are some 7 ms of everybody's."""
