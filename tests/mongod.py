@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,21 @@ class Mongod:
 
     Args:
         replica_set: whether it is the one member of a replica set, as a primary can step down only in one.
+        options: of the program, beside those that all tests need.
+        client_options: with which the plain driver gets in.
     """
 
-    def __init__(self, *, replica_set: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        replica_set: bool = False,
+        options: tuple[str, ...] = (),
+        client_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.port = free_port()
         self._replica_set = replica_set
+        self._options = options
+        self._client_options = dict(client_options or {})
         self._directory = Path(tempfile.mkdtemp(prefix="herenow-mongod-"))
         self._process: subprocess.Popen[bytes] | None = None
         self._watch: subprocess.Popen[bytes] | None = None
@@ -65,11 +75,10 @@ class Mongod:
         return f"mongodb://127.0.0.1:{self.port}/{database}" + (f"?{query}" if query else "")
 
     @contextlib.contextmanager
-    def client(self) -> Iterator[MongoClient[dict[str, Any]]]:
+    def client(self, **options: Any) -> Iterator[MongoClient[dict[str, Any]]]:
         """A client of the plain driver, past herenow."""
-        client: MongoClient[dict[str, Any]] = MongoClient(
-            "127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=5000
-        )
+        options = {"serverSelectionTimeoutMS": 5000, **self._client_options, **options}
+        client: MongoClient[dict[str, Any]] = MongoClient("127.0.0.1", self.port, directConnection=True, **options)
         with client:
             yield client
 
@@ -82,6 +91,7 @@ class Mongod:
         command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
         if self._replica_set:
             command += ["--replSet", REPLICA_SET, "--oplogSize", "64"]
+        command += self._options
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
         self._end_watch()
         self._watch = _watch(self._process.pid, self._directory)
