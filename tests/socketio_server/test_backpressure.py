@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection
@@ -22,7 +23,7 @@ from herenow.socketio_server import (
     Socket,
 )
 from herenow.socketio_server.session import MESSAGE_COST
-from raw import Raw
+from raw import Raw, client_frame
 from support import SHELLS, Poller, Shell, connect_socket, receive, serving, until, websocket
 
 HIGH = 65_536
@@ -323,3 +324,38 @@ async def test_empty_messages_make_a_client_slow_too(shell: Shell, transport: st
             assert taken <= HIGH // MESSAGE_COST + 2
         assert keep.connection.slow
         assert taken > 0 or shell == "fast"
+
+
+async def test_a_held_client_that_breaks_off_leaves_no_task(shell: Shell) -> None:
+    """One that the ASGI shell held once waited for ever to be read again, and kept its server from ending."""
+    server = Server(ServerSettings(write_buffer_high=HIGH))
+    namespace = server.namespace("/")
+    namespace.on("echo")(lambda socket, *args: args)
+    app, calls = server.asgi_app(), 0
+
+    async def counted(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal calls
+        calls += scope["type"] == "websocket"
+        try:
+            await app(scope, receive, send)
+        finally:
+            calls -= scope["type"] == "websocket"
+
+    async with serving(counted, shell) as url:
+        for _ in range(3):
+            raw = await Raw.upgrade(url)
+            await raw.send(client_frame(b"40"))
+            for number in range(1, 400):
+                raw.writer.write(client_frame(b'42%d["echo","%s"]' % (number, b"x" * 50_000)))
+            raw.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            [connection] = await held(server)
+            raw.abort()
+            await until(lambda: not server.engine.connections)
+            assert not connection.is_open
+        await until(lambda: calls == 0)
+
+
+async def held(server: Server) -> list[Connection]:
+    """Wait until the server reads nothing more from its clients."""
+    await until(lambda: [each for each in server.engine.connections.values() if each.held])
+    return list(server.engine.connections.values())

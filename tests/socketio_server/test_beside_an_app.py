@@ -231,3 +231,20 @@ async def test_no_log_line_holds_a_whole_session_id(shell: Shell, caplog: pytest
     assert any(sid[:6] + "…" in line for line in lines), "the access log is not even on"
     for secret in (sid, *socket_ids):
         assert [line for line in lines if secret in line] == []
+
+
+async def test_an_answer_that_nobody_is_there_to_read_is_no_error() -> None:
+    """ASGI: ``send`` raises ``OSError`` when the client has gone; uvicorn's can raise others."""
+    app = Server(ServerSettings()).asgi_app()
+    scope = {"type": "http", "method": "GET", "path": "/socket.io/", "headers": [], "client": ("127.0.0.1", 1)}
+
+    async def receive() -> Any:
+        raise AssertionError("nothing is to be read of a handshake")
+
+    for error in (OSError("gone"), RuntimeError("the handler is closed")):
+
+        async def send(message: Any, error: Exception = error) -> None:
+            raise error
+
+        for query in (b"EIO=4&transport=polling", b"EIO=3&transport=polling"):
+            await app({**scope, "query_string": query}, receive, send)

@@ -114,3 +114,22 @@ async def test_an_item_that_raises_stops_no_other() -> None:
         heartbeat.schedule(Item(name), loop.time() * 1000 + 10)
     assert {await came.get(), await came.get()} == {"good", "better"}
     assert [str(fault["exception"]) for fault in faults] == ["bad"]
+
+
+def test_a_second_event_loop_has_a_heartbeat_too() -> None:
+    """A timer that the first loop never let ring was once taken for one that is still to come."""
+    came: list[Item] = []
+    heartbeat: Heartbeat[Item] = Heartbeat(50, lambda item, now_ms: came.append(item))
+    item = Item()
+
+    async def begin_and_end() -> None:
+        heartbeat.schedule(item, asyncio.get_running_loop().time() * 1000 + 5000)
+        heartbeat.cancel(item)
+
+    async def begin() -> None:
+        heartbeat.schedule(item, asyncio.get_running_loop().time() * 1000 + 10)
+        await asyncio.sleep(0.2)
+
+    asyncio.run(begin_and_end())
+    asyncio.run(begin())
+    assert came == [item]

@@ -300,6 +300,7 @@ class AsgiWebSocket:
 
     def _broken(self) -> None:
         self._closed = True
+        self.release()  # to hear the server say that the peer is gone
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.engine.websocket_lost(connection, self, error=True)

@@ -97,6 +97,10 @@ class Heartbeat(Generic[T]):
     def cancel(self, item: T) -> None:
         """Forget the call for ``item``, if there is one."""
         self._wheel.cancel(item)
+        if self._timer is not None and not self._wheel:
+            # Not left to ring once more: a loop that ends before would leave the next one without a heartbeat.
+            self._timer.cancel()
+            self._timer = None
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()

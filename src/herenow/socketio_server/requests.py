@@ -17,6 +17,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
+log = logging.getLogger("herenow.socketio")
+
 WEBSOCKET_LOGGER: Final = "herenow.socketio.websocket"
 """What the fast WebSocket's frames and requests are logged by, at level DEBUG."""
 
@@ -48,10 +50,13 @@ def refusal_body(refusal: RequestRefused) -> bytes:
 
 
 async def respond(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """Answer an HTTP request of ASGI, whole."""
+    """Answer an HTTP request of ASGI, whole. It is no error if nobody is there any more to read it."""
     length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})
+    try:
+        await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+        await send({"type": "http.response.body", "body": body})
+    except Exception as error:  # whatever the server raises for a peer that is gone
+        log.debug("an ASGI server's send failed: %r", error)
 
 
 def handshake_of(scope: Scope) -> Handshake:
