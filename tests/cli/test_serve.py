@@ -117,6 +117,12 @@ async def test_after_kill_9_the_next_start_finds_the_ghosts_and_who_comes_back_n
         await watcher.cut()
 
 
+def test_public_keys_say_who_a_client_is_as_well_as_a_secret(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"HERENOW_JWT_JWKS_URL": "https://127.0.0.1:1/jwks.json"}  # asked when the first token comes
+    with serving_process(tmp_path, "--host", "0.0.0.0", dev=False, **keys) as server:
+        assert "reachable from other machines" in server.said()
+
+
 def test_a_port_in_use_is_told_in_a_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = str(other.getsockname()[1])

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import pytest
 
 from cli_support import ENVIRONMENT
 from herenow.cli.limits import SPARE_FILES
@@ -61,6 +62,19 @@ def test_it_takes_as_many_files_as_its_connections_need_and_the_system_allows(tm
             assert resource.prlimit(server.pid, resource.RLIMIT_NOFILE) == (1000 + SPARE_FILES, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("after_s", [0.1, 0.2, 0.3, 0.4, 0.5, 0.7])
+def test_ctrl_c_is_quiet_while_the_program_is_loaded_too(tmp_path: Path, after_s: float) -> None:
+    process = subprocess.Popen(
+        command("status", "--json"), cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    said, complained = process.communicate(timeout=20)
+    # Interrupted; or done, for there is no database here; or caught by Python at its very end.
+    assert process.returncode in (130, 2, -signal.SIGINT)
+    assert b"Traceback" not in said + complained
 
 
 def test_both_names_of_the_program_are_installed() -> None:

@@ -42,23 +42,29 @@ async def test_it_serves_https_and_wss_and_the_commands_come_in(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("cert", "key", "names"),
+    ("cert", "key", "password", "names"),
     [
-        ("missing.pem", "key.pem", "missing.pem"),
-        ("key.pem", "key.pem", "tls_certfile"),
-        (None, "key.pem", "tls_keyfile"),
+        ("missing.pem", "key.pem", PASSWORD, "missing.pem: no such file"),
+        ("cert.pem", "missing.pem", PASSWORD, "missing.pem: no such file"),
+        ("cert.pem", "cert.pem", PASSWORD, "not a certificate and its private key"),
+        ("cert.pem", "key.pem", None, "set tls_keyfile_password"),
+        ("cert.pem", "key.pem", b"wrong", "does not open with tls_keyfile_password"),
+        ("cert.pem", "key.pem", b"x" * 2000, "tls_keyfile_password"),
+        (None, "key.pem", PASSWORD, "need tls_certfile"),
     ],
 )
 def test_a_certificate_that_cannot_be_used_is_told_in_a_sentence(
-    tmp_path: Path, certificate: tuple[Path, Path], cert: str | None, key: str, names: str
+    tmp_path: Path, certificate: tuple[Path, Path], cert: str | None, key: str, password: bytes | None, names: str
 ) -> None:
     directory = certificate[0].parent
-    tls: dict[str, Any] = {} if cert is None else {"HERENOW_TLS_CERTFILE": str(directory / cert)}
-    tls |= {"HERENOW_TLS_KEYFILE": str(directory / key), "HERENOW_TLS_KEYFILE_PASSWORD": PASSWORD.decode()}
+    tls: dict[str, Any] = {"HERENOW_TLS_KEYFILE": str(directory / key)}
+    tls |= {} if cert is None else {"HERENOW_TLS_CERTFILE": str(directory / cert)}
+    tls |= {} if password is None else {"HERENOW_TLS_KEYFILE_PASSWORD": password.decode()}
     ended = herenow("serve", "--dev", "--port", "0", cwd=tmp_path, **tls)
     assert ended.returncode == 2
     assert names in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert "Traceback" not in ended.stderr and "fault of herenow" not in ended.stderr
+    assert not (tmp_path / "herenow.db").exists()
 
 
 def test_every_page_and_answer_keeps_the_browser_in_bounds(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from herenow.gateway.events import WireError
 from herenow.gateway.handlers import USERS_AN_EVENT, Gateway
 from herenow.mounting import mount
 from herenow.presence import Presence
+from raw import Raw, client_frame
 from support import closed, connect_socket, receive, serving, until, websocket
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -570,6 +571,25 @@ async def test_events_are_limited(serve: Serve) -> None:
         assert refused[0]["code"] == "rate_limited"
         assert refused[0]["temporary"] is True
         await bob.close()
+
+
+@pytest.mark.parametrize("last", ["41", None])
+@pytest.mark.parametrize("payload", ['{"all":true}', '{"users":["bob","carol"]}'])
+async def test_a_watch_that_comes_with_the_end_leaves_no_watcher(
+    server: Served, payload: str, last: str | None
+) -> None:
+    """Both in one segment: the watch's turn comes when its connection has gone."""
+    for _ in range(5):
+        raw = await Raw.upgrade(server.url)
+        await raw.send(client_frame(b'40{"userId":"alice"}'))
+        await until(lambda: server.gateway._namespace.sockets)
+        end = client_frame(b"\x03\xe8", 8) if last is None else client_frame(last.encode())
+        await raw.send(client_frame(f'420["presence:watch",{payload}]'.encode()) + end)
+        await until(lambda: not server.gateway._namespace.sockets)
+        raw.abort()
+    await asyncio.sleep(0.1)
+    watches = server.gateway._watches
+    assert (watches._of_all, watches._users_of, watches._of_user) == (set(), {}, {})
 
 
 async def test_a_user_with_many_tabs_may_not_send_more_than_a_user_may(serve: Serve) -> None:

@@ -139,7 +139,7 @@ async def test_a_sync_function_will_do_and_a_thousand_is_the_most_that_it_is_ask
         asked.append(len(users))
         return [user for user in users if user.endswith("7")]
 
-    sight = Sight(can_watch, 10.0)
+    sight = Sight(can_watch, 10.0, 300)
     users = [f"user-{number}" for number in range(2500)]
     assert len(await sight.refused("alice", users, 0.0)) == 2250
     assert asked == [1000, 1000, 500]
@@ -147,6 +147,23 @@ async def test_a_sync_function_will_do_and_a_thousand_is_the_most_that_it_is_ask
     assert asked == [1000, 1000, 500]
     await sight.refused("alice", ["user-7"], 10.0)
     assert asked == [1000, 1000, 500, 1]
+    await sight.refused("alice", ["user-7"], 10.0, anew=True)
+    assert asked == [1000, 1000, 500, 1, 1]
+
+
+async def test_what_is_remembered_of_a_viewer_is_bounded() -> None:
+    sight = Sight(lambda viewer, users: users, 10.0, 300)
+    for start in range(0, 5000, 200):
+        assert await sight.refused("alice", [f"user-{number}" for number in range(start, start + 200)], 0.0) == []
+        assert len(sight._until_s["alice"]) <= 300
+
+
+async def test_one_that_cancels_itself_has_failed_and_no_more() -> None:
+    def can_watch(viewer: str, users: Sequence[str]) -> Sequence[str]:
+        raise asyncio.CancelledError
+
+    with pytest.raises(WireError, match="could not say"):
+        await Sight(can_watch, 10.0, 300).refused("alice", ["bob"], 0.0)
 
 
 async def test_one_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,4 +174,4 @@ async def test_one_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
         return users
 
     with pytest.raises(WireError, match="could not say"):
-        await Sight(can_watch, 10.0).refused("alice", ["bob"], 0.0)
+        await Sight(can_watch, 10.0, 10).refused("alice", ["bob"], 0.0)

@@ -1,5 +1,5 @@
 """``python -m herenow.cli``: the same as ``herenow``."""
 
-from herenow.cli.app import main
+from herenow.cli.entry import main
 
 main()

@@ -48,4 +48,4 @@ def tell(done: Cleaned, *, has_server: bool, nobody: str) -> None:
     out.print(sentence + ("" if has_server else " [dim](no server is running)[/]"), soft_wrap=True)
     if done.protected_users:
         left = "would be left" if done.dry_run else "left"
-        out.print(f"{plural(done.protected_users, 'user')} {left} alone: they are here", soft_wrap=True)
+        out.print(f"{plural(done.protected_users, 'user')} {left} alone: connected", soft_wrap=True)

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import re
+import signal
 from collections.abc import Callable
 from typing import Annotated, ParamSpec
 
@@ -39,6 +40,8 @@ def run_quietly(command: Callable[P, int]) -> Callable[P, None]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        # Until now a Ctrl-C left at once (``entry.py``); now there may be something to put away, and afterwards not.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             code = command(*args, **kwargs)
         except KeyboardInterrupt:
@@ -56,6 +59,8 @@ def run_quietly(command: Callable[P, int]) -> Callable[P, None]:
         except Exception as error:  # the last boundary: a terminal gets a sentence
             complain(f"failed unexpectedly: {describe(error)}. This is a fault of herenow; please report it.")
             code = COULD_NOT_LOOK
+        finally:
+            signal.signal(signal.SIGINT, before)
         raise typer.Exit(code)
 
     return run

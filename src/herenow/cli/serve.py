@@ -55,8 +55,8 @@ def refuse_strangers(settings: Settings) -> None:
             f"--dev believes whoever names a user, so it listens on this machine only, not on {settings.host}: "
             "leave out --host, or set HERENOW_JWT_SECRET instead of --dev"
         )
-    if settings.jwt_secret is None:
+    if not (settings.jwt_secret or settings.jwt_public_keys or settings.jwt_jwks_url):
         raise SettingsInvalid(
             f"{settings.host} can be reached from other machines, and nothing says who a client is: "
-            "set HERENOW_JWT_SECRET to the secret that signs your users' tokens"
+            "set HERENOW_JWT_SECRET to the secret that signs your users' tokens (or jwt_public_keys, or jwt_jwks_url)"
         )

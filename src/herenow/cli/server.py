@@ -20,9 +20,10 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from herenow.cli import logs
+from herenow.cli.certificate import check_certificate
 from herenow.cli.limits import raise_file_limit
 from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, complain, out
-from herenow.errors import SettingsInvalid, StoreError
+from herenow.errors import StoreError
 from herenow.http.api import answer_in_our_form
 from herenow.http.headers import SecurityHeaders
 from herenow.mounting import Mounted
@@ -155,12 +156,7 @@ class _Process:
             ssl_keyfile=settings.tls_keyfile,
             ssl_keyfile_password=None if password is None else password.get_secret_value(),
         )
-        try:
-            self.config.load()
-        except OSError as error:  # ssl's own errors are among them
-            files = " and ".join(str(file) for file in (settings.tls_certfile, settings.tls_keyfile) if file)
-            reason = (error.strerror or str(error)).lower()
-            raise SettingsInvalid(f"the certificate of tls_certfile cannot be used ({files}): {reason}") from error
+        check_certificate(settings)
         self._server = _Server(self.config, self)
 
     async def serve(self) -> None:

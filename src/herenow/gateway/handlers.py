@@ -47,6 +47,10 @@ CLOSING = {
 """How the end of a socket counts for presence: after ``LEFT`` there is no grace."""
 
 
+LOOKS_AT_ONCE = 50
+"""Clients for whom the application is asked anew at the same time."""
+
+
 class Client(Watcher):
     """One connection: what the gateway keeps of it in ``socket.data``."""
 
@@ -77,7 +81,11 @@ class Gateway:
         self._bucket_of: dict[str, TokenBucket] = {}
         self._user_rate = max(settings.max_events_per_s_of_user, settings.max_events_per_s)
         self._expiry = Expiry()
-        self._sight = None if presence.can_watch is None else Sight(presence.can_watch, settings.can_watch_stale_s)
+        self._sight = (
+            None
+            if presence.can_watch is None
+            else Sight(presence.can_watch, settings.can_watch_stale_s, settings.max_watched_users)
+        )
         self._looks_again = Deadlines()
         self._encoded = EncodedUsers()
         self._meters = presence.meters
@@ -106,8 +114,8 @@ class Gateway:
         namespace.on_connect(self._connect)
         namespace.on_disconnect(self._disconnect)
         namespace.on_unknown(self._unknown)
-        namespace.on_slow(lambda socket: self._outbox.became_slow(socket.data))
-        namespace.on_drain(lambda socket: self._outbox.drained(socket.data))
+        namespace.on_slow(self._became_slow)
+        namespace.on_drain(self._drained)
         self._on("presence:watch", events.Watch, self._watch)
         self._on("presence:unwatch", events.Unwatch, self._unwatch)
         self._on("presence:get", events.Users, self._get)
@@ -179,6 +187,14 @@ class Gateway:
             socket = self._namespace.sockets.get(connection.connection_id)
             if socket is not None:
                 _close(socket, may_return=may_return)
+
+    def _became_slow(self, socket: Socket) -> None:
+        if socket.data is not None:  # one that has not been let in yet watches nobody
+            self._outbox.became_slow(socket.data)
+
+    def _drained(self, socket: Socket) -> None:
+        if socket.data is not None:
+            self._outbox.drained(socket.data)
 
     # -- connections -------------------------------------------------------------------------------------------------
 
@@ -298,8 +314,7 @@ class Gateway:
         identity = await identify(self._authenticate, {"token": payload.token}, client.socket.handshake)
         if identity.user_id != client.user_id:
             raise WireError("forbidden", "the token is another user's")
-        if not client.socket.connected:
-            raise WireError("internal", "the connection is closing")
+        _see_that_it_is_here(client)
         client.identity = identity
         self._expiry.set(client.socket.id, identity.expires_s)
         self._watches.keep(client, identity.may_watch)
@@ -309,21 +324,19 @@ class Gateway:
 
     # -- whom the application lets a client see ------------------------------------------------------------------------
 
-    async def _check_sight(self, client: Client, users: Collection[str]) -> None:
+    async def _check_sight(self, client: Client, users: Collection[str], *, anew: bool = False) -> None:
         for user_id in users:
             if not client.identity.may_watch(user_id):
                 raise WireError("forbidden", f"the token does not let this user watch {user_id}")
         if self._sight is None:
             return
-        refused = await self._refused(self._sight, client, users)
+        refused = await self._refused(self._sight, client, users, anew=anew)
         if refused:
             raise WireError("forbidden", f"this user may not watch {_some(refused)}")
-        if not client.socket.connected:
-            raise WireError("internal", "the connection is closing")
 
-    async def _refused(self, sight: Sight, client: Client, users: Collection[str]) -> list[str]:
+    async def _refused(self, sight: Sight, client: Client, users: Collection[str], *, anew: bool) -> list[str]:
         try:
-            return await sight.refused(client.user_id, users, asyncio.get_running_loop().time())
+            return await sight.refused(client.user_id, users, asyncio.get_running_loop().time(), anew=anew)
         finally:
             if client.user_id not in self._connections_of:  # gone meanwhile
                 sight.forget(client.user_id)
@@ -333,25 +346,28 @@ class Gateway:
         loop = asyncio.get_running_loop()
         while not self._stopping:
             await asyncio.sleep(min(1.0, self._settings.can_watch_stale_s))
-            for connection_id in self._looks_again.pop_due(round(loop.time() * 1000)):
-                socket = self._namespace.sockets.get(connection_id)
-                if socket is not None and socket.data is not None:
-                    await self._look_again_at(socket.data, sight)
+            due = self._looks_again.pop_due(round(loop.time() * 1000))
+            sockets = [socket for each in due if (socket := self._namespace.sockets.get(each)) is not None]
+            for start in range(0, len(sockets), LOOKS_AT_ONCE):
+                some = sockets[start : start + LOOKS_AT_ONCE]
+                await asyncio.gather(*(self._look_again_at(socket, sight) for socket in some))
 
-    async def _look_again_at(self, client: Client, sight: Sight) -> None:
+    async def _look_again_at(self, socket: Socket, sight: Sight) -> None:
+        client: Client | None = socket.data
+        if client is None:  # gone, while others were looked at
+            return
         watched = tuple(self._watches.named_by(client))
-        sight.forget(client.user_id, but=watched)
         try:
-            refused = await self._refused(sight, client, watched)
+            refused = await self._refused(sight, client, watched, anew=True)
         except WireError:
             refused = []  # what was allowed stays so until it can be asked
-        if not client.socket.connected:
+        if not socket.connected:
             return
         self._look_again_later(client)
         if refused:
             self._watches.unwatch(client, refused)
             notice = WireError("forbidden", f"{_some(refused)} cannot be watched any more")
-            client.socket.emit(events.ERROR, notice.body())
+            socket.emit(events.ERROR, notice.body())
 
     def _look_again_later(self, client: Client) -> None:
         if self._sight is not None and self._watches.watched_by(client):
@@ -415,6 +431,7 @@ class Gateway:
             raise WireError("forbidden", "the application says user by user who may be watched: name them")
         if payload.since is not None:
             self._charge_for(client, events.MAX_USERS_A_CALL)
+        _see_that_it_is_here(client)
         self._watches.watch_all(client)
         if payload.since is not None:
             newer = await self._newer(client, payload.since, None)
@@ -429,7 +446,8 @@ class Gateway:
 
     async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
         self._charge_for(client, len(users) if since is None else events.MAX_USERS_A_CALL)
-        await self._check_sight(client, users)
+        await self._check_sight(client, users, anew=True)
+        _see_that_it_is_here(client)
         most = self._settings.max_watched_users
         if self._watches.watched_by(client) + self._watches.adds(client, users) > most:
             raise WireError("too_many_watches", f"a connection may watch {most} users")
@@ -520,6 +538,12 @@ _EXPIRING = WireError(
     "token_expiring", f"the token ends within {WARNING_S:g} s: send presence:refresh with a newer one"
 )
 _EXPIRED = WireError("token_expired", "the token has expired")
+
+
+def _see_that_it_is_here(client: Client) -> None:
+    """Refuse what would outlive a connection that has ended since it asked: nobody would take it back."""
+    if not client.socket.connected:
+        raise WireError("internal", "the connection is closing")
 
 
 def _some(users: Sequence[str]) -> str:

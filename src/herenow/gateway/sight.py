@@ -27,42 +27,57 @@ class Sight:
     Args:
         can_watch: asks the application.
         stale_s: how long a yes counts.
+        most_kept: how many are remembered for a viewer.
     """
 
-    def __init__(self, can_watch: CanWatch, stale_s: float) -> None:
+    def __init__(self, can_watch: CanWatch, stale_s: float, most_kept: int) -> None:
         self._can_watch = can_watch
         self._stale_s = stale_s
+        self._most_kept = most_kept
         self._until_s: dict[str, dict[str, float]] = {}  # viewer, user: until when a yes counts
 
-    async def refused(self, viewer: str, users: Iterable[str], now_s: float) -> list[str]:
+    async def refused(self, viewer: str, users: Iterable[str], now_s: float, *, anew: bool = False) -> list[str]:
         """Return those of the users whom the viewer may not see. Everybody may see themselves.
+
+        Args:
+            viewer: who asks.
+            users: about whom.
+            now_s: the time, by a steady clock.
+            anew: ask about all of them, whatever is remembered. For watches, so that the time from the answer to the
+                next question is ``stale_s``, not twice that.
 
         Raises:
             WireError: ``internal``, the application cannot say.
         """
-        until_s = self._until_s.get(viewer, {})
+        until_s = {} if anew else self._until_s.get(viewer, {})
         unsure = [user for user in dict.fromkeys(users) if user != viewer and until_s.get(user, now_s) <= now_s]
         refused: list[str] = []
         for start in range(0, len(unsure), MAX_USERS_A_CALL):
             asked = unsure[start : start + MAX_USERS_A_CALL]
             allowed = await self._ask(viewer, asked)
             refused += [user for user in asked if user not in allowed]
-            until_s.update({user: now_s + self._stale_s for user in asked if user in allowed})
-        if until_s:
-            self._until_s[viewer] = until_s
+            self._remember(viewer, {user: now_s + self._stale_s for user in asked if user in allowed})
         return refused
 
-    def forget(self, viewer: str, *, but: Collection[str] = ()) -> None:
-        """Drop what was said for a viewer, but for these users."""
-        kept = {user: until_s for user, until_s in self._until_s.pop(viewer, {}).items() if user in but}
-        if kept:
-            self._until_s[viewer] = kept
+    def forget(self, viewer: str) -> None:
+        """Drop what was said for a viewer."""
+        self._until_s.pop(viewer, None)
+
+    def _remember(self, viewer: str, until_s: dict[str, float]) -> None:
+        kept = self._until_s.get(viewer)
+        if kept is None or len(kept) + len(until_s) > self._most_kept:  # what is lost is only asked anew
+            self._until_s[viewer] = until_s
+        else:
+            kept.update(until_s)
 
     async def _ask(self, viewer: str, users: list[str]) -> Collection[str]:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 answer = self._can_watch(viewer, users)
                 return set(await answer if inspect.isawaitable(answer) else answer)
-        except Exception as error:  # the application's own
+        except (Exception, asyncio.CancelledError) as error:  # the application's own
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # no, ours
+                raise
             log.exception("can_watch failed", viewer=viewer, users=len(users))
             raise WireError("internal", "the application could not say who may be watched") from error
