@@ -78,5 +78,5 @@ def test_a_number_of_things() -> None:
 
 def test_both_names_of_the_program_are_the_same_commands() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == dict.fromkeys(("herenow", "presence-manager"), "herenow.cli.app:main")
+    assert scripts == dict.fromkeys(("herenow", "presence-manager"), "herenow.cli.entry:main")
     assert callable(main)

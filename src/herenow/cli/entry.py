@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from types import FrameType
 from typing import NoReturn
 
@@ -11,13 +10,12 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Load the command line, and run it."""
-    signal.signal(signal.SIGINT, _leave)
+    signal.signal(signal.SIGINT, leave)
     from herenow.cli.app import main as run  # half a second, in which a person may think better of it
 
     run()
 
 
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    """Nothing was begun: there is nothing to put away."""
-    sys.stdout.flush()
+def leave(number: int, frame: FrameType | None) -> NoReturn:
+    """End at once, as a signal handler: for where nothing is to be put away."""
     os._exit(INTERRUPTED)

@@ -10,7 +10,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -164,21 +164,14 @@ class LiveServer:
         return f"the server at {self.node.address} ({_describe(self.node)})"
 
 
-def find_server(
-    settings: Settings, run: Callable[[Coroutine[Any, Any, Node | None]], Node | None] = asyncio.run
-) -> LiveServer | None:
+def find_server(settings: Settings) -> LiveServer | None:
     """Return the live server to ask; ``None`` if none lives, and the store is ours to work on.
-
-    Args:
-        settings: say which store.
-        run: runs a coroutine. Who asks again and again keeps one loop: a Ctrl-C while a loop is made or closed leaves
-            a traceback of asyncio's.
 
     Raises:
         StoreError: the store cannot be read.
         CouldNotLook: a server lives, but this command cannot come in.
     """
-    node = run(find_owner(settings))
+    node = asyncio.run(find_owner(settings))
     if node is None:
         return None
     if not node.address:

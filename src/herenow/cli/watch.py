@@ -1,9 +1,9 @@
 """``herenow watch``: what changes, as it changes."""
 
-import asyncio
 import contextlib
 import http.client
 import json as json_module
+import signal
 import sys
 import threading
 import time
@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
+from herenow.cli.entry import leave
 from herenow.cli.options import CouldNotLook, Database, Json, run_quietly
 from herenow.cli.output import err, out, plural
 from herenow.cli.target import LiveServer
@@ -64,16 +65,20 @@ def watch(
 def _wait_for_another(settings: Settings) -> LiveServer:
     from herenow.cli.target import find_server
 
-    with asyncio.Runner() as runner:
+    # Nothing is to be put away here, and asyncio leaves a traceback if a Ctrl-C comes while it makes or ends a loop.
+    before = signal.signal(signal.SIGINT, leave)
+    try:
         while True:
             try:
-                server = find_server(settings, runner.run)
+                server = find_server(settings)
                 if server is not None:
                     server.get("/v1/stats", Stats)
                     return server
             except HerenowError:
                 pass  # it is starting, or its dead row still looks alive
             time.sleep(LOOK_AGAIN_S)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _follow(server: LiveServer, users: set[str], *, json: bool) -> None:
