@@ -1,5 +1,6 @@
 """The HTTP API over a real port, in a FastAPI and in a plain Starlette application."""
 
+import asyncio
 import hashlib
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -20,7 +21,7 @@ from herenow.errors import StoreCorrupt, StoreUnavailable
 from herenow.model import Availability, StoredUser
 from herenow.presence import Presence
 from herenow.store.base import Applied
-from support import serving, until
+from support import Poller, serving, until, websocket
 
 Kind = Literal["fastapi", "starlette"]
 SECRET = "a secret of at least thirty-two bytes"
@@ -514,3 +515,24 @@ async def test_explain_follows_a_user_from_tab_to_grace_to_offline(tmp_path: Pat
         gone = await explained(lambda found: not found["isOnline"])
         assert gone["verdict"] == "alice is shown offline: no connection."
         assert gone["next"] is None
+
+
+async def test_explain_names_the_transport_of_now(tmp_path: Path) -> None:
+    """The stock client opens by polling, and then moves to its WebSocket."""
+    async with served(tmp_path) as api, Poller(api.url) as poller:
+        await poller.open()
+        await poller.post('40{"userId":"alice"}')
+        await poller.get()
+
+        async def transport() -> Any:
+            return (await api.get("/v1/admin/users/alice/explain"))["connections"][0]["transport"]
+
+        assert await transport() == "polling"
+        ws = await websocket(api.url, sid=poller.sid)
+        await ws.send("2probe")
+        assert await ws.recv() == "3probe"
+        await ws.send("5")
+        async with asyncio.timeout(5):
+            while await transport() != "websocket":
+                pass
+        await ws.close()

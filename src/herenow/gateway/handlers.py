@@ -151,6 +151,11 @@ class Gateway:
         socket = self._namespace.sockets.get(connection_id)
         return None if socket is None else self._heard_ms_ago(socket)
 
+    def transport_of(self, connection_id: str) -> str | None:
+        """What carries a connection now; ``None`` if it is not here."""
+        socket = self._namespace.sockets.get(connection_id)
+        return None if socket is None else socket.transport
+
     def _heard_ms_ago(self, socket: Socket) -> int | None:
         if socket.last_pong_ms is None:
             return None

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, Any, Protocol
 
+import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request, Response
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
@@ -74,10 +75,14 @@ register_url_convertor("herenow_user", _AnyId())
 
 
 class Heartbeats(Protocol):
-    """Knows when connections last answered a heartbeat."""
+    """Knows when connections last answered a heartbeat, and what carries them now."""
 
     def heard_ms_ago(self, connection_id: str) -> int | None:
         """How long ago a connection last answered, in milliseconds; ``None`` if it has not yet."""
+        ...
+
+    def transport_of(self, connection_id: str) -> str | None:
+        """``polling`` or ``websocket``; ``None`` if the connection has gone."""
         ...
 
 
@@ -235,6 +240,10 @@ class Api:
         live = await presence.explain(user_id)
         stored = await presence.store.read([user_id])
         heard_ms = {}
+        if live is not None:  # a connection may have moved from polling to WebSocket since it opened
+            now_by = ((each, self._heartbeats.transport_of(each.connection_id)) for each in live.connections)
+            connections = (msgspec.structs.replace(each, transport=by or each.transport) for each, by in now_by)
+            live = msgspec.structs.replace(live, connections=tuple(connections))
         for connection in live.connections if live else ():
             ago_ms = self._heartbeats.heard_ms_ago(connection.connection_id)
             if ago_ms is not None:
