@@ -106,4 +106,6 @@ class MongoConnection:
             ValueError,
             OSError,
         ) as error:  # such as a certificate that is not there
-            raise StoreUrlInvalid(self._url.name, str(error).splitlines()[0].rstrip(".")) from error
+            # An OSError's number says nothing to a person; the driver puts its own words beside it, or the system's.
+            words = getattr(error, "strerror", None) or str(error)
+            raise StoreUrlInvalid(self._url.name, words.splitlines()[0].rstrip(".")) from error
