@@ -138,7 +138,8 @@ class Store(Protocol):
     async def apply(self, rows: Sequence[StoredUser]) -> Applied:
         """Write a batch of rows, each only if it is newer than what is stored.
 
-        Two rows of one user in a batch count as if the older were written first.
+        Two rows of one user in a batch count as if the older were written first. A row whose ``last_active_ms`` is
+        ``None`` leaves the stored one as it is.
         """
         ...
 

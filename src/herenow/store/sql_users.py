@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from herenow.model import Availability, StoredUser
 from herenow.store.base import Applied, Counts, Page
@@ -42,21 +43,24 @@ _version = sa.case(
     else_=0,
 )
 
+
+def _values(row: ReadOnlyColumnCollection[str, Any]) -> dict[str, sa.ColumnElement[Any]]:
+    """What a row sets. One that does not know when its user was last active leaves what is stored."""
+    last_active = sa.func.coalesce(row.lastActive, users.c.lastActive)
+    return {**{name: row[name] for name in _value_names}, users.c.lastActive.name: last_active}
+
+
 _insert = insert(users).from_select([column.name for column in users.c], _rows)
 _upsert = _insert.on_conflict_do_update(
     index_elements=[users.c.id],
-    set_={name: _insert.excluded[name] for name in _value_names},
+    set_=_values(_insert.excluded),
     where=_insert.excluded.presenceVersion > _version,
 )
 
 # For a table that is not ours an upsert would not do: SQLite checks the application's NOT NULL columns before it looks
 # for the conflict.
 _newer = _rows.subquery("newer")
-_update = (
-    users.update()
-    .where(users.c.id == _newer.c.id, _version < _newer.c.presenceVersion)
-    .values({name: _newer.c[name] for name in _value_names})
-)
+_update = users.update().where(users.c.id == _newer.c.id, _version < _newer.c.presenceVersion).values(_values(_newer.c))
 
 _ids = sa.select(sa.func.json_each(sa.bindparam("ids", type_=sa.Text)).table_valued("value").c.value)
 _is_wanted = users.c.id.in_(_ids)
