@@ -153,6 +153,41 @@ async def test_a_user_whom_the_application_created_reads_as_never_seen(backend: 
     assert await store.read(["alice"]) == {"alice": offline("alice", version=0, last_active_ms=None)}
 
 
+async def test_a_row_that_does_not_know_when_its_user_was_active_leaves_what_is_stored(
+    backend: Backend, store: Store
+) -> None:
+    """A claim on behalf of a user who is not here wiped out when she had last been."""
+    await put(backend, store, online("alice", version=1, last_active_ms=NOW_MS))
+    busy = StoredUser("alice", False, Availability.OFFLINE, None, Claim(Claimed.BUSY), 2)
+    assert (await store.apply([busy])).written == 1
+    known = msgspec.structs.replace(busy, last_active_ms=NOW_MS)
+    assert await store.read(["alice"]) == {"alice": known}
+
+
+@pytest.mark.parametrize("differ", ["in nothing", "in lastActive", "in claims"])
+async def test_a_crowd_is_written_each_with_its_own(backend: Backend, store: Store, differ: str) -> None:
+    """Whatever way a store groups its writes: who is newer there is left alone, and who is not there is told."""
+    rows = [
+        StoredUser(
+            f"user-{n:03}",
+            True,
+            Availability.ONLINE,
+            NOW_MS + (n if differ == "in lastActive" else 0),
+            Claim(text=f"number {n}") if differ == "in claims" else None,
+            7,
+        )
+        for n in range(60)
+    ]
+    await put(backend, store, *[msgspec.structs.replace(row, is_online=False, version=1) for row in rows])
+    newer = offline("user-030", version=8)
+    await store.apply([newer])
+    applied = await store.apply([*rows, *([] if store.creates_users else [online("stranger", version=7)])])
+    assert (applied.written, applied.skipped) == (59, 1)
+    assert applied.unknown == (() if store.creates_users else ("stranger",))
+    expected = {row.user_id: row for row in rows} | {"user-030": newer}
+    assert await store.read(list(expected)) == expected
+
+
 async def test_only_what_is_newer_is_written(backend: Backend, store: Store) -> None:
     await put(backend, store, online("alice", version=5))
     applied = await store.apply([offline("alice", version=4)])

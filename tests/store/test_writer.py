@@ -190,6 +190,16 @@ async def test_a_store_that_does_not_answer_is_not_healthy(bench: Bench) -> None
     assert bench.state.last_error is None
 
 
+async def test_the_rows_of_a_batch_share_its_newest_version_and_what_comes_later_is_newer(bench: Bench) -> None:
+    await bench.submit(online("zoe", version=1))
+    await bench.submit(online("alice", version=2), online("bob", version=3))
+    await bench.clock.advance(WINDOW_S)
+    assert bench.store.batches[1] == [online("alice", version=3), online("bob", version=3)]
+    await bench.submit(offline("alice", version=4))
+    await bench.clock.advance(WINDOW_S)
+    assert bench.store.rows["alice"] == offline("alice", version=4)
+
+
 # failures
 
 
@@ -214,7 +224,7 @@ async def test_what_waited_is_written_within_two_seconds_of_the_stores_return(be
     await bench.clock.advance(2)
     assert bench.store.rows == {
         "alice": offline("alice", version=3),
-        "bob": online("bob", version=2),
+        "bob": online("bob", version=3),
         "carol": online("carol", version=4),
     }
     assert (bench.state.healthy, bench.state.pending, bench.state.last_error) == (True, 0, None)
@@ -225,7 +235,7 @@ async def test_a_batch_that_is_tried_again_carries_the_newest_rows(bench: Bench)
     await bench.submit(online("alice", version=1), online("bob", version=1))
     await bench.submit(offline("alice", version=2))
     await bench.clock.advance(WINDOW_S)
-    assert bench.store.batches[1] == [offline("alice", version=2), online("bob", version=1)]
+    assert bench.store.batches[1] == [offline("alice", version=2), online("bob", version=2)]
 
 
 async def test_an_older_row_does_not_replace_a_newer_one_under_way(bench: Bench) -> None:

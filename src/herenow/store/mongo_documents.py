@@ -63,7 +63,7 @@ def to_document(row: StoredUser, fields: Fields) -> Document:
         presence["claim"] = _to_claim(row.claim)
     return {
         fields.is_online: row.is_online,
-        fields.last_active: _to_date(row.last_active_ms),
+        fields.last_active: to_date(row.last_active_ms),
         fields.presence: presence,
     }
 
@@ -84,6 +84,11 @@ def from_document(document: Mapping[str, Any], fields: Fields) -> StoredUser:
         claim=_read_claim(presence.get("claim")),
         version=version,
     )
+
+
+def to_date(time_ms: int | None) -> DatetimeMS | None:
+    """Write a time as MongoDB's date."""
+    return None if time_ms is None else DatetimeMS(time_ms)
 
 
 def to_cursor(place: Document) -> str:
@@ -107,10 +112,6 @@ def from_cursor(cursor: str, names: Sequence[str], database: str) -> Document:
     return place
 
 
-def _to_date(time_ms: int | None) -> DatetimeMS | None:
-    return None if time_ms is None else DatetimeMS(time_ms)
-
-
 def _read_date(value: object) -> int | None:
     if not isinstance(value, DatetimeMS):
         return None
@@ -129,7 +130,7 @@ def _to_claim(claim: Claim) -> Document:
     parts = {
         "availability": None if claim.availability is None else claim.availability.value,
         "text": claim.text,
-        "until": _to_date(claim.until_ms),
+        "until": to_date(claim.until_ms),
     }
     return {name: part for name, part in parts.items() if part is not None}
 

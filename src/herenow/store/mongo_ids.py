@@ -4,7 +4,6 @@ herenow's ids are strings. Each kind has one way to write an id, and only that o
 "507f…", or the registry would have two users where the collection has one.
 """
 
-import contextlib
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -60,16 +59,17 @@ def from_raw(raw: Any) -> str:
 
 
 def _parse(user_id: str, kind: IdKind) -> RawId | None:
-    match kind:
-        case IdKind.STRING:
-            return user_id
-        case IdKind.OBJECT_ID:
-            with contextlib.suppress(InvalidId):
+    try:
+        match kind:
+            case IdKind.OBJECT_ID:
                 return ObjectId(user_id)
-        case IdKind.UUID:
-            with contextlib.suppress(ValueError):
+            case IdKind.STRING:
+                return user_id
+            case IdKind.UUID:
                 return UUID(user_id)
-        case IdKind.NUMBER if user_id.removeprefix("-").isdecimal() and len(user_id) <= 20:
-            number = int(user_id)
-            return Int64(number) if -(2**63) <= number < 2**63 else None
+            case IdKind.NUMBER if user_id.removeprefix("-").isdecimal() and len(user_id) <= 20:
+                number = int(user_id)
+                return Int64(number) if -(2**63) <= number < 2**63 else None
+    except (InvalidId, ValueError):
+        pass
     return None

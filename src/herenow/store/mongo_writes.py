@@ -1,15 +1,16 @@
 """Writing users: many documents in one command, each guarded by its version.
 
-A batch is one ``update_many`` whose pipeline holds all rows and finds each document's own by its id; MongoDB hashes the
-constant list of ids once. The guard is inside: a document as new as its row is left as it is. So the answer itself
-tells what became of the batch: *matched* are the users who are there, *modified* those who were written. One update a
-row in an unordered ``bulk_write`` costs MongoDB more than twice as much (docs/decisions/010).
+The rows of a batch are grouped by what they share. Rows that differ in nothing but the user and `lastActive`, as most
+of a burst do, are one ``update_many``: its filter holds the guard, and constants give what they share, `lastActive` too
+where all have the same. The rest, rows with claims of their own above all, are one ``update_many`` whose pipeline holds
+all rows and finds each document's own by its id; there the guard is in the pipeline. MongoDB hashes a constant list of
+ids once. One update a row in an unordered ``bulk_write`` costs it more than twice as much (docs/decisions/010).
 
 Where the database refuses one document, the whole command fails, with any part of it done. Its rows then go one by one.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from pymongo.errors import BulkWriteError, WriteError
 from herenow.model import Availability, StoredUser
 from herenow.store.base import Applied
 from herenow.store.mongo_connection import Document
-from herenow.store.mongo_documents import Fields, from_document, to_document
+from herenow.store.mongo_documents import Fields, from_document, to_date, to_document
 from herenow.store.mongo_errors import DUPLICATE_KEY, describe_refusal, is_of_row
 from herenow.store.mongo_ids import IdKind, RawId, to_raw
 from herenow.store.rows import VERSION_UNBELIEVABLE, UnstorableRow, check_row
@@ -29,9 +30,12 @@ from herenow.store.rows import VERSION_UNBELIEVABLE, UnstorableRow, check_row
 BY_ID = {"_id": 1}
 """The hint of all that goes by ids. With a second condition MongoDB might choose the index of those online."""
 
-_COMMAND_ROWS = 250
-_COMMANDS_AT_ONCE = 4
-"""A batch of 1,000 goes as four commands at the same time: a server of several cores takes half as long."""
+_COMMAND_ROWS = 500
+_COMMANDS_AT_ONCE = 2
+"""A batch of 1,000 goes as two commands at the same time: a server of several cores takes half as long."""
+
+_FEWEST_ALIKE = 10
+"""Rows that share their values are a command of their own from so many on; with fewer its fixed price weighs more."""
 
 
 class Users(msgspec.Struct, frozen=True):
@@ -43,10 +47,31 @@ class Users(msgspec.Struct, frozen=True):
 
 
 class _Row(msgspec.Struct, frozen=True):
-    user_id: str
+    """A row, and its user as the collection has them."""
+
     raw_id: RawId
-    version: int
-    document: Document
+    row: StoredUser
+
+    @property
+    def user_id(self) -> str:
+        return self.row.user_id
+
+    @property
+    def version(self) -> int:
+        return self.row.version
+
+    @property
+    def look(self) -> Hashable:
+        """Equal in rows that differ only in the user and in `lastActive`."""
+        row = self.row
+        return row.is_online, row.availability, row.claim, row.version, row.last_active_ms is None
+
+    def document(self, fields: Fields) -> Document:
+        """The fields that hold the row: without `lastActive`, if it leaves the stored one as it is."""
+        document = to_document(self.row, fields)
+        if self.row.last_active_ms is None:
+            del document[fields.last_active]
+        return document
 
 
 class _Outcome(msgspec.Struct, frozen=True):
@@ -70,7 +95,7 @@ async def apply(users: Users, rows: Sequence[StoredUser], *, create: bool) -> Ap
         if raw_id is None:
             impossible[row.user_id] = None
         else:
-            newest[row.user_id] = _Row(row.user_id, raw_id, row.version, to_document(row, users.fields))
+            newest[row.user_id] = _Row(raw_id, row)
     outcomes = await _write_all(users, list(newest.values()), create=create)
     for outcome in outcomes:
         refused.update(outcome.refused)
@@ -108,7 +133,7 @@ def is_online_since_before(fields: Fields, before_ms: int | None) -> Document:
 
 async def _write_all(users: Users, rows: list[_Row], *, create: bool) -> list[_Outcome]:
     outcomes: list[_Outcome] = []
-    parts = [rows[start : start + _COMMAND_ROWS] for start in range(0, len(rows), _COMMAND_ROWS)]
+    parts = _divide(rows)
     for start in range(0, len(parts), _COMMANDS_AT_ONCE):
         under_way = [_write(users, part, create=create) for part in parts[start : start + _COMMANDS_AT_ONCE]]
         for outcome in await asyncio.gather(*under_way, return_exceptions=True):  # none is left behind at work
@@ -118,16 +143,36 @@ async def _write_all(users: Users, rows: list[_Row], *, create: bool) -> list[_O
     return outcomes
 
 
+def _divide(rows: list[_Row]) -> list[list[_Row]]:
+    """Divide a batch into commands: rows that share their values, and the rest."""
+    alike: dict[Hashable, list[_Row]] = {}
+    for row in rows:
+        alike.setdefault(row.look, []).append(row)
+    groups = [group for group in alike.values() if len(group) >= _FEWEST_ALIKE]
+    rest = [row for group in alike.values() if len(group) < _FEWEST_ALIKE for row in group]
+    return [
+        group[start : start + _COMMAND_ROWS]
+        for group in (*groups, rest)
+        for start in range(0, len(group), _COMMAND_ROWS)
+    ]
+
+
 async def _write(users: Users, rows: list[_Row], *, create: bool) -> _Outcome:
+    are_alike = len({row.look for row in rows}) == 1
     try:
-        result = await users.collection.update_many(_by_ids(rows), _put_newer(rows, users.fields), hint=BY_ID)
+        if are_alike:
+            filter_ = {**_by_ids(rows), "$expr": {"$not": _is_as_new(users.fields, Int64(rows[0].version))}}
+            pipeline = _put_alike(rows, users.fields)
+        else:
+            filter_, pipeline = _by_ids(rows), _put_newer(rows, users.fields)
+        result = await users.collection.update_many(filter_, pipeline, hint=BY_ID)
     except WriteError as error:
         if not is_of_row(error.code):
             raise
         outcome = await _write_singly(users, rows)
     else:
-        known = result.matched_count == len(rows)
-        outcome = _Outcome(result.modified_count, () if known else await _find_unknown(users, rows))
+        all_are_known = result.matched_count == len(rows)  # else some are missing or, where alike, as new
+        outcome = _Outcome(result.modified_count, () if all_are_known else await _find_unknown(users, rows))
     if not create or not outcome.unknown:
         return outcome
     missing = set(outcome.unknown)
@@ -150,7 +195,9 @@ async def _write_singly(users: Users, rows: list[_Row]) -> _Outcome:
 
 async def _create(users: Users, rows: list[_Row]) -> _Outcome:
     """Insert the users who were not there. Whoever was created meanwhile, by another program, is updated after all."""
-    inserts = [InsertOne({"_id": row.raw_id, **row.document}) for row in rows]
+    inserts = [
+        InsertOne({"_id": row.raw_id, users.fields.last_active: None, **row.document(users.fields)}) for row in rows
+    ]
     _, failures = await write_each(users.collection, inserts)
     raced = {place for place, failure in failures.items() if _is_of_id(failure)}
     refused = {
@@ -191,15 +238,33 @@ def _by_ids(rows: list[_Row]) -> Document:
     return {"_id": {"$in": [row.raw_id for row in rows]}}
 
 
+def _put_alike(rows: list[_Row], fields: Fields) -> list[Document]:
+    """Put into each document what all rows have, and its own `lastActive`."""
+    changes = {name: {"$literal": value} for name, value in rows[0].document(fields).items()}
+    times_ms = [row.row.last_active_ms for row in rows]
+    if any(time_ms != times_ms[0] for time_ms in times_ms):
+        changes[fields.last_active] = _own(rows, list(map(to_date, times_ms)))
+    return [{"$set": changes}]
+
+
 def _put_newer(rows: list[_Row], fields: Fields) -> list[Document]:
     """Put into each document its own row, if that is newer; other fields stay as they are."""
+    row = _own(rows, [row.document(fields) for row in rows])
+    newer = {"$cond": [_is_as_new(fields, f"$$row.{fields.version}"), "$$ROOT", {"$mergeObjects": ["$$ROOT", "$$row"]}]}
+    return [{"$replaceWith": {"$let": {"vars": {"row": row}, "in": newer}}}]
+
+
+def _own(rows: list[_Row], values: Sequence[Any]) -> Document:
+    """The expression that finds a document's own among the values, which stand in the order of the rows."""
     place = {"$indexOfArray": [{"$literal": [row.raw_id for row in rows]}, "$_id"]}
-    row = {"$arrayElemAt": [{"$literal": [row.document for row in rows]}, place]}
+    return {"$arrayElemAt": [{"$literal": values}, place]}
+
+
+def _is_as_new(fields: Fields, version: object) -> Document:
+    """The condition that what is stored is as new as a version."""
     stored = f"${fields.version}"
     # In MongoDB's order of all values, what is no number comes behind all numbers: it is no version, and written over.
-    is_as_new = {"$and": [{"$gte": [stored, f"$$row.{fields.version}"]}, {"$lt": [stored, VERSION_UNBELIEVABLE]}]}
-    newer = {"$cond": [is_as_new, "$$ROOT", {"$mergeObjects": ["$$ROOT", "$$row"]}]}
-    return [{"$replaceWith": {"$let": {"vars": {"row": row}, "in": newer}}}]
+    return {"$and": [{"$gte": [stored, version]}, {"$lt": [stored, VERSION_UNBELIEVABLE]}]}
 
 
 def _is_of_id(failure: Mapping[str, Any]) -> bool:

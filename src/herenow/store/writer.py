@@ -10,6 +10,8 @@ The rules:
    again after a pause that grows to ``retry_max_s``: short enough that, once the database is back, the rest follows
    within two seconds.
 5. A row that the store refuses for its own sake is dropped and reported, once a user; the others are written.
+6. All rows of a batch are written with the newest version among them, so that users who look alike can share one write.
+   The registry gives out its versions in one order, so whatever it says of them later is newer still.
 """
 
 import asyncio
@@ -117,7 +119,7 @@ class Writer:
         self._last_error: str | None = None
 
     def submit(self, rows: Iterable[StoredUser]) -> None:
-        """Take rows to be written. Of one user the newest wins, in whatever order they come."""
+        """Take rows to be written, in the order of their versions. Of one user the newest wins."""
         now_s = self._clock()
         for row in rows:
             earlier = self._waiting.get(row.user_id)
@@ -202,7 +204,7 @@ class Writer:
     async def _attempt(self) -> None:
         """Try once to write the batch under way; after a failure, pause and bring it up to date."""
         try:
-            applied = await self._store.apply([waiting.row for waiting in self._under_way.values()])
+            applied = await self._store.apply(_of_one_version([waiting.row for waiting in self._under_way.values()]))
         except StoreError as error:
             self._note_failure(error)
             await self._sleep(self._pause_s())
@@ -270,3 +272,9 @@ class Writer:
         finally:
             for wait in waits:
                 wait.cancel()
+
+
+def _of_one_version(rows: list[StoredUser]) -> list[StoredUser]:
+    """Give all rows the newest version among them."""
+    newest = max(row.version for row in rows)
+    return [row if row.version == newest else msgspec.structs.replace(row, version=newest) for row in rows]
