@@ -31,7 +31,7 @@ from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
 from herenow.registry.local import LocalRegistry
 from herenow.settings import DISPATCH_BUDGET_S, Settings
 from herenow.store.audit import Audit
-from herenow.store.base import PAGE_SIZE
+from herenow.store.base import PAGE_SIZE, Page
 from herenow.store.nodes import Node
 from herenow.store.opening import open_store
 from herenow.store.writer import Writer
@@ -48,6 +48,9 @@ STORE_READ_TIMEOUT_S = 1.0
 
 STOP_TIMEOUT_S = 3.0
 """How long a stop waits for the store to take the last rows; the whole of it must end within 5 s."""
+
+DECIDED_PER_S = 20_000
+"""Users whom a restart finds online, and who do not come back: so many a second are told and written offline."""
 
 CLOSED_AT_ONCE = 200
 """Connections closed in one turn of the event loop, some 10 ms; it serves the others in between."""
@@ -200,20 +203,28 @@ class Presence:
 
     async def _adopt(self, registry: LocalRegistry, *, last_beat_ms: int, started_ms: int) -> int:
         """Let whoever a dead process left online linger until ``restart_grace``; claims live on."""
-        # As with offline_within: the bound runs from the start, and telling it takes a part of it.
-        ends_ms = started_ms + round((self.settings.restart_grace_s - DISPATCH_BUDGET_S) * 1000)
         adopted = 0
-        for read in (self.store.online, self.store.claimed):
-            cursor: str | None = None
-            while True:
-                page = await read(after=cursor, limit=PAGE_SIZE)
-                if page.users:
-                    await registry.adopt(page.users, last_beat_ms=last_beat_ms, grace_ms=max(1, ends_ms - _now_ms()))
-                    adopted += sum(user.is_online for user in page.users) if read == self.store.online else 0
-                if page.cursor is None:
-                    break
-                cursor = page.cursor
+        async for page in self._pages(self.store.online):
+            ends_ms = started_ms + round(linger_after_restart_s(self.settings, adopted + len(page)) * 1000)
+            await registry.adopt(page, last_beat_ms=last_beat_ms, grace_ms=max(1, ends_ms - _now_ms()))
+            adopted += len(page)
+        async for page in self._pages(self.store.claimed):
+            await registry.adopt(
+                page,
+                last_beat_ms=last_beat_ms,
+                grace_ms=max(1, started_ms + round(linger_after_restart_s(self.settings, 0) * 1000) - _now_ms()),
+            )
         return adopted
+
+    async def _pages(self, read: Callable[..., Awaitable[Page]]) -> AsyncIterator[Sequence[StoredUser]]:
+        cursor: str | None = None
+        while True:
+            page = await read(after=cursor, limit=PAGE_SIZE)
+            if page.users:
+                yield page.users
+            if page.cursor is None:
+                return
+            cursor = page.cursor
 
     async def _beat(self, node: Node) -> None:
         while True:
@@ -420,6 +431,21 @@ class _Truth:
             if page.cursor is None:
                 return
             cursor = page.cursor
+
+
+def linger_after_restart_s(settings: Settings, place: int) -> float:
+    """Say how long after a start somebody lingers whom a dead process left online, in seconds.
+
+    The bound runs from the start, and telling a crowd takes time: the ends are spread, so that the last is told and
+    written at the bound. Whoever was active longest ago ends first, but nobody before the stock client, at its longest
+    pause, has had the time to come back.
+
+    Args:
+        settings: their ``restart_grace_s`` is the bound.
+        place: where in the order of last activity the user stands; 1 is the most recently active.
+    """
+    latest_s = settings.restart_grace_s - DISPATCH_BUDGET_S
+    return max(latest_s - place / DECIDED_PER_S, settings.shortest_restart_grace_s - DISPATCH_BUDGET_S)
 
 
 def _offline(user_id: str, row: StoredUser | None, version: int) -> UserPresence:

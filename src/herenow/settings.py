@@ -135,6 +135,11 @@ class Settings(BaseSettings):
         return self.offline_within_s - DISPATCH_BUDGET_S
 
     @property
+    def shortest_restart_grace_s(self) -> float:
+        """Within which every stock client that can come back after a restart has done so."""
+        return 1.5 * LONGEST_RECONNECT_S + self.offline_within_s
+
+    @property
     def silent_loss_s(self) -> float:
         """How long after a network died without a sign a user is shown offline, at most."""
         return self.ping_interval_s + self.ping_timeout_s + self.offline_within_s
@@ -179,7 +184,7 @@ class Settings(BaseSettings):
                 f"({self.ping_interval_s * 2:g}): a dead client would be asked again before it is given up",
             ),
             (
-                self.restart_grace_s >= 1.5 * LONGEST_RECONNECT_S + self.offline_within_s,
+                self.restart_grace_s >= self.shortest_restart_grace_s,
                 f"restart_grace_s ({self.restart_grace_s:g}) must be at least 1.5 × {LONGEST_RECONNECT_S:g} + "
                 f"offline_within_s ({self.offline_within_s:g}): the stock client pauses up to "
                 f"{LONGEST_RECONNECT_S:g} s between two tries, and would flicker",
