@@ -754,3 +754,37 @@ async def test_evicted_connections_are_closed(server: Served) -> None:
     await bob.until(lambda: bob.shows("alice") == "online")
     await ws.close()
     await bob.close()
+
+
+# -- the page that a crowd shares --------------------------------------------------------------------------------
+
+
+async def test_all_who_join_at_once_and_share_a_page_know_each_other_in_the_end(serve: Serve) -> None:
+    async with serve(flush_interval_s=0.2, offline_within_s=2.0) as server:
+        names = [f"user-{number}" for number in range(40)]
+
+        async def join(name: str) -> tuple[Client, int]:
+            client = await server.connect(name)
+            return client, (await client.watch(all=True))["version"]
+
+        joined = await asyncio.gather(*map(join, names))
+        assert len({version for _, version in joined}) < len(names), "nobody shared a page: this test shows nothing"
+        for client, _ in joined:
+            await client.until(lambda client=client: all(client.shows(name) == "online" for name in names))
+        for client, _ in joined:
+            await client.close()
+
+
+async def test_a_page_is_not_kept_while_nobody_is_told_of_changes(serve: Serve) -> None:
+    """Without a watcher there is no flush, and the page of the last one would stand for ever."""
+    async with serve(flush_interval_s=0.5, offline_within_s=2.0) as server:
+        alice = await server.connect("alice")
+        await alice.watch(all=True)
+        await alice.watch(all=True)  # the flush that told her of herself is over: this page would be kept
+        await alice.leave()
+        bob = await server.connect("bob")
+        carol = await server.connect("carol")
+        page = await carol.watch(all=True)
+        assert {user["userId"] for user in page["users"]} == {"bob", "carol"}
+        await bob.close()
+        await carol.close()

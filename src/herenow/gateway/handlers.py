@@ -88,6 +88,7 @@ class Gateway:
         )
         self._looks_again = Deadlines()
         self._encoded = EncodedUsers()
+        self._everybody: dict[str, Any] | None = None  # the first page of a watch on all, as of the last flush or later
         self._meters = presence.meters
         self._punctuality = Punctuality(presence.meters)
         self._pulse = Pulse(presence.meters)
@@ -104,7 +105,7 @@ class Gateway:
             longest_s=settings.flush_longest_s,
             slow_timeout_s=settings.slow_reader_timeout_s,
             meters=presence.meters,
-            told=lambda changes: self._punctuality.told(changes, time.time()),
+            told=self._told,
         )
         self.server.on_stop(self._say_goodbye)
         self._register()
@@ -168,6 +169,8 @@ class Gateway:
         invisible = {
             row.user_id for row in batch.rows if row.claim is not None and row.claim.availability is Claimed.INVISIBLE
         }
+        if not self._watches.of_all:  # nobody is told, so no flush will say that this page is old
+            self._everybody = None
         self._outbox.publish(batch.changes, invisible=invisible)
         for change in batch.changes:
             if change.user_id in invisible and self._connections_of.get(change.user_id):
@@ -442,12 +445,33 @@ class Gateway:
             newer = await self._newer(client, payload.since, None)
             if newer is not None:
                 return newer
+        return await (self._first_page() if payload.cursor is None else self._page(payload.cursor))
+
+    async def _first_page(self) -> dict[str, Any]:
+        """Return the first page of those online; the same one to all who ask until the next diffs are sent.
+
+        Whoever asks is a watcher by now, and gets what changed since that page with those diffs. So when everybody
+        joins at once, the crowd is not gone through for each of them.
+        """
+        if self._everybody is not None:
+            return self._everybody
+        flushes = self._outbox.flushes
+        page = await self._page(None)
+        if self._outbox.flushes == flushes:  # else a later watcher would miss what was sent meanwhile
+            self._everybody = page
+        return page
+
+    async def _page(self, cursor: str | None) -> dict[str, Any]:
         try:
-            page = await self.presence.registry.online(events.MAX_USERS_A_CALL, payload.cursor)
+            page = await self.presence.registry.online(events.MAX_USERS_A_CALL, cursor)
         except ValueError as error:
             raise WireError("bad_request", "cursor is not one that this server gave") from error
         answer = {"version": page.version, "users": self._encoded.of(page.users), "full": True}
         return answer if page.cursor is None else {**answer, "cursor": page.cursor}
+
+    def _told(self, changes: Iterable[Change]) -> None:
+        self._everybody = None
+        self._punctuality.told(changes, time.time())
 
     async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
         self._charge_for(client, len(users) if since is None else events.MAX_USERS_A_CALL)

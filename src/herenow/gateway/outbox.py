@@ -85,6 +85,8 @@ class Outbox:
         self._slow_timeout_s = slow_timeout_s
         self._meters = meters
         self._told = told
+        self.flushes = 0
+        """How many there have been."""
         self._merged = 0
         self._for_all: dict[str, Change] = {}
         self._hidden: set[str] = set()
@@ -163,6 +165,7 @@ class Outbox:
         loop = asyncio.get_running_loop()
         start_s = loop.time()
         self._timer = None
+        self.flushes += 1
         for_all, self._for_all = self._for_all, {}
         hidden, self._hidden = self._hidden, set()
         dirty, self._dirty = self._dirty, {}
