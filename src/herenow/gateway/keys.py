@@ -4,6 +4,7 @@ That rule is RFC 8725, section 3.1. Without it, a public key could be used as th
 signs, and ``none`` would need no key at all.
 """
 
+from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +51,9 @@ class Key(msgspec.Struct, frozen=True):
 
 def of_secret(secret: str) -> Key:
     """Make an HS256 key."""
-    return Key("HS256", secret)
+    # As a JWK: a bare secret PyJWT would look through for public keys anew with each token.
+    encoded = urlsafe_b64encode(secret.encode()).rstrip(b"=").decode()
+    return Key("HS256", jwt.PyJWK({"kty": "oct", "alg": "HS256", "k": encoded}))
 
 
 def of_pem(text: str) -> Key:

@@ -17,6 +17,9 @@ LONGEST_TOKEN = 32_768
 """Characters of a token, at most."""
 
 
+_NO_TOKEN = "the token is not a JSON Web Token"
+
+
 class Claims(msgspec.Struct, frozen=True):
     """What herenow reads off a token.
 
@@ -67,18 +70,21 @@ class Verifier:
         """
         if len(token) > LONGEST_TOKEN:
             raise WireError("unauthorized", f"the token has more than {LONGEST_TOKEN:,} characters")
-        try:
-            header = jwt.get_unverified_header(token)
-        except jwt.InvalidTokenError as error:
-            raise WireError("unauthorized", "the token is not a JSON Web Token") from error
-        keys = await self._candidates(str(header.get("alg")), header.get("kid"))
-        claims = self._decode(token, keys)
+        claims = self._decode(token, await self._candidates(token))
         try:
             return msgspec.convert(claims, Claims)
         except msgspec.ValidationError as error:
             raise WireError("unauthorized", f"the token's claims are not valid: {_claim(error)}") from error
 
-    async def _candidates(self, algorithm: str, kid: str | None) -> list[Key]:
+    async def _candidates(self, token: str) -> list[Key]:
+        """Choose the keys to try. Where there is but one, what the header says is the decoder's to check."""
+        if self._jwks is None and len(self._keys) == 1 and self._keys[0].kid is None:
+            return self._keys
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.InvalidTokenError as error:
+            raise WireError("unauthorized", _NO_TOKEN) from error
+        algorithm, kid = str(header.get("alg")), header.get("kid")
         keys = that_fit(self._keys, algorithm, kid)
         if self._jwks is not None:
             try:
@@ -100,8 +106,10 @@ class Verifier:
                     leeway=self._leeway_s,
                     options={"require": ["sub"]},
                 )
-            except jwt.InvalidSignatureError:
+            except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
                 continue  # perhaps another of the keys
+            except jwt.DecodeError as error:
+                raise WireError("unauthorized", _NO_TOKEN) from error
             except jwt.ExpiredSignatureError as error:
                 raise WireError("token_expired", "the token has expired") from error
             except jwt.InvalidTokenError as error:
