@@ -604,6 +604,7 @@ def _server_settings(settings: Settings, path: str) -> ServerSettings:
         trusted_proxies=settings.trusted_proxies,
         max_sessions_per_address=settings.max_connections_per_address,
         connect_timeout_ms=round(settings.connect_timeout_s * 1000),
+        greeting_ms=0,  # presence:ready goes with the CONNECT: who waits for it registers before (docs/wire.md)
         write_buffer_high=settings.write_buffer_high,
         write_buffer_low=settings.write_buffer_high // 4,
     )

@@ -236,9 +236,10 @@ class Connection:
         """Send a message. Returns False, and sends nothing, when the connection is slow or closed."""
         return self.link.send(message)
 
-    def push(self, message: Message) -> None:
-        """Send a message even to a slow connection: for answers, whose number the application bounds."""
-        self.session.send(*message.messages)
+    def push(self, *messages: Message) -> None:
+        """Send messages, even to a slow connection: for answers, whose number the application bounds."""
+        for message in messages:
+            self.session.send(*message.messages)
         self.link.flush()
 
     def close(self) -> None:

@@ -7,7 +7,8 @@ Between its CONNECT and its end a socket is in one of four states::
     connecting ──let_in──▶ greeted ──end_greeting──▶ connected
         └─────────────────────┴──────────end─────────────┴──▶ closed
 
-In the first two, what is sent is held back: till the CONNECT, which must come first, and then for ``GREETING_S``.
+In the first two, what is sent is held back: till the CONNECT, which must come first, and then for the server's
+``greeting_ms``.
 """
 
 import asyncio
@@ -24,12 +25,6 @@ from .packets import RESERVED_EVENTS, Packet, PacketType, encode
 from .session import Reason, Transport
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
-
-GREETING_S: Final = 0.01
-"""How long after a CONNECT the first event is held back, if the connect handler sent one. A client whose library hands
-it all frames of one read in one turn, such as the published test suite's, registers for the next event only after it
-has seen its CONNECT, and would miss one that came in the same segment. (At 3 ms, one run in sixteen of the published
-suite still lost one on a machine that was busy.)"""
 
 _MOST_EARLY: Final = 100
 """Events that are held back, at most; with one more, all go."""
@@ -169,20 +164,22 @@ class Socket:
     def let_in(self) -> None:
         """Tell the client that it is connected, then greet it with what the connect handler has sent."""
         self._state = _GREETED
-        packet = Packet(PacketType.CONNECT, self.namespace.name, {"sid": self.id})
-        self.connection.push(Message(*encode(packet)))
-        if self._early and self.connection.session.transport is Transport.WEBSOCKET:
-            asyncio.get_running_loop().call_later(GREETING_S, self.end_greeting)
+        connect = Message(*encode(Packet(PacketType.CONNECT, self.namespace.name, {"sid": self.id})))
+        greeting_s = self.namespace.server.greeting_s
+        if self._early and greeting_s and self.connection.session.transport is Transport.WEBSOCKET:
+            self.connection.push(connect)
+            asyncio.get_running_loop().call_later(greeting_s, self.end_greeting)
         else:
+            self._early = [connect, *(self._early or ())]
             self.end_greeting()
 
     def end_greeting(self) -> None:
         """Send what was held back since the CONNECT; from now on, events go at once."""
         if self._state is _GREETED:
             self._state = _CONNECTED
-            early, self._early = self._early or (), None
-            for message in early:
-                self.connection.push(message)
+            early, self._early = self._early, None
+            if early:
+                self.connection.push(*early)
 
     def answer(self, message: Message) -> None:
         """Send an acknowledgement: even to a slow client, and behind what is still held back."""
@@ -215,7 +212,13 @@ class Socket:
 
 
 class Host(Protocol):
-    """What a namespace needs of the server that it belongs to."""
+    """What a namespace needs of the server that it belongs to.
+
+    Attributes:
+        greeting_s: how long after a CONNECT the first events are held back.
+    """
+
+    greeting_s: float
 
     def disconnect(self, socket: Socket, *, close: bool = False) -> None:
         """See :meth:`Socket.disconnect`."""
