@@ -72,6 +72,10 @@ class MongoStore:
         return self._create_users
 
     @property
+    def keeps_tenants(self) -> bool:
+        return self._target.fields.tenant is not None
+
+    @property
     def prepared(self) -> bool:
         return self._prepared
 

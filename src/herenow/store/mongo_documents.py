@@ -32,11 +32,12 @@ NEVER = DatetimeMS(0)
 
 
 class Fields(msgspec.Struct, frozen=True):
-    """The names of the three fields, and the paths into the third."""
+    """The names of the three fields, the paths into the third, and the application's own of a user's tenant."""
 
     is_online: str = "isOnline"
     last_active: str = "lastActive"
     presence: str = "presence"
+    tenant: str | None = None
 
     @property
     def version(self) -> str:
@@ -53,7 +54,12 @@ class Fields(msgspec.Struct, frozen=True):
     @property
     def projection(self) -> dict[str, int]:
         """All that herenow reads of a document."""
-        return {self.is_online: 1, self.last_active: 1, self.presence: 1}
+        return {self.is_online: 1, self.last_active: 1, self.presence: 1, **self.identity}
+
+    @property
+    def identity(self) -> dict[str, int]:
+        """What of a document says whose it is."""
+        return {"_id": 1} if self.tenant is None else {"_id": 1, self.tenant: 1}
 
 
 def to_document(row: StoredUser, fields: Fields) -> Document:

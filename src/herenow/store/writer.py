@@ -24,6 +24,7 @@ import structlog
 from herenow.errors import StoreError
 from herenow.model import StoredUser
 from herenow.store.base import Applied, Store
+from herenow.tenancy import shown_key
 
 STALLED_MS = 2000
 """A store that has kept a row waiting for so long is not healthy, even if it has reported no error."""
@@ -243,12 +244,12 @@ class Writer:
         self._unknown += len(applied.unknown)
         self._refused += len(applied.refused)
         _log.debug("flushed", written=applied.written, skipped=applied.skipped, pending=len(self._waiting))
-        unknown = [user_id for user_id in applied.unknown if self._is_news(user_id)]
+        unknown = [shown_key(user_id) for user_id in applied.unknown if self._is_news(user_id)]
         if unknown:
             _log.warning("users not in the store", users=unknown)
         for user_id, reason in applied.refused.items():
             if self._is_news(user_id):
-                _log.error("row refused", user=user_id, reason=reason)
+                _log.error("row refused", user=shown_key(user_id), reason=reason)
 
     def _is_news(self, user_id: str) -> bool:
         """Say whether trouble with this user is still to be reported; after ``_REPORTED_AT_MOST`` users it never is."""
