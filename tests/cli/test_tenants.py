@@ -90,10 +90,8 @@ def test_a_tenants_key_is_shown_with_the_line_for_the_settings(tmp_path: Path) -
     assert set(settings.tenant_api_keys) == {"acme"}
     made = answer(herenow("token", "--api-key", "--tenant", "acme", "--json", cwd=tmp_path))
     assert (made["setting"], made["tenant"]) == ("tenant_api_keys", "acme")
-    token = herenow(
-        "token", "--user", "alice", "--tenant", "acme", cwd=tmp_path, HERENOW_JWT_SECRET=SECRET
-    ).stdout.strip()
-    assert jwt.decode(token, SECRET, algorithms=["HS256"])["tenant"] == "acme"
+    ended = herenow("token", "--user", "alice", "--tenant", "acme", cwd=tmp_path, HERENOW_JWT_SECRET=SECRET)
+    assert jwt.decode(ended.stdout.strip(), SECRET, algorithms=["HS256"])["tenant"] == "acme"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from herenow.model import Claim, Claimed, StoredUser
 from herenow.store.mongo_connection import CODEC, Document
 from herenow.store.mongo_ids import from_raw
 from herenow.store.rows import VERSION_UNBELIEVABLE, read_availability
+from herenow.tenancy import is_tenant, key_of
 from herenow.times import LATEST_MS
 
 NEVER = DatetimeMS(0)
@@ -83,13 +84,19 @@ def from_document(document: Mapping[str, Any], fields: Fields) -> StoredUser:
     version = _read_version(presence.get("version"))
     last_active_ms = _read_date(document.get(fields.last_active))
     return StoredUser(
-        user_id=from_raw(document["_id"]),
+        user_id=key_in(document, fields),
         is_online=is_online,
         availability=read_availability(presence.get("availability"), is_online=is_online),
         last_active_ms=None if version == 0 and last_active_ms == int(NEVER) else last_active_ms,
         claim=_read_claim(presence.get("claim")),
         version=version,
     )
+
+
+def key_in(document: Mapping[str, Any], fields: Fields) -> str:
+    """Say whose document it is: by its id and, where the collection has them, its tenant. No valid tenant is none."""
+    tenant = None if fields.tenant is None else document.get(fields.tenant)
+    return key_of(tenant if is_tenant(tenant) else None, from_raw(document["_id"]))
 
 
 def to_cursor(place: Document) -> str:
