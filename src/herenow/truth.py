@@ -43,10 +43,15 @@ class Truth:
             await self._tenants.registry(tenant).repair(wrong)
 
     async def online(self) -> AsyncIterator[Sequence[str]]:
-        """All whom the registries show online, page by page."""
+        """All whom the registries show online, page by page; small tenants share one, for each costs a read."""
+        keys: list[str] = []
         for tenant in self._tenants.names():
-            async for page in self.online_of(tenant):
-                yield [key_of(tenant, user.user_id) for user in page]
+            async for users in self.online_of(tenant):
+                keys += [key_of(tenant, user.user_id) for user in users]
+                if len(keys) >= PAGE_SIZE:
+                    yield keys
+                    keys = []
+        yield keys
 
     async def online_of(self, tenant: str | None) -> AsyncIterator[tuple[UserPresence, ...]]:
         """All of one tenant who are shown online, page by page, most recently active first."""
