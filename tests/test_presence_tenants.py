@@ -100,6 +100,17 @@ async def test_a_user_on_the_way_to_the_store_is_the_tenants(presence: Presence)
         assert (await presence.get(["alice-1"], tenant=tenant))["alice-1"].last_active_ms is None
 
 
+async def test_an_id_that_reads_as_a_key_is_of_nobody(presence: Presence) -> None:
+    """An application may pass on whatever a browser sent it."""
+    await presence.registry_of("acme").connect("alice-1", "c", node="n")
+    for _ in range(2):
+        for tenant in TENANTS:
+            user = (await presence.get(["acme\x1falice-1"], tenant=tenant))["acme\x1falice-1"]
+            assert (user.is_online, user.last_active_ms, user.version) == (False, None, 0)
+        await presence.disconnect("alice-1", tenant="acme")
+        await written(presence)
+
+
 async def test_the_store_has_each_tenants_user_and_the_audit_mends_each(presence: Presence) -> None:
     await connect_all(presence)
     await written(presence)

@@ -350,18 +350,18 @@ class Presence:
 
     async def _read_store(self, user_ids: Sequence[str], tenant: str | None) -> dict[str, StoredUser]:
         """What is known of users who are not here: the rows on their way to the store, then the store's own."""
-        if tenant is not None:
-            rows = await self._read_store([key_of(tenant, user_id) for user_id in user_ids], None)
-            return {split(key)[1]: row for key, row in rows.items()}
-        rows = {user_id: row for user_id in user_ids if (row := self.writer.pending(user_id)) is not None}
-        rest = [user_id for user_id in user_ids if user_id not in rows]
+        keys = {user_id: key_of(tenant, user_id) for user_id in user_ids}
+        # Whatever the application passes on: an id that would read as the key of another is of nobody.
+        asked = [key for user_id, key in keys.items() if split(key) == (tenant, user_id)]
+        rows = {key: row for key in asked if (row := self.writer.pending(key)) is not None}
+        rest = [key for key in asked if key not in rows]
         if rest:
             try:
                 async with asyncio.timeout(STORE_READ_TIMEOUT_S):
                     rows |= await self.store.read(rest)
             except (StoreError, TimeoutError) as error:
                 log.warning("store read failed", error=str(error) or "timed out", users=len(rest))
-        return rows
+        return {user_id: rows[key] for user_id, key in keys.items() if key in rows}
 
     async def online(self, *, tenant: str | None = None) -> AsyncIterator[UserPresence]:
         """Go through all who are online, most recently active first."""

@@ -279,10 +279,11 @@ async def test_authenticate_may_name_a_tenant(serve: Serve) -> None:
         alice = await Client.connect(server.url, name="alice", of="acme")
         assert (await server.presence.get(["alice"], tenant="acme"))["alice"].is_online
         assert not (await server.presence.get(["alice"]))["alice"].is_online
-        with capture_logs() as logs, pytest.raises(Refused) as refused:
-            await Client.connect(server.url, name="alice", of="no tenant")
-        assert refused.value.error["data"]["code"] == "internal"
-        assert [each["event"] for each in logs if each["log_level"] == "error"] == ["connect failed"]
+        for name, tenant in (("alice", "no tenant"), ("acme\x1falice", None)):
+            with capture_logs() as logs, pytest.raises(Refused) as refused:
+                await Client.connect(server.url, name=name, of=tenant)
+            assert refused.value.error["data"]["code"] == "internal"
+            assert [each["event"] for each in logs if each["log_level"] == "error"] == ["connect failed"]
         await end(alice)
 
 

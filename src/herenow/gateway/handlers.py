@@ -24,6 +24,7 @@ from herenow.presence import Presence
 from herenow.registry.deadlines import Deadlines
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
+from herenow.tenancy import SEPARATOR
 from herenow.times import to_iso
 from herenow.wire import claim_of, user_to_wire
 
@@ -188,10 +189,14 @@ class Gateway:
             raise WireError("overloaded", "the server is busy serving those who are in: come again in a moment")
         identity = await identify(self._authenticate, auth, socket.handshake)
         user_id, tenant = identity.user_id, identity.tenant
+        if SEPARATOR in user_id:  # the application's own ``authenticate``: everything else checks ids
+            raise ValueError("a user id holds no control characters")
         settings, loop = self._settings, asyncio.get_running_loop()
         if len(self._namespace.sockets) >= settings.max_connections:
-            how_many = f"the server has its {settings.max_connections} connections"  # not of one tenant: not to be told
-            raise WireError("too_many_connections", how_many if tenant is None else "the server is full")
+            is_full = "the server is full"  # to a tenant no more than that: whose connections they are is not its own
+            if tenant is None:
+                is_full = f"the server has its {settings.max_connections} connections"
+            raise WireError("too_many_connections", is_full)
         audience = self._audiences.get(tenant) or self._open_audience(tenant)
         mine = audience.connections_of.get(user_id, 0)
         if mine >= settings.max_connections_per_user:
