@@ -8,7 +8,7 @@ import pytest
 import herenow
 
 PACKAGE = Path(herenow.__file__).parent
-PLAIN = {"model", "errors", "times", "version", "metering"}
+PLAIN = {"model", "errors", "times", "version", "metering", "tenancy"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
@@ -16,12 +16,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "times": set(),
     "version": set(),
     "metering": set(),
-    "settings": {"errors"},
+    "tenancy": {"model"},
+    "settings": {"errors", "tenancy"},
     "wire": PLAIN,
     "registry": PLAIN,
     "store": PLAIN,
     "socketio_server": set(),
-    "presence": PLAIN | {"settings", "registry", "store"},
+    "truth": PLAIN | {"registry", "store"},
+    "presence": PLAIN | {"settings", "registry", "store", "truth"},
     "gateway": PLAIN | {"settings", "registry", "presence", "socketio_server", "wire"},
     "http": PLAIN | {"settings", "registry", "store", "presence", "wire"},
     "mounting": PLAIN | {"settings", "presence", "gateway", "http", "socketio_server"},
@@ -48,6 +50,7 @@ PURE = {
     "gateway/limits.py",
     "gateway/punctuality.py",
     "model.py",
+    "tenancy.py",
 }
 """Files that touch nothing: no event loop, no clock, no network, no files."""
 

@@ -1,5 +1,6 @@
 """Settings: where they come from, and how they must fit together."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,35 @@ def test_the_file_of_a_sqlite_address() -> None:
     assert sqlite_path("sqlite:///app.db") == Path("app.db")
     assert sqlite_path("sqlite:////var/app.db") == Path("/var/app.db")
     assert sqlite_path("mongodb://localhost/app") is None
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"tenant_api_keys": {"acme": ["short"]}}, ["tenant_api_keys"]),
+        ({"tenant_api_keys": {"a b": ["a key that is long enough"]}}, ["tenant_api_keys"]),
+        ({"tenant_field": "presence"}, ["tenant_field", "presence_field"]),
+        ({"tenant_field": "a.b"}, ["tenant_field"]),
+    ],
+)
+def test_what_cannot_be_of_a_tenant_is_refused_by_name(given: dict[str, Any], names: list[str]) -> None:
+    with pytest.raises(SettingsInvalid) as refused:
+        Settings.load(**given)
+    assert all(name in str(refused.value) for name in names)
+
+
+def test_the_key_of_a_tenant_opens_nothing_else() -> None:
+    key, other = "a key that is long enough", "another key that is long enough"
+    digest = "sha256:" + hashlib.sha256(key.encode()).hexdigest()
+    for elsewhere in (
+        {"tenant_api_keys": {"acme": [key], "globex": [digest]}},
+        {"tenant_api_keys": {"acme": [key]}, "api_keys": [digest]},
+        {"tenant_api_keys": {"acme": [digest]}, "admin_tokens": [key]},
+    ):
+        with pytest.raises(SettingsInvalid, match="each must open one thing"):
+            Settings.load(**elsewhere)
+    settings = Settings.load(
+        tenant_api_keys={"acme": [key, digest], "globex": [other]}, api_keys=["the key of a reader"]
+    )
+    assert set(settings.tenant_api_keys) == {"acme", "globex"}
+    assert "long enough" not in repr(settings)

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .errors import HerenowError, NotStarted, SettingsInvalid, StoreError, StoreInUse
+    from .errors import HerenowError, NotStarted, SettingsInvalid, StoreError, StoreInUse, TenantsNotKept
     from .gateway.auth import Identity
     from .gateway.events import WireError
     from .model import Availability, Cause, Change, UserPresence
@@ -29,6 +29,7 @@ _WHERE = {
     "SettingsInvalid": "errors",
     "StoreError": "errors",
     "StoreInUse": "errors",
+    "TenantsNotKept": "errors",
     "UserPresence": "model",
     "WireError": "gateway.events",
 }
@@ -44,6 +45,7 @@ __all__ = [
     "SettingsInvalid",
     "StoreError",
     "StoreInUse",
+    "TenantsNotKept",
     "UserPresence",
     "WireError",
 ]

@@ -5,6 +5,7 @@
     HerenowError
     ├── SettingsInvalid         a setting is wrong, or two do not fit together
     ├── NotStarted              presence was asked before it was started
+    ├── TenantsNotKept          the store could not keep the users of tenants apart
     └── StoreError              the store cannot do what was asked
         ├── StoreUnavailable    not now: locked, full, out of reach (temporary)
         ├── StoreDenied         it does not let this user in, or do that
@@ -44,6 +45,13 @@ class NotStarted(HerenowError):
 
     def __init__(self) -> None:
         super().__init__("presence is not started: it starts with its application, or with `await presence.start()`")
+
+
+class TenantsNotKept(HerenowError):
+    """Something was asked of a tenant, and the store could not keep its users apart from those of others."""
+
+    def __init__(self) -> None:
+        super().__init__("this server's database does not say whose tenant a user is: set tenant_field (MongoDB)")
 
 
 class StoreError(HerenowError):

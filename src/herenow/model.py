@@ -102,9 +102,13 @@ class UserPresence(msgspec.Struct, frozen=True, gc=False):
 
 
 class Change(UserPresence, frozen=True, gc=False):
-    """One visible step of one user, with what caused it."""
+    """One visible step of one user, with what caused it.
+
+    ``tenant`` is whose user it is, for the handlers of ``Presence.on_change``; it never goes over the wire.
+    """
 
     cause: Cause
+    tenant: str | None = None
 
 
 class StoredUser(msgspec.Struct, frozen=True, gc=False):

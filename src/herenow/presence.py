@@ -9,6 +9,9 @@
     async for user in presence.online(): ...
     presence.on_change(lambda change: print(change))
 
+An application with tenants names one: ``presence.get(["alice"], tenant="acme")``; without, it speaks of users of no
+tenant. Nothing that a tenant is told depends on another.
+
 What starts with it: the claim of the store (a second server is refused), the users whom a dead process left online
 (they linger, and who comes back in time never flickers), the writer, the audit and the beat. When it stops, everyone is
 written offline.
@@ -19,22 +22,27 @@ import contextlib
 import inspect
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import structlog
 
-from herenow.errors import NotStarted, StoreError, StoreInUse
+from herenow.errors import NotStarted, StoreError, StoreInUse, TenantsNotKept
 from herenow.metering import Meters
 from herenow.model import Availability, Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
 from herenow.registry.local import LocalRegistry
+from herenow.registry.tenants import Tenants
 from herenow.settings import DISPATCH_BUDGET_S, Settings
 from herenow.store.audit import Audit
 from herenow.store.base import PAGE_SIZE, Page
 from herenow.store.nodes import Node
 from herenow.store.opening import open_store
 from herenow.store.writer import Writer
+from herenow.tenancy import is_tenant, key_of, keyed, rows_by_tenant, split
+from herenow.truth import Truth
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -55,6 +63,13 @@ DECIDED_PER_S = 20_000
 CLOSED_AT_ONCE = 200
 """Connections closed in one turn of the event loop, some 10 ms; it serves the others in between."""
 
+SWEEP_TENANTS_S = 10.0
+"""Between two looks for tenants of whom nobody is left."""
+
+LOG_CAPACITY = 65_536
+TENANT_LOG_CAPACITY = 8_192
+"""Changes kept for a ``since``: of no tenant, at most 16 MB; of each tenant, at most 2 MB."""
+
 Subscriber = Callable[[Change], Any]
 
 
@@ -67,7 +82,8 @@ class Presence:
             By default the settings say: ``jwt_secret``, or ``dev`` on loopback.
         can_watch: whom a viewer may see, in library form: ``async def can_watch(viewer, users) -> allowed`` is asked
             with at most 1,000 users, and a yes counts for ``can_watch_stale_s`` seconds. While it is set, nobody can
-            watch all. By default everybody may see everybody, or whom their token names.
+            watch all. By default everybody may see everybody, or whom their token names. For a viewer of a tenant it
+            is called with ``tenant=`` too; the users are of the same one.
         settings: any of :class:`~herenow.settings.Settings`, by name.
 
     Raises:
@@ -88,7 +104,9 @@ class Presence:
         self.store = open_store(self.settings)
         self.meters = Meters()
         self._node: Node | None = None
-        self._registry: Registry | None = None
+        self._registry: Registry | None = None  # that of no tenant; the others are made when they are asked for
+        self._tenants: Tenants | None = None
+        self._truth: Truth | None = None
         self._writer: Writer | None = None
         self._audit: Audit | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,7 +120,7 @@ class Presence:
 
     @property
     def registry(self) -> Registry:
-        """The registry.
+        """The registry of no tenant.
 
         Raises:
             NotStarted: before ``start`` and after ``stop``.
@@ -110,6 +128,39 @@ class Presence:
         if self._registry is None:
             raise NotStarted
         return self._registry
+
+    def registry_of(self, tenant: str | None) -> Registry:
+        """The registry of a tenant, to be asked at once: it may be gone later, with the last of its users.
+
+        Raises:
+            NotStarted: as above.
+            TenantsNotKept: the store could not keep its users apart from those of others.
+            ValueError: no tenant can be called so.
+        """
+        if tenant is not None:
+            self.check_tenant(tenant)
+        return self.registry if tenant is None else self.tenants.registry(tenant)
+
+    def check_tenant(self, tenant: str) -> None:
+        """Make sure that this server can have users of a tenant; raises as above."""
+        if not is_tenant(tenant):
+            raise ValueError("a tenant is called by 1 to 64 letters, digits, dots, underscores and dashes")
+        if not self.store.keeps_tenants:
+            raise TenantsNotKept
+
+    @property
+    def tenants(self) -> Tenants:
+        """The registries of all tenants; raises ``NotStarted`` as above."""
+        if self._tenants is None:
+            raise NotStarted
+        return self._tenants
+
+    @property
+    def truth(self) -> Truth:
+        """What they say, over all tenants; raises ``NotStarted`` as above."""
+        if self._truth is None:
+            raise NotStarted
+        return self._truth
 
     @property
     def writer(self) -> Writer:
@@ -179,41 +230,47 @@ class Presence:
                 lease_ms=round(settings.node_lease_s * 1000),
             )
             dead = await self.store.claim_node(node)
-            registry = LocalRegistry(
-                grace_ms=round(settings.grace_s * 1000),
-                last_version=await self.store.max_version(),
-                idle_after_ms=None if settings.idle_after_s is None else round(settings.idle_after_s * 1000),
-                last_active_granularity_ms=round(settings.last_active_granularity_s * 1000),
-            )
             writer = Writer(self.store, window_s=0.05)
-            registry.subscribe(lambda batch: self._batch(batch, writer))
-            adopted = await self._adopt(registry, last_beat_ms=dead[0].beat_ms if dead else 0, started_ms=now_ms)
+            make = partial(self._make_registry, writer)
+            tenants = Tenants(make, last_version=await self.store.max_version(), now_us=lambda: time.time_ns() // 1000)
+            adopted = await self._adopt(tenants, last_beat_ms=dead[0].beat_ms if dead else 0, started_ms=now_ms)
         except BaseException:
             await self.store.close()
             raise
-        self._node, self._registry, self._writer, self._on_lost = node, registry, writer, on_lost
+        self._node, self._registry, self._writer, self._on_lost = node, tenants.registry(None), writer, on_lost
+        self._tenants, self._truth = tenants, Truth(tenants)
         self._lost = False
-        self._audit = Audit(self.store, _Truth(registry), writer, every_s=settings.audit_every_s)
+        self._audit = Audit(self.store, self._truth, writer, every_s=settings.audit_every_s)
         self._tasks = [
             asyncio.create_task(writer.run(), name="herenow writer"),
             asyncio.create_task(self._audit.run(), name="herenow audit"),
             asyncio.create_task(self._beat(node), name="herenow beat"),
+            asyncio.create_task(_sweep(tenants), name="herenow tenants"),
         ]
         log.info("started", store=self.store.name, node=node.name, dead_nodes=len(dead), adopted=adopted)
 
-    async def _adopt(self, registry: LocalRegistry, *, last_beat_ms: int, started_ms: int) -> int:
+    def _make_registry(self, writer: Writer, tenant: str | None, last_version: int) -> Registry:
+        settings = self.settings
+        registry = LocalRegistry(
+            grace_ms=round(settings.grace_s * 1000),
+            last_version=last_version,
+            idle_after_ms=None if settings.idle_after_s is None else round(settings.idle_after_s * 1000),
+            last_active_granularity_ms=round(settings.last_active_granularity_s * 1000),
+            log_capacity=LOG_CAPACITY if tenant is None else TENANT_LOG_CAPACITY,
+        )
+        registry.subscribe(lambda batch: self._batch(batch, writer, tenant))
+        return registry
+
+    async def _adopt(self, tenants: Tenants, *, last_beat_ms: int, started_ms: int) -> int:
         """Let whoever a dead process left online linger until ``restart_grace``; claims live on."""
         adopted = 0
         async for page in self._pages(self.store.online):
-            ends_ms = started_ms + round(linger_after_restart_s(self.settings, adopted + len(page)) * 1000)
-            await registry.adopt(page, last_beat_ms=last_beat_ms, grace_ms=max(1, ends_ms - _now_ms()))
             adopted += len(page)
+            ends_ms = started_ms + round(linger_after_restart_s(self.settings, adopted) * 1000)
+            await _take_over(tenants, page, last_beat_ms=last_beat_ms, ends_ms=ends_ms)
+        ends_ms = started_ms + round(linger_after_restart_s(self.settings, 0) * 1000)
         async for page in self._pages(self.store.claimed):
-            await registry.adopt(
-                page,
-                last_beat_ms=last_beat_ms,
-                grace_ms=max(1, started_ms + round(linger_after_restart_s(self.settings, 0) * 1000) - _now_ms()),
-            )
+            await _take_over(tenants, page, last_beat_ms=last_beat_ms, ends_ms=ends_ms)
         return adopted
 
     async def _pages(self, read: Callable[..., Awaitable[Page]]) -> AsyncIterator[Sequence[StoredUser]]:
@@ -248,18 +305,19 @@ class Presence:
 
         Nothing is written if another server has taken the store over: its users are not ours.
         """
-        if self._registry is None or self._writer is None or self._node is None:
+        if self._tenants is None or self._writer is None or self._node is None:
             return
-        registry, writer, node = self._registry, self._writer, self._node
-        await self._close_evicted(await registry.evict(None, disconnect=True, cause=Cause.RESTART), may_return=True)
+        tenants, writer, node = self._tenants, self._writer, self._node
+        for tenant in tenants.names():
+            await self.evict(None, disconnect=True, cause=Cause.RESTART, tenant=tenant)
         left = 0 if self._lost else await writer.drain(STOP_TIMEOUT_S)
         if left:
             log.error("users were not written offline: the store did not take them", users=left)
-        await registry.close()
+        await tenants.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._registry = self._writer = self._audit = self._node = None
+        self._registry = self._writer = self._audit = self._node = self._tenants = self._truth = None
         with contextlib.suppress(StoreError):  # without the row's end, the next start waits for its lease at most
             await self.store.release_node(node)
         await self.store.close()
@@ -280,15 +338,15 @@ class Presence:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def get(self, user_ids: Iterable[str]) -> dict[str, UserPresence]:
+    async def get(self, user_ids: Iterable[str], *, tenant: str | None = None) -> dict[str, UserPresence]:
         """Return users as others see them, by id. One who was never seen is offline, last active ``None``."""
-        return (await self.snapshot(list(user_ids))).users
+        return (await self.snapshot(list(user_ids), tenant=tenant)).users
 
-    async def snapshot(self, user_ids: Sequence[str]) -> Snapshot:
+    async def snapshot(self, user_ids: Sequence[str], *, tenant: str | None = None) -> Snapshot:
         """As :meth:`get`, with the version of the registry at which it was so."""
-        snapshot = await self.registry.get(user_ids)
+        snapshot = await self.registry_of(tenant).get(user_ids)
         absent = [user_id for user_id in user_ids if user_id not in snapshot.users]
-        stored = await self._read_store(absent) if absent else {}
+        stored = await self._read_store(absent, tenant) if absent else {}
         # In the order asked for, each user once.
         users = {
             user_id: snapshot.users.get(user_id) or _offline(user_id, stored.get(user_id), snapshot.version)
@@ -296,43 +354,47 @@ class Presence:
         }
         return Snapshot(snapshot.version, users)
 
-    async def _read_store(self, user_ids: Sequence[str]) -> dict[str, StoredUser]:
+    async def _read_store(self, user_ids: Sequence[str], tenant: str | None) -> dict[str, StoredUser]:
         """What is known of users who are not here: the rows on their way to the store, then the store's own."""
-        rows = {user_id: row for user_id in user_ids if (row := self.writer.pending(user_id)) is not None}
-        rest = [user_id for user_id in user_ids if user_id not in rows]
+        keys = {user_id: key_of(tenant, user_id) for user_id in user_ids}
+        # Whatever the application passes on: an id that would read as the key of another is of nobody.
+        asked = [key for user_id, key in keys.items() if split(key) == (tenant, user_id)]
+        rows = {key: row for key in asked if (row := self.writer.pending(key)) is not None}
+        rest = [key for key in asked if key not in rows]
         if rest:
             try:
                 async with asyncio.timeout(STORE_READ_TIMEOUT_S):
                     rows |= await self.store.read(rest)
             except (StoreError, TimeoutError) as error:
                 log.warning("store read failed", error=str(error) or "timed out", users=len(rest))
-        return rows
+        return {user_id: rows[key] for user_id, key in keys.items() if key in rows}
 
-    async def online(self) -> AsyncIterator[UserPresence]:
+    async def online(self, *, tenant: str | None = None) -> AsyncIterator[UserPresence]:
         """Go through all who are online, most recently active first."""
         cursor: str | None = None
         while True:
-            page = await self.registry.online(PAGE_SIZE, cursor)
+            page = await self.registry_of(tenant).online(PAGE_SIZE, cursor)
             for user in page.users:
                 yield user
             if page.cursor is None:
                 return
             cursor = page.cursor
 
-    async def stats(self) -> Stats:
+    async def stats(self, *, tenant: str | None = None) -> Stats:
         """Count users by availability, and connections."""
-        return await self.registry.stats()
+        return await self.registry_of(tenant).stats()
 
-    async def explain(self, user_id: str) -> Explanation | None:
+    async def explain(self, user_id: str, *, tenant: str | None = None) -> Explanation | None:
         """Return all that decides how a user is shown; ``None`` for one who is not here."""
-        return await self.registry.explain(user_id)
+        return await self.registry_of(tenant).explain(user_id)
 
     # -- following ---------------------------------------------------------------------------------------------------
 
     def on_change(self, handler: Subscriber) -> Callable[[], None]:
         """Call ``handler(change)``, sync or async, for every change that others can see, oldest first.
 
-        One that raises is logged and harms nobody. Returns a function that ends it.
+        ``change.tenant`` says whose user it is. One that raises is logged and harms nobody. Returns a function that
+        ends it.
         """
         self._subscribers.append(handler)
 
@@ -349,12 +411,15 @@ class Presence:
         """
         self._evicted.append(handler)
 
-    def _batch(self, batch: Batch, writer: Writer) -> None:
-        writer.submit(batch.rows)
+    def _batch(self, batch: Batch, writer: Writer, tenant: str | None) -> None:
+        writer.submit(keyed(tenant, batch.rows))
         for cause, number in Counter(change.cause for change in batch.changes).items():
             self.meters.changes.labels(cause.value).inc(number)
+        of_tenant = {} if tenant is None else {"tenant": tenant}
         for change in batch.changes:
-            log.info("change", user=change.user_id, availability=change.availability, cause=change.cause)
+            log.info("change", user=change.user_id, availability=change.availability, cause=change.cause, **of_tenant)
+            if tenant is not None and self._subscribers:
+                change = msgspec.structs.replace(change, tenant=tenant)  # the same step, told apart
             for handler in tuple(self._subscribers):
                 self._call(handler, change)
 
@@ -377,23 +442,28 @@ class Presence:
 
     # -- acting ------------------------------------------------------------------------------------------------------
 
-    async def disconnect(self, user_id: str) -> int:
+    async def disconnect(self, user_id: str, *, tenant: str | None = None) -> int:
         """Close all connections of a user, who is offline at once; their clients do not come back by themselves.
 
         Returns:
             How many there were.
         """
-        return len(await self.evict([user_id], disconnect=True, cause=Cause.LEFT))
+        return len(await self.evict([user_id], disconnect=True, cause=Cause.LEFT, tenant=tenant))
 
     async def evict(
-        self, user_ids: Iterable[str] | None, *, disconnect: bool, cause: Cause = Cause.CLEANUP
+        self,
+        user_ids: Iterable[str] | None,
+        *,
+        disconnect: bool,
+        cause: Cause = Cause.CLEANUP,
+        tenant: str | None = None,
     ) -> Sequence[Connection]:
-        """Take users (``None``: all) offline at once; without ``disconnect`` only those without a connection.
+        """Take users (``None``: all of the tenant) offline at once; without ``disconnect`` only those not connected.
 
         Returns:
             The connections that were closed.
         """
-        evicted = await self.registry.evict(user_ids, disconnect=disconnect, cause=cause)
+        evicted = await self.registry_of(tenant).evict(user_ids, disconnect=disconnect, cause=cause)
         await self._close_evicted(evicted, may_return=cause is not Cause.LEFT)
         return evicted
 
@@ -404,33 +474,16 @@ class Presence:
             await asyncio.sleep(0)
 
 
-class _Truth:
-    """The registry, as the audit asks it."""
+async def _sweep(tenants: Tenants) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_TENANTS_S)
+        await tenants.sweep()
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
 
-    async def stamp(self) -> int:
-        """A version from the registry's own clock."""
-        return await self._registry.stamp()
-
-    async def views(self, user_ids: Sequence[str]) -> Mapping[str, UserPresence]:
-        """How these users are shown; those who are not known here are left out."""
-        return (await self._registry.get(user_ids)).users
-
-    async def repair(self, rows: Sequence[StoredUser]) -> None:
-        """Have the registry answer rows of the store that are wrong."""
-        await self._registry.repair(rows)
-
-    async def online(self) -> AsyncIterator[Sequence[str]]:
-        """All whom the registry shows online, page by page."""
-        cursor: str | None = None
-        while True:
-            page = await self._registry.online(PAGE_SIZE, cursor)
-            yield [user.user_id for user in page.users]
-            if page.cursor is None:
-                return
-            cursor = page.cursor
+async def _take_over(tenants: Tenants, rows: Sequence[StoredUser], *, last_beat_ms: int, ends_ms: int) -> None:
+    for tenant, theirs in rows_by_tenant(rows).items():
+        grace_ms = max(1, ends_ms - _now_ms())
+        await tenants.registry(tenant).adopt(theirs, last_beat_ms=last_beat_ms, grace_ms=grace_ms)
 
 
 def linger_after_restart_s(settings: Settings, place: int) -> float:

@@ -4,6 +4,7 @@ A setting comes, in this order of weight, from a flag or an argument, from the e
 ``herenow.toml`` in the working directory (``port = 8080``), or from the default here.
 """
 
+import hashlib
 import re
 from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from .errors import SettingsInvalid
+from .tenancy import is_tenant
 
 DISPATCH_BUDGET_S = 0.15
 """What of ``offline_within_s`` is kept for telling the watchers and writing the store; the rest is the grace."""
@@ -45,6 +47,11 @@ class Settings(BaseSettings):
         "lastActive", pattern=FIELD_NAME, description="MongoDB: where it reads when a user was last active."
     )
     presence_field: str = Field("presence", pattern=FIELD_NAME, description="MongoDB: where herenow keeps its own.")
+    tenant_field: str | None = Field(
+        None,
+        pattern=FIELD_NAME,
+        description="MongoDB: where the application keeps a user's tenant; without it, tokens of tenants are refused.",
+    )
     create_users: bool = Field(
         False, description="MongoDB: create a user who is not in the collection, instead of reporting it."
     )
@@ -73,6 +80,9 @@ class Settings(BaseSettings):
     jwt_leeway_s: float = Field(0.0, ge=0, le=300, description="How far the issuer's clock may be off.")
     api_keys: list[SecretStr] = Field(
         [], description="Let programs read over HTTP (/v1): each a key, or sha256: and its digest (herenow token)."
+    )
+    tenant_api_keys: dict[str, list[SecretStr]] = Field(
+        {}, description="The same for programs of a tenant, by its name: each key reads that tenant and no other."
     )
     admin_tokens: list[SecretStr] = Field([], description="Let operators use /v1/admin; written like api_keys.")
     origins: list[str] | None = Field(
@@ -218,9 +228,13 @@ class Settings(BaseSettings):
                 "shorter one can be guessed",
             ),
             (
-                all(_is_fit_key(key.get_secret_value()) for key in (*self.api_keys, *self.admin_tokens)),
-                "each of api_keys and admin_tokens must have at least 16 characters, or be sha256: and 64 hexadecimal "
-                "digits (`herenow token --api-key` makes one)",
+                all(_is_fit_key(key.get_secret_value()) for keys in self._keys() for key in keys),
+                "each of api_keys, tenant_api_keys and admin_tokens must have at least 16 characters, or be sha256: "
+                "and 64 hexadecimal digits (`herenow token --api-key` makes one)",
+            ),
+            (
+                all(map(is_tenant, self.tenant_api_keys)),
+                "each name in tenant_api_keys must be 1 to 64 letters, digits, dots, underscores and dashes",
             ),
             (
                 self.tls_certfile is not None or (self.tls_keyfile is None and self.tls_keyfile_password is None),
@@ -236,17 +250,40 @@ class Settings(BaseSettings):
                 "on its way can be anybody",
             ),
         ]
-        fields = ("_id", self.is_online_field, self.last_active_field, self.presence_field)
+        fields = ["_id", self.is_online_field, self.last_active_field, self.presence_field]
+        fields += [] if self.tenant_field is None else [self.tenant_field]
         checks.append(
             (
                 len(set(fields)) == len(fields),
-                "is_online_field, last_active_field and presence_field must be three fields, and none of them _id",
+                "is_online_field, last_active_field, presence_field and tenant_field must be different fields, and "
+                "none of them _id",
             )
         )
         for holds, sentence in checks:
             if not holds:
                 raise ValueError(sentence)
+        if not self._opens_one_thing_each():
+            raise ValueError(
+                "a key of tenant_api_keys stands elsewhere too, with another tenant, in api_keys or in admin_tokens: "
+                "each must open one thing"
+            )
         return self
+
+    def _keys(self) -> list[list[SecretStr]]:
+        """What opens something: of each tenant, of no tenant and of operators."""
+        return [*self.tenant_api_keys.values(), self.api_keys, self.admin_tokens]
+
+    def _opens_one_thing_each(self) -> bool:
+        """Whether no key of a tenant opens something else. The operator's own may be one: who may maintain may read."""
+        *tenants, readers, maintainers = ({digest_of(key.get_secret_value()) for key in keys} for keys in self._keys())
+        apart = [*tenants, readers | maintainers]
+        return len(set[bytes]().union(*apart)) == sum(map(len, apart))
+
+
+def digest_of(key: str) -> bytes:
+    """The digest of a key, or that which is written in its place."""
+    # A plain digest is enough: the keys are long and random, not words that somebody could try.
+    return bytes.fromhex(key.removeprefix(HASHED)) if key.startswith(HASHED) else hashlib.sha256(key.encode()).digest()
 
 
 def _sentence(error: Any) -> str:

@@ -509,7 +509,7 @@ async def test_thousands_of_watches_are_kept_up_to_the_limit_and_forgotten_with_
     for watcher in (bob, carol):
         await watcher.until(lambda watcher=watcher: watcher.shows("user-9-999") == "online")
     await bob.close()
-    await until(lambda: not server.gateway._watches.of("user-0-0"))
+    await until(lambda: not server.gateway._audiences[None].watches.of("user-0-0"))
     await someone.close()
     await carol.close()
 
@@ -588,7 +588,7 @@ async def test_a_watch_that_comes_with_the_end_leaves_no_watcher(
         await until(lambda: not server.gateway._namespace.sockets)
         raw.abort()
     await asyncio.sleep(0.1)
-    watches = server.gateway._watches
+    watches = server.gateway._audiences[None].watches
     assert (watches._of_all, watches._users_of, watches._of_user) == (set(), {}, {})
 
 
@@ -604,7 +604,7 @@ async def test_a_user_with_many_tabs_may_not_send_more_than_a_user_may(serve: Se
         assert (await bob.call("presence:active"))["ok"]
         for client in (*tabs, bob):
             await client.close()
-        await until(lambda: not server.gateway._bucket_of)
+        await until(lambda: not server.gateway._audiences[None].bucket_of)
 
 
 async def test_many_users_in_one_event_count_as_more_events(server: Served) -> None:

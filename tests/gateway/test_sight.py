@@ -52,7 +52,8 @@ def serve(tmp_path: Path, app: App) -> Serve:
         async with serving(web) as url:
             yield url
         assert gateway.server.engine.connections == {}
-        assert gateway._sight is not None and gateway._sight._until_s == {}
+        sight = gateway._audiences[None].sight
+        assert sight is not None and sight._until_s == {}
 
     return run
 

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from herenow.model import Availability, Claim, Claimed, StoredUser, UserPresence
 from herenow.registry.state import seen_in
-from herenow.store.audit import TRACKED_DRIFTS, Audit, AuditReport, Drift, DriftKind, judge, plan
+from herenow.store.audit import TRACKED_DRIFTS, Audit, AuditReport, Drift, DriftKind, Stamps, judge, plan
 from herenow.store.sql import SqlStore
 from herenow.store.writer import Writer
 from store.clock import TurnedClock
@@ -31,8 +31,9 @@ class Registry:
         self.version += 1
         return self.version
 
-    async def stamp(self) -> int:
-        return self.next_version()
+    async def stamps(self) -> Stamps:
+        version = self.next_version()
+        return lambda _: version
 
     async def views(self, user_ids: Sequence[str]) -> Mapping[str, UserPresence]:
         if self.before_views is not None:

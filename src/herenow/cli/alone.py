@@ -7,6 +7,7 @@ would put that right by itself, after ``restart_grace``.
 import time
 
 from herenow.cli.target import opened
+from herenow.errors import TenantsNotKept
 from herenow.http.explaining import explain_without_server
 from herenow.http.models import (
     SHOWN_AT_MOST,
@@ -19,10 +20,12 @@ from herenow.http.models import (
     Server,
     Status,
     StoreCounts,
+    of_tenant,
 )
 from herenow.model import StoredUser
 from herenow.settings import Settings
 from herenow.store.base import Progress, Store
+from herenow.tenancy import key_of, split
 from herenow.times import to_iso
 
 
@@ -50,26 +53,31 @@ async def status(settings: Settings) -> Status:
                 checked=counts.online,
                 ghosts=counts.online,
                 missing=0,
-                examples=[Ghost(user_id=user.user_id, kind="ghost") for user in page.users],
+                examples=[Ghost.of(user.user_id, "ghost") for user in page.users],
             ),
         )
 
 
-async def explain(settings: Settings, user_id: str) -> Explained:
+async def explain(settings: Settings, user_id: str, tenant: str | None) -> Explained:
     """Say why a user stands in the store as they do.
 
     Raises:
         StoreError: it cannot be read.
+        TenantsNotKept: a tenant is named, and it does not tell them apart.
     """
     async with opened(settings) as store:
-        stored = await store.read([user_id])
+        if tenant is not None and not store.keeps_tenants:
+            raise TenantsNotKept
+        key = key_of(tenant, user_id)
+        stored = await store.read([key])
         nodes = await store.nodes()
         return explain_without_server(
             user_id,
             now_ms=now_ms(),
-            stored=stored.get(user_id),
+            stored=stored.get(key),
             last=nodes[0] if nodes else None,
             settings=settings,
+            tenant=tenant,
         )
 
 
@@ -101,14 +109,16 @@ async def _count_stale(store: Store, before_ms: int) -> int:
         cursor = page.cursor
 
 
-def _online_user(user: StoredUser) -> OnlineUser:
-    return OnlineUser(
-        user_id=user.user_id,
-        availability=user.availability,
+def _online_user(row: StoredUser) -> OnlineUser:
+    tenant, user_id = split(row.user_id)
+    online = OnlineUser(
+        user_id=user_id,
+        availability=row.availability,
         since=None,
         connections=0,
-        last_active=None if user.last_active_ms is None else to_iso(user.last_active_ms),
+        last_active=None if row.last_active_ms is None else to_iso(row.last_active_ms),
     )
+    return of_tenant(online, tenant)
 
 
 def now_ms() -> int:

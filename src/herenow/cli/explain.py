@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from herenow.cli.options import CouldNotLook, Database, Json, run_quietly
+from herenow.cli.options import CouldNotLook, Database, Json, Tenant, checked_tenant, run_quietly
 from herenow.cli.output import FOUND, GOOD, ago, clock, duration, out, patience, print_json, table
 from herenow.http.models import Explained
 from herenow.settings import Settings
@@ -21,6 +21,7 @@ _COLOURS = {"online": "green", "away": "yellow", "busy": "magenta", "offline": "
 @run_quietly
 def explain(
     user: Annotated[str, typer.Argument(metavar="USER", help="The user's id.")],
+    tenant: Tenant = None,
     database: Database = None,
     json: Json = False,
 ) -> int:
@@ -39,12 +40,14 @@ def explain(
         msgspec.convert(user, UserId)
     except msgspec.ValidationError as error:
         raise CouldNotLook("a user id has 1 to 128 characters, and no control characters") from error
+    checked_tenant(tenant)
     with patience("Looking"):
         server = find_server(settings)
         if server:
-            found = server.get(f"/v1/admin/users/{quote(user, safe='')}/explain", Explained)
+            of_tenant = "" if tenant is None else f"?tenant={tenant}"
+            found = server.get(f"/v1/admin/users/{quote(user, safe='')}/explain{of_tenant}", Explained)
         else:
-            found = asyncio.run(alone.explain(settings, user))
+            found = asyncio.run(alone.explain(settings, user, tenant))
     if json:
         print_json(found)
     else:

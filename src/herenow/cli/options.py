@@ -11,6 +11,7 @@ import typer
 
 from herenow.cli.output import COULD_NOT_LOOK, INTERRUPTED, TERMINATED, complain
 from herenow.errors import HerenowError
+from herenow.tenancy import is_tenant
 
 P = ParamSpec("P")
 
@@ -25,6 +26,7 @@ Database = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for scripts.")]
+Tenant = Annotated[str | None, typer.Option("--tenant", metavar="NAME", help="Whose user; by default of no tenant.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 _UNITS_MS = {"": 1000, "ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -33,6 +35,17 @@ _LONGEST_MS = 10 * 365 * 86_400_000
 
 class CouldNotLook(HerenowError):
     """The command could not do its work: a sentence, and exit code 2."""
+
+
+def checked_tenant(tenant: str | None) -> str | None:
+    """Return what ``--tenant`` said.
+
+    Raises:
+        CouldNotLook: no tenant can be called so.
+    """
+    if tenant is not None and not is_tenant(tenant):
+        raise CouldNotLook(f"{tenant!r} names no tenant: 1 to 64 letters, digits, dots, underscores and dashes")
+    return tenant
 
 
 def run_quietly(command: Callable[P, int]) -> Callable[P, None]:

@@ -9,11 +9,14 @@ from herenow.cli.options import Database, Json, run_quietly
 from herenow.cli.output import FOUND, GOOD, ago, clock, duration, out, patience, plural, print_json, table
 from herenow.http.models import Status
 from herenow.settings import Settings
+from herenow.tenancy import shown
 
 
 @run_quietly
 def status(database: Database = None, json: Json = False) -> int:
     """Show who is online, the servers, the promises and the drift.
+
+    Users of all tenants; alice of the tenant acme is acme/alice.
 
     Exit code 1: the store disagrees with who is connected, or cannot be written.
     """
@@ -66,13 +69,14 @@ def _who(found: Status) -> Table:
     if found.stats is None:
         who = table("online in the store", "shown as", "last active")
         for user in found.online_first:
-            who.add_row(escape(user.user_id), user.availability, ago(user.last_active, now=found.time))
+            last = ago(user.last_active, now=found.time)
+            who.add_row(escape(shown(user.tenant, user.user_id)), user.availability, last)
         return who
     who = table("online", "shown as", "since", "connections", "last active", right=("connections",))
     for user in found.online_first:
         since = "lingers" if user.since is None else clock(user.since, now=found.time)
         last = ago(user.last_active, now=found.time)
-        who.add_row(escape(user.user_id), user.availability, since, f"{user.connections:,}", last)
+        who.add_row(escape(shown(user.tenant, user.user_id)), user.availability, since, f"{user.connections:,}", last)
     return who
 
 
@@ -114,7 +118,7 @@ def _show_drift(found: Status) -> None:
         return
     kinds = [plural(drift.ghosts, "ghost")] if drift.ghosts else []
     kinds += [f"{drift.missing:,} missing"] if drift.missing else []
-    names = ", ".join(escape(each.user_id) for each in drift.examples[:5])
+    names = ", ".join(escape(shown(each.tenant, each.user_id)) for each in drift.examples[:5])
     more = ", …" if drift.ghosts + drift.missing > 5 else ""
     out.print(f"[red]drift: {' and '.join(kinds)}[/] ({names}{more})")
     if found.stats is None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from herenow.cli.options import CouldNotLook, Json, parse_duration_ms, run_quietly
+from herenow.cli.options import CouldNotLook, Json, checked_tenant, parse_duration_ms, run_quietly
 from herenow.cli.output import GOOD, out, print_json
 from herenow.settings import HASHED, Settings
 from herenow.times import to_iso
@@ -22,6 +22,9 @@ def token(
     watch: Annotated[
         list[str] | None,
         typer.Option(metavar="ID", help="With --user: whom they may watch; by default all. Repeat it."),
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --user or --api-key: whose; by default of no tenant.")
     ] = None,
     lives: Annotated[
         int | None,
@@ -43,11 +46,15 @@ def token(
     """
     if [user is not None, api_key, admin_token].count(True) != 1:
         raise CouldNotLook("say what to make: --user ID, --api-key or --admin-token")
+    checked_tenant(tenant)
+    if admin_token and tenant is not None:
+        raise CouldNotLook("an operator's key is for all tenants: --tenant goes with --user or --api-key")
     if user is None:
         if watch or lives is not None:
             raise CouldNotLook("--watch and --for go with --user")
-        return _tell_key("api_keys" if api_key else "admin_tokens", json=json)
-    made, ends_ms = _sign(_checked(user), [_checked(each) for each in watch or ()], lives or 3_600_000)
+        return _tell_key("api_keys" if api_key else "admin_tokens", tenant, json=json)
+    watched = [_checked(each) for each in watch or ()]
+    made, ends_ms = _sign(_checked(user), tenant, watched, lives or 3_600_000)
     if json:
         print_json({"token": made, "expires": to_iso(ends_ms)})
     else:
@@ -62,7 +69,7 @@ def _checked(user: str) -> str:
         raise CouldNotLook(f"{user!r} is no user id: 1 to 128 characters, no control characters") from error
 
 
-def _sign(user: str, watch: list[str], lives_ms: int) -> tuple[str, int]:
+def _sign(user: str, tenant: str | None, watch: list[str], lives_ms: int) -> tuple[str, int]:
     import jwt  # here: it brings the cryptography, which --help does not need
 
     settings = Settings.load()
@@ -80,16 +87,24 @@ def _sign(user: str, watch: list[str], lives_ms: int) -> tuple[str, int]:
         claims["aud"] = settings.jwt_audience
     if watch:
         claims["watch"] = watch
+    if tenant is not None:
+        claims["tenant"] = tenant
     return jwt.encode(claims, secret.get_secret_value(), algorithm="HS256"), claims["exp"] * 1000
 
 
-def _tell_key(setting: str, *, json: bool) -> int:
+def _tell_key(setting: str, tenant: str | None, *, json: bool) -> int:
     key = secrets.token_urlsafe(32)
     digest = HASHED + hashlib.sha256(key.encode()).hexdigest()
+    if tenant is not None:
+        setting = f"tenant_{setting}"
     if json:
-        print_json({"key": key, "setting": setting, "digest": digest})
+        made: dict[str, object] = {"key": key, "setting": setting, "digest": digest}
+        print_json(made if tenant is None else {**made, "tenant": tenant})
         return GOOD
     out.print(f"key      [bold]{key}[/]", soft_wrap=True)
     out.print("         send it as Authorization: Bearer; it is kept nowhere", style="dim", soft_wrap=True)
-    out.print(f'setting  {setting} = \\["{digest}"]', soft_wrap=True)
+    value = f'\\["{digest}"]'
+    if tenant is not None:
+        value = f'{{ "{tenant}" = {value} }}'
+    out.print(f"setting  {setting} = {value}", soft_wrap=True)
     return GOOD

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from herenow.cli.entry import leave
-from herenow.cli.options import CouldNotLook, Database, Json, run_quietly
+from herenow.cli.options import CouldNotLook, Database, Json, checked_tenant, run_quietly
 from herenow.cli.output import err, out, plural
 from herenow.cli.target import LiveServer
 from herenow.errors import HerenowError
@@ -43,6 +43,9 @@ _COLOURS = {"online": "green", "away": "yellow", "busy": "magenta", "offline": "
 @run_quietly
 def watch(
     users: Annotated[list[str] | None, typer.Argument(metavar="[USER…]", help="Only these; by default all.")] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", metavar="NAME", help="Whose users; by default of no tenant.")
+    ] = None,
     database: Database = None,
     json: Json = False,
 ) -> int:
@@ -52,12 +55,13 @@ def watch(
     """
     from herenow.cli.target import find_server  # it brings the database's driver, which --help does not need
 
+    of_tenant = "" if checked_tenant(tenant) is None else f"?tenant={tenant}"
     settings = Settings.load(database=database)
     server = find_server(settings)
     if server is None:
         raise CouldNotLook("no server is running: there is nothing to follow")
     while True:
-        _follow(server, set(users or ()), json=json)
+        _follow(server, set(users or ()), of_tenant, json=json)
         err.print("the server went: waiting for it", style="yellow")
         server = _wait_for_another(settings)
 
@@ -81,24 +85,24 @@ def _wait_for_another(settings: Settings) -> LiveServer:
         signal.signal(signal.SIGINT, before)
 
 
-def _follow(server: LiveServer, users: set[str], *, json: bool) -> None:
+def _follow(server: LiveServer, users: set[str], of_tenant: str, *, json: bool) -> None:
     """Print the changes of one server until it goes."""
-    counts = _Counts(server)
+    counts = _Counts(server, of_tenant)
     live = Live(get_renderable=counts.line, console=out, refresh_per_second=2, transient=True)
     is_watched = out.is_terminal and not json
     with live if is_watched else contextlib.nullcontext():
         if is_watched:
             counts.start()
         with contextlib.suppress(OSError, http.client.HTTPException):
-            for change in _changes(server):
+            for change in _changes(server, of_tenant):
                 counts.add()
                 if not users or change["userId"] in users:
                     _print(change, json=json)
     counts.stop()
 
 
-def _changes(server: LiveServer) -> Iterator[dict[str, Any]]:
-    with server.stream("/v1/changes", silent_s=SILENT_S) as lines:
+def _changes(server: LiveServer, of_tenant: str) -> Iterator[dict[str, Any]]:
+    with server.stream(f"/v1/changes{of_tenant}", silent_s=SILENT_S) as lines:
         for line in lines:
             name, _, value = line.decode().partition(": ")
             if name == "data":
@@ -124,8 +128,9 @@ def _print(change: dict[str, Any], *, json: bool) -> None:
 class _Counts:
     """The last line on a terminal: who is online, and how fast that changes. A thread of its own asks the server."""
 
-    def __init__(self, server: LiveServer) -> None:
+    def __init__(self, server: LiveServer, of_tenant: str) -> None:
         self._server = server
+        self._of_tenant = of_tenant
         self._times: deque[float] = deque()
         self._stats: Stats | None = None
         self._stopped = threading.Event()
@@ -154,5 +159,5 @@ class _Counts:
     def _ask(self) -> None:
         while not self._stopped.is_set():
             with contextlib.suppress(HerenowError):
-                self._stats = self._server.get("/v1/stats", Stats)
+                self._stats = self._server.get(f"/v1/stats{self._of_tenant}", Stats)
             self._stopped.wait(ASK_EVERY_S)

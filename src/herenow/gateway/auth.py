@@ -13,6 +13,7 @@ from herenow.gateway.jwks import Jwks
 from herenow.gateway.tokens import Verifier
 from herenow.settings import Settings, is_loopback
 from herenow.socketio_server import Handshake
+from herenow.tenancy import Tenant
 from herenow.wire import UserId
 
 
@@ -23,11 +24,14 @@ class Identity(msgspec.Struct, frozen=True):
         user_id: 1 to 128 characters, no control characters.
         expires_s: when the connection ends unless it is refreshed, in seconds since 1970; ``None``: never.
         watch: whom it may watch and get; ``"*"`` for everybody.
+        tenant: whose user it is, 1 to 64 letters, digits, dots, underscores and dashes. Users of different tenants
+            never hear of each other, whatever else they may; those of no tenant are apart in the same way.
     """
 
     user_id: UserId
     expires_s: float | None = None
     watch: Literal["*"] | frozenset[UserId] = "*"
+    tenant: str | None = None
 
     def may_watch(self, user_id: str) -> bool:
         """Whether it may ask about a user. Everybody may ask about themselves."""
@@ -40,6 +44,7 @@ Authenticate = Callable[[Any, Handshake], Identity | Awaitable[Identity]]
 
 class _DevAuth(msgspec.Struct, frozen=True, rename="camel"):
     user_id: UserId
+    tenant: Tenant | None = None
 
 
 class _TokenAuth(msgspec.Struct, frozen=True):
@@ -55,9 +60,10 @@ def dev(auth: Any, handshake: Handshake) -> Identity:
     if handshake.address is not None and not is_loopback(handshake.address[0]):
         raise WireError("forbidden", "a development server believes only clients on its own machine")
     try:
-        return Identity(msgspec.convert(auth, _DevAuth).user_id)
+        named = msgspec.convert(auth, _DevAuth)
     except msgspec.ValidationError as error:
         raise WireError("unauthorized", f'connect with {{auth: {{userId: "…"}}}}: {error}') from error
+    return Identity(named.user_id, tenant=named.tenant)
 
 
 def by_token(verifier: Verifier) -> Authenticate:
@@ -69,7 +75,7 @@ def by_token(verifier: Verifier) -> Authenticate:
         except msgspec.ValidationError as error:
             raise WireError("unauthorized", "connect with {auth: {token}}") from error
         claims = await verifier.verify(token)
-        return Identity(claims.sub, claims.exp, claims.watch)
+        return Identity(claims.sub, claims.exp, claims.watch, claims.tenant)
 
     return authenticate
 

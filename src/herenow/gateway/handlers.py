@@ -9,23 +9,22 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
+from herenow.errors import TenantsNotKept
 from herenow.gateway import events
+from herenow.gateway.audience import Audience
 from herenow.gateway.auth import Authenticate, Identity, identify
-from herenow.gateway.encoding import EncodedUsers
 from herenow.gateway.events import WireError
 from herenow.gateway.expiry import WARNING_S, Expiry
 from herenow.gateway.limits import TokenBucket
-from herenow.gateway.outbox import Outbox, Watcher
+from herenow.gateway.outbox import Pace, Watcher
 from herenow.gateway.pulse import Pulse
-from herenow.gateway.punctuality import Punctuality
 from herenow.gateway.sight import Sight
-from herenow.gateway.watches import Watches
-from herenow.model import Cause, Change, Claimed, Closing, Connection, UserPresence
+from herenow.model import Closing, Connection, UserPresence
 from herenow.presence import Presence
-from herenow.registry.base import Batch
 from herenow.registry.deadlines import Deadlines
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
+from herenow.tenancy import SEPARATOR
 from herenow.times import to_iso
 from herenow.wire import claim_of, user_to_wire
 
@@ -54,11 +53,14 @@ LOOKS_AT_ONCE = 50
 class Client(Watcher):
     """One connection: what the gateway keeps of it in ``socket.data``."""
 
-    __slots__ = ("bucket", "identity", "opened_s")
+    __slots__ = ("audience", "bucket", "identity", "opened_s")
 
-    def __init__(self, socket: Socket, identity: Identity, bucket: TokenBucket, now_s: float) -> None:
+    def __init__(
+        self, socket: Socket, identity: Identity, audience: Audience, bucket: TokenBucket, now_s: float
+    ) -> None:
         super().__init__(socket, identity.user_id)
         self.identity = identity
+        self.audience = audience
         self.bucket = bucket
         self.opened_s = now_s
 
@@ -77,36 +79,17 @@ class Gateway:
         self.presence = presence
         self._settings = settings
         self._authenticate = authenticate
-        self._connections_of: dict[str, int] = {}
-        self._bucket_of: dict[str, TokenBucket] = {}
         self._user_rate = max(settings.max_events_per_s_of_user, settings.max_events_per_s)
         self._expiry = Expiry()
-        self._sight = (
-            None
-            if presence.can_watch is None
-            else Sight(presence.can_watch, settings.can_watch_stale_s, settings.max_watched_users)
-        )
         self._looks_again = Deadlines()
-        self._encoded = EncodedUsers()
-        self._everybody: dict[str, Any] | None = None  # the first page of a watch on all, as of the last flush or later
         self._meters = presence.meters
-        self._punctuality = Punctuality(presence.meters)
         self._pulse = Pulse(presence.meters)
         self._stopping = False
         self._tasks: set[asyncio.Future[None]] = set()
         self.server = Server(_server_settings(settings, path))
         self._namespace = self.server.namespace("/")
-        self._watches: Watches[Watcher] = Watches()
-        self._outbox = Outbox(
-            self._namespace,
-            self._watches,
-            lambda: presence.registry.version,
-            interval_s=settings.flush_interval_s,
-            longest_s=settings.flush_longest_s,
-            slow_timeout_s=settings.slow_reader_timeout_s,
-            meters=presence.meters,
-            told=self._told,
-        )
+        self._pace = Pace(settings.flush_interval_s, settings.flush_longest_s)
+        self._audiences: dict[str | None, Audience] = {None: self._make_audience(None)}
         self.server.on_stop(self._say_goodbye)
         self._register()
 
@@ -126,14 +109,17 @@ class Gateway:
         self._on("presence:leave", events.Empty, self._leave)
         self._on("presence:refresh", events.Refresh, self._refresh)
 
+    def _make_audience(self, tenant: str | None) -> Audience:
+        return Audience(tenant, self.presence, self._namespace, self._pace)
+
     def start(self) -> None:
         """Begin to send changes; in the event loop, with a started presence."""
-        self.presence.registry.subscribe(self._batch)
+        self._audiences[None].open()
         self.presence.on_evicted(self._evicted)
         self._keep(asyncio.create_task(self._end_the_expired(), name="herenow expiry"))
         self._keep(asyncio.create_task(self._pulse.run(), name="herenow pulse"))
-        if self._sight is not None:
-            self._keep(asyncio.create_task(self._look_again(self._sight), name="herenow sight"))
+        if self.presence.can_watch is not None:
+            self._keep(asyncio.create_task(self._look_again(), name="herenow sight"))
 
     def stop(self) -> None:
         """Tell every client, let nobody in any more, and close all connections. Idempotent."""
@@ -141,7 +127,8 @@ class Gateway:
 
     def _say_goodbye(self) -> None:
         self._stopping = True
-        self._outbox.close()
+        for audience in self._audiences.values():
+            audience.mute()
         for task in self._tasks:
             task.cancel()
         notice = WireError("shutting_down", "the server is shutting down").body()
@@ -162,32 +149,9 @@ class Gateway:
             return None
         return max(0, round(self.server.engine.now_ms() - socket.last_pong_ms))
 
-    # -- changes out -------------------------------------------------------------------------------------------------
-
-    def _batch(self, batch: Batch) -> None:
-        # Whoever is invisible still sees themselves as they are.
-        invisible = {
-            row.user_id for row in batch.rows if row.claim is not None and row.claim.availability is Claimed.INVISIBLE
-        }
-        if not self._watches.of_all:  # nobody is told, so no flush will say that this page is old
-            self._everybody = None
-        self._outbox.publish(batch.changes, invisible=invisible)
-        for change in batch.changes:
-            if change.user_id in invisible and self._connections_of.get(change.user_id):
-                self._keep(asyncio.ensure_future(self._show_to_self(change.user_id)))
-
     def _keep(self, task: "asyncio.Future[None]") -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def _show_to_self(self, user_id: str) -> None:
-        own = await self.presence.registry.own_view(user_id)
-        if own is None:
-            return
-        change = Change(**msgspec.structs.asdict(own), cause=Cause.CLAIM)
-        for watcher in self._watches.of(user_id) | self._watches.of_all:
-            if watcher.user_id == user_id:
-                self._outbox.queue(watcher, change)
 
     def _evicted(self, connections: Iterable[Connection], may_return: bool) -> None:
         """The registry has dropped these connections: close them."""
@@ -198,11 +162,11 @@ class Gateway:
 
     def _became_slow(self, socket: Socket) -> None:
         if socket.data is not None:  # one that has not been let in yet watches nobody
-            self._outbox.became_slow(socket.data)
+            socket.data.audience.outbox.became_slow(socket.data)
 
     def _drained(self, socket: Socket) -> None:
         if socket.data is not None:
-            self._outbox.drained(socket.data)
+            socket.data.audience.outbox.drained(socket.data)
 
     # -- connections -------------------------------------------------------------------------------------------------
 
@@ -224,22 +188,26 @@ class Gateway:
         if self._pulse.lag_s > self._settings.overload_lag_s:
             raise WireError("overloaded", "the server is busy serving those who are in: come again in a moment")
         identity = await identify(self._authenticate, auth, socket.handshake)
-        user_id = identity.user_id
+        user_id, tenant = identity.user_id, identity.tenant
+        if SEPARATOR in user_id:  # the application's own ``authenticate``: everything else checks ids
+            raise ValueError("a user id holds no control characters")
         settings, loop = self._settings, asyncio.get_running_loop()
         if len(self._namespace.sockets) >= settings.max_connections:
-            raise WireError("too_many_connections", f"the server has its {settings.max_connections} connections")
-        mine = self._connections_of.get(user_id, 0)
+            is_full = "the server is full"  # to a tenant no more than that: whose connections they are is not its own
+            if tenant is None:
+                is_full = f"the server has its {settings.max_connections} connections"
+            raise WireError("too_many_connections", is_full)
+        audience = self._audiences.get(tenant) or self._open_audience(tenant)
+        mine = audience.connections_of.get(user_id, 0)
         if mine >= settings.max_connections_per_user:
             raise WireError("too_many_connections", f"{user_id} has {mine} connections, which is the most")
         now_s = loop.time()
-        client = Client(socket, identity, TokenBucket(settings.max_events_per_s, now_s), now_s)
+        client = Client(socket, identity, audience, TokenBucket(settings.max_events_per_s, now_s), now_s)
         socket.data = client
-        self._connections_of[user_id] = mine + 1
-        if not mine:
-            self._bucket_of[user_id] = TokenBucket(self._user_rate, now_s)
+        audience.count_in(user_id, lambda: TokenBucket(self._user_rate, now_s))
         address = socket.handshake.address
         try:
-            await self.presence.registry.connect(
+            await audience.registry.connect(
                 user_id,
                 socket.id,
                 node=settings.node,
@@ -247,18 +215,18 @@ class Gateway:
                 address=address[0] if address else None,
             )
         except BaseException:
-            self._count_out(user_id)
+            self._count_out(client)
             raise
         self._expiry.set(socket.id, identity.expires_s)
-        self._punctuality.came(user_id)
+        audience.punctuality.came(user_id)
         self._meters.connects.inc()
-        log.info("connected", user=user_id, connection=socket.id[:6], transport=socket.transport)
+        log.info("connected", **_about(client), transport=socket.transport)
         socket.emit(
             events.READY,
             {
                 "userId": user_id,
                 "connectionId": socket.id,
-                "version": self.presence.registry.version,
+                "version": audience.registry.version,
                 "serverTime": to_iso(time.time_ns() // 1_000_000),
                 "bounds": self.presence.bounds(),
             },
@@ -267,36 +235,43 @@ class Gateway:
     def _disconnect(self, socket: Socket, reason: Reason) -> None:
         client: Client = socket.data
         closing = client.closing or CLOSING[reason]
-        self._watches.forget(client)
-        self._outbox.forget(client)
+        audience = client.audience
+        audience.watches.forget(client)
+        audience.outbox.forget(client)
         self._expiry.forget(socket.id)
         self._looks_again.cancel(socket.id)
-        self._count_out(client.user_id)
-        if self._sight is not None and client.user_id not in self._connections_of:
-            self._sight.forget(client.user_id)
         duration_s = asyncio.get_running_loop().time() - client.opened_s
-        log.info(
-            "disconnected",
-            user=client.user_id,
-            connection=socket.id[:6],
-            reason=reason.value,
-            seconds=round(duration_s, 3),
-        )
+        log.info("disconnected", **_about(client), reason=reason.value, seconds=round(duration_s, 3))
         self._meters.disconnects.labels(reason.value).inc()
         heard_ms = self._heard_ms_ago(socket) if reason is Reason.PING_TIMEOUT else None
-        if heard_ms is not None and client.user_id not in self._connections_of:
-            self._punctuality.fell_silent(client.user_id, heard_ms / 1000)
+        if heard_ms is not None and audience.connections_of[client.user_id] == 1:
+            audience.punctuality.fell_silent(client.user_id, heard_ms / 1000)
         if not self._stopping:  # at the end, everyone is written offline in one go
-            self.presence.registry.disconnect(socket.id, closing)
+            audience.registry.disconnect(socket.id, closing)
+        self._count_out(client)
         # They hold each other: left to the garbage collector, its pauses would be felt by all clients.
         socket.data = None
 
-    def _count_out(self, user_id: str) -> None:
-        left = self._connections_of.pop(user_id) - 1
-        if left:
-            self._connections_of[user_id] = left
-        else:
-            del self._bucket_of[user_id]
+    def _open_audience(self, tenant: str | None) -> Audience:
+        """Let the first client of a tenant in."""
+        if tenant is not None:
+            try:
+                self.presence.check_tenant(tenant)
+            except TenantsNotKept as error:
+                log.error("a user of a tenant is refused", tenant=tenant, reason=str(error))
+                raise WireError("forbidden", "this server cannot keep the users of tenants apart") from error
+        audience = self._make_audience(tenant)
+        audience.open()
+        self._audiences[tenant] = audience
+        return audience
+
+    def _count_out(self, client: Client) -> None:
+        """Count a connection out; the last one of a tenant closes its audience."""
+        audience = client.audience
+        audience.count_out(client.user_id)
+        if audience.tenant is not None and not audience.connections_of:
+            audience.close()
+            del self._audiences[audience.tenant]
 
     # -- tokens that end ---------------------------------------------------------------------------------------------
 
@@ -313,21 +288,22 @@ class Gateway:
 
     def _end(self, socket: Socket) -> None:
         client: Client = socket.data
-        log.info("token expired", user=client.user_id, connection=socket.id[:6])
+        log.info("token expired", **_about(client))
         socket.emit(events.ERROR, _EXPIRED.body())
         client.closing = Closing.CLOSED  # with the grace: who comes back with a new token never flickers
         _close(socket, may_return=True)
 
     async def _refresh(self, client: Client, payload: events.Refresh) -> dict[str, Any]:
         identity = await identify(self._authenticate, {"token": payload.token}, client.socket.handshake)
-        if identity.user_id != client.user_id:
+        if (identity.tenant, identity.user_id) != (client.audience.tenant, client.user_id):
             raise WireError("forbidden", "the token is another user's")
         _see_that_it_is_here(client)
         client.identity = identity
         self._expiry.set(client.socket.id, identity.expires_s)
-        self._watches.keep(client, identity.may_watch)
+        watches = client.audience.watches
+        watches.keep(client, identity.may_watch)
         if identity.watch != "*":
-            self._watches.unwatch_all(client)
+            watches.unwatch_all(client)
         return {"expires": None if identity.expires_s is None else to_iso(round(identity.expires_s * 1000))}
 
     # -- whom the application lets a client see ------------------------------------------------------------------------
@@ -336,9 +312,9 @@ class Gateway:
         for user_id in users:
             if not client.identity.may_watch(user_id):
                 raise WireError("forbidden", f"the token does not let this user watch {user_id}")
-        if self._sight is None:
+        if client.audience.sight is None:
             return
-        refused = await self._refused(self._sight, client, users, anew=anew)
+        refused = await self._refused(client.audience.sight, client, users, anew=anew)
         if refused:
             raise WireError("forbidden", f"this user may not watch {_some(refused)}")
 
@@ -346,10 +322,9 @@ class Gateway:
         try:
             return await sight.refused(client.user_id, users, asyncio.get_running_loop().time(), anew=anew)
         finally:
-            if client.user_id not in self._connections_of:  # gone meanwhile
-                sight.forget(client.user_id)
+            client.audience.forget_sight(client.user_id)  # gone meanwhile?
 
-    async def _look_again(self, sight: Sight) -> None:
+    async def _look_again(self) -> None:
         """Ask anew about those who are watched, when the answers are stale; who may not be any more, is not."""
         loop = asyncio.get_running_loop()
         while not self._stopping:
@@ -358,13 +333,14 @@ class Gateway:
             sockets = [socket for each in due if (socket := self._namespace.sockets.get(each)) is not None]
             for start in range(0, len(sockets), LOOKS_AT_ONCE):
                 some = sockets[start : start + LOOKS_AT_ONCE]
-                await asyncio.gather(*(self._look_again_at(socket, sight) for socket in some))
+                await asyncio.gather(*(self._look_again_at(socket) for socket in some))
 
-    async def _look_again_at(self, socket: Socket, sight: Sight) -> None:
+    async def _look_again_at(self, socket: Socket) -> None:
         client: Client | None = socket.data
-        if client is None:  # gone, while others were looked at
+        if client is None or client.audience.sight is None:  # gone, while others were looked at
             return
-        watched = tuple(self._watches.named_by(client))
+        sight, watches = client.audience.sight, client.audience.watches
+        watched = tuple(watches.named_by(client))
         try:
             refused = await self._refused(sight, client, watched, anew=True)
         except WireError:
@@ -373,12 +349,12 @@ class Gateway:
             return
         self._look_again_later(client)
         if refused:
-            self._watches.unwatch(client, refused)
+            watches.unwatch(client, refused)
             notice = WireError("forbidden", f"{_some(refused)} cannot be watched any more")
             socket.emit(events.ERROR, notice.body())
 
     def _look_again_later(self, client: Client) -> None:
-        if self._sight is not None and self._watches.watched_by(client):
+        if client.audience.sight is not None and client.audience.watches.watched_by(client):
             due_s = asyncio.get_running_loop().time() + self._settings.can_watch_stale_s
             self._looks_again.set(client.socket.id, round(due_s * 1000))
 
@@ -394,16 +370,15 @@ class Gateway:
     async def _answer(
         self, client: Client, event: str, work: Callable[[Client], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any] | Reply:
-        about = {"user": client.user_id, "connection": client.socket.id[:6], "event_name": event}
         try:
             self._charge(client, 1)
             return {"ok": True, **await work(client)}
         except WireError as error:
             self._meters.errors.labels(error.code).inc()
-            log.info("event refused", code=error.code, **about)
+            log.info("event refused", code=error.code, **_about(client), event_name=event)
             return self._refusal(error)
         except Exception:  # whatever it is, the client gets an answer, and no more of it than that
-            log.exception("event failed", **about)
+            log.exception("event failed", **_about(client), event_name=event)
             return self._refusal(WireError("internal", "the server could not do it"))
 
     def _charge(self, client: Client, cost: float) -> None:
@@ -411,7 +386,7 @@ class Gateway:
         rate, user_rate = self._settings.max_events_per_s, self._user_rate
         if not client.bucket.take(rate, now_s, cost):
             raise WireError("rate_limited", f"more than {rate:g} events a second, or too large ones")
-        of_user = self._bucket_of.get(client.user_id)  # there is none once the last connection has gone
+        of_user = client.audience.bucket_of.get(client.user_id)  # there is none once the last connection has gone
         if of_user is not None and not of_user.take(user_rate, now_s, cost):
             raise WireError("rate_limited", f"this user's connections send more than {user_rate:g} events a second")
 
@@ -435,54 +410,33 @@ class Gateway:
             return await self._watch_users(client, payload.users, payload.since)
         if client.identity.watch != "*":
             raise WireError("forbidden", "the token lets this user watch some users only: name them")
-        if self._sight is not None:
+        if client.audience.sight is not None:
             raise WireError("forbidden", "the application says user by user who may be watched: name them")
         if payload.since is not None:
             self._charge_for(client, events.MAX_USERS_A_CALL)
         _see_that_it_is_here(client)
-        self._watches.watch_all(client)
+        client.audience.watches.watch_all(client)
         if payload.since is not None:
             newer = await self._newer(client, payload.since, None)
             if newer is not None:
                 return newer
-        return await (self._first_page() if payload.cursor is None else self._page(payload.cursor))
-
-    async def _first_page(self) -> dict[str, Any]:
-        """Return the first page of those online; the same one to all who ask until the next diffs are sent.
-
-        Whoever asks is a watcher by now, and gets what changed since that page with those diffs. So when everybody
-        joins at once, the crowd is not gone through for each of them.
-        """
-        if self._everybody is not None:
-            return self._everybody
-        flushes = self._outbox.flushes
-        page = await self._page(None)
-        if self._outbox.flushes == flushes:  # else a later watcher would miss what was sent meanwhile
-            self._everybody = page
-        return page
-
-    async def _page(self, cursor: str | None) -> dict[str, Any]:
+        if payload.cursor is None:
+            return await client.audience.first_page()
         try:
-            page = await self.presence.registry.online(events.MAX_USERS_A_CALL, cursor)
+            return await client.audience.page(payload.cursor)
         except ValueError as error:
             raise WireError("bad_request", "cursor is not one that this server gave") from error
-        answer = {"version": page.version, "users": self._encoded.of(page.users), "full": True}
-        return answer if page.cursor is None else {**answer, "cursor": page.cursor}
-
-    def _told(self, changes: Iterable[Change]) -> None:
-        self._everybody = None
-        self._punctuality.told(changes, time.time())
 
     async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
         self._charge_for(client, len(users) if since is None else events.MAX_USERS_A_CALL)
         await self._check_sight(client, users, anew=True)
         _see_that_it_is_here(client)
-        most = self._settings.max_watched_users
-        if self._watches.watched_by(client) + self._watches.adds(client, users) > most:
+        most, watches = self._settings.max_watched_users, client.audience.watches
+        if watches.watched_by(client) + watches.adds(client, users) > most:
             raise WireError("too_many_watches", f"a connection may watch {most} users")
         # First the watch, then the snapshot: what changes in between is sent twice rather than never.
-        first = not self._watches.watched_by(client)
-        self._watches.watch(client, users)
+        first = not watches.watched_by(client)
+        watches.watch(client, users)
         if first:
             self._look_again_later(client)
         if since is not None:
@@ -492,10 +446,11 @@ class Gateway:
         return {**await self._snapshot(client, users), "full": True}
 
     async def _newer(self, client: Client, since: int, users: frozenset[str] | None) -> dict[str, Any] | None:
-        changes = await self.presence.registry.changes_since(since)
+        registry = client.audience.registry
+        changes = await registry.changes_since(since)
         if changes is None:
             return None
-        version = self.presence.registry.version
+        version = registry.version
         wanted = {change.user_id: change for change in changes if users is None or change.user_id in users}
         if len(wanted) > events.MAX_USERS_A_CALL:  # a snapshot comes in pages, and this does not
             return None
@@ -506,16 +461,17 @@ class Gateway:
         """Whoever is invisible still sees themselves as they are."""
         found = dict(users)
         if client.user_id in found:
-            found[client.user_id] = await self.presence.registry.own_view(client.user_id) or found[client.user_id]
+            own = await client.audience.registry.own_view(client.user_id)
+            found[client.user_id] = own or found[client.user_id]
         return found
 
     async def _unwatch(self, client: Client, payload: events.Unwatch) -> dict[str, Any]:
         if payload.all == (payload.users is not None):
             raise WireError("bad_request", "unwatch either users or all")
         if payload.users is not None:
-            self._watches.unwatch(client, payload.users)
+            client.audience.watches.unwatch(client, payload.users)
         else:
-            self._watches.unwatch_all(client)
+            client.audience.watches.unwatch_all(client)
         return {}
 
     async def _get(self, client: Client, payload: events.Users) -> dict[str, Any]:
@@ -524,16 +480,16 @@ class Gateway:
         return await self._snapshot(client, payload.users)
 
     async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
-        snapshot = await self.presence.snapshot(users)
+        snapshot = await self.presence.snapshot(users, tenant=client.audience.tenant)
         found = await self._with_own_view(client, snapshot.users)
-        return {"version": snapshot.version, "users": self._encoded.of(found.values())}
+        return {"version": snapshot.version, "users": client.audience.encoded.of(found.values())}
 
     async def _active(self, client: Client, payload: events.Empty) -> dict[str, Any]:
-        await self.presence.registry.active(client.socket.id)
+        await client.audience.registry.active(client.socket.id)
         return {}
 
     async def _idle(self, client: Client, payload: events.Empty) -> dict[str, Any]:
-        await self.presence.registry.idle(client.socket.id)
+        await client.audience.registry.idle(client.socket.id)
         return {}
 
     async def _claim(self, client: Client, payload: events.ClaimPayload) -> dict[str, Any]:
@@ -550,8 +506,9 @@ class Gateway:
                 claim = claim_of(asked, text, payload.until, longest_text=self._settings.max_status_text)
             except ValueError as error:
                 raise WireError("bad_request", str(error)) from error
-        await self.presence.registry.claim(client.user_id, claim)
-        own = await self.presence.registry.own_view(client.user_id)
+        registry = client.audience.registry
+        await registry.claim(client.user_id, claim)
+        own = await registry.own_view(client.user_id)
         if own is None:
             raise WireError("internal", "the connection is closing")
         return {"user": user_to_wire(own)}
@@ -567,6 +524,13 @@ _EXPIRING = WireError(
     "token_expiring", f"the token ends within {WARNING_S:g} s: send presence:refresh with a newer one"
 )
 _EXPIRED = WireError("token_expired", "the token has expired")
+
+
+def _about(client: Client) -> dict[str, str]:
+    """Whose connection it is, for the log."""
+    about = {"user": client.user_id, "connection": client.socket.id[:6]}
+    tenant = client.audience.tenant
+    return about if tenant is None else {"tenant": tenant, **about}
 
 
 def _see_that_it_is_here(client: Client) -> None:

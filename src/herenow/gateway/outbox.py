@@ -51,6 +51,26 @@ class Watcher:
         self.closing: Closing | None = None
 
 
+class Pace:
+    """How the outboxes of a server share the time: together, flushing takes at most its share of it.
+
+    Args:
+        interval_s: the flush window.
+        longest_s: the longest one, under load.
+    """
+
+    def __init__(self, interval_s: float, longest_s: float) -> None:
+        self._interval_s = interval_s
+        self._longest_s = longest_s
+        self._paid_s = 0.0  # until then, what was flushed has had its share
+
+    def next_s(self, start_s: float, took_s: float) -> float:
+        """Say when an outbox may flush again that has done so since ``start_s``, for ``took_s``."""
+        longest_s = start_s + self._longest_s
+        self._paid_s = min(max(self._paid_s, start_s) + FLUSH_SHARE * took_s, longest_s)
+        return min(max(start_s + self._interval_s, self._paid_s), longest_s)
+
+
 class Outbox:
     """Sends the changes to whoever watches.
 
@@ -58,8 +78,7 @@ class Outbox:
         namespace: that of the watchers' sockets.
         watches: who wants to hear of whom.
         version: gives the registry's version.
-        interval_s: the flush window.
-        longest_s: the longest one, under load.
+        pace: when it may flush again.
         slow_timeout_s: how long a watcher may be slow.
         meters: where flushes are counted.
         told: called after each flush with the changes that were sent in it.
@@ -71,8 +90,7 @@ class Outbox:
         watches: Watches[Watcher],
         version: Callable[[], int],
         *,
-        interval_s: float,
-        longest_s: float,
+        pace: Pace,
         slow_timeout_s: float,
         meters: Meters,
         told: Callable[[Iterable[Change]], None],
@@ -80,8 +98,7 @@ class Outbox:
         self._namespace = namespace
         self._watches = watches
         self._version = version
-        self._interval_s = interval_s
-        self._longest_s = longest_s
+        self._pace = pace
         self._slow_timeout_s = slow_timeout_s
         self._meters = meters
         self._told = told
@@ -197,7 +214,7 @@ class Outbox:
         took_s = loop.time() - start_s
         self._measure(frames + len(shared), deliveries, took_s)
         self._encoded = {}
-        self._next_flush_s = start_s + min(max(self._interval_s, FLUSH_SHARE * took_s), self._longest_s)
+        self._next_flush_s = self._pace.next_s(start_s, took_s)
 
     def _measure(self, frames: int, deliveries: int, took_s: float) -> None:
         meters, changes = self._meters, [change for change, _ in self._encoded.values()]

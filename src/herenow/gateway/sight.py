@@ -6,7 +6,7 @@ function raises, or takes too long), new questions are refused: nobody sees more
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable
 
 import structlog
 
@@ -14,8 +14,12 @@ from herenow.gateway.events import MAX_USERS_A_CALL, WireError
 
 log = structlog.get_logger("herenow.gateway")
 
-CanWatch = Callable[[str, Sequence[str]], Collection[str] | Awaitable[Collection[str]]]
-"""Given a viewer and users, at most 1,000: returns those of the users whom the viewer may see."""
+CanWatch = Callable[..., Collection[str] | Awaitable[Collection[str]]]
+"""``can_watch(viewer, users)``, at most 1,000 users: returns those of them whom the viewer may see.
+
+For a viewer of a tenant it is called as ``can_watch(viewer, users, tenant="acme")``. A function that cannot take that
+fails, and so lets nobody of a tenant see anybody: it would say of one ``alice`` what is true of another.
+"""
 
 ANSWER_WITHIN_S = 2.0
 """How long the application may take for one answer."""

@@ -8,6 +8,7 @@ import msgspec
 from herenow.gateway.events import WireError
 from herenow.gateway.jwks import Jwks, KeysUnavailable
 from herenow.gateway.keys import Key, that_fit
+from herenow.tenancy import Tenant
 from herenow.wire import UserId
 
 MOST_WATCHED_BY_CLAIM = 10_000
@@ -27,11 +28,13 @@ class Claims(msgspec.Struct, frozen=True):
         sub: the user.
         exp: when it ends, in seconds since 1970; ``None``: never.
         watch: whom the user may watch, ``"*"`` for all.
+        tenant: whose user it is.
     """
 
     sub: UserId
     exp: float | None = None
     watch: Literal["*"] | Annotated[frozenset[UserId], msgspec.Meta(max_length=MOST_WATCHED_BY_CLAIM)] = "*"
+    tenant: Tenant | None = None
 
 
 class Verifier:

@@ -13,7 +13,7 @@ from starlette.routing import Route as StarletteRoute
 
 from herenow.errors import NotStarted
 from herenow.http import errors
-from herenow.http.access import Access
+from herenow.http.access import Access, OfTenant
 from herenow.http.errors import Refused
 from herenow.http.explaining import SHOWN_CHANGES, Facts, explain
 from herenow.http.following import Followers
@@ -41,8 +41,9 @@ from herenow.http.models import (
     Users,
     UsersQuestion,
 )
-from herenow.model import MAX_USER_ID_LENGTH
+from herenow.model import MAX_USER_ID_LENGTH, Claim
 from herenow.presence import Presence
+from herenow.tenancy import key_of
 from herenow.times import to_iso
 from herenow.wire import USER_ID_PATTERN, claim_of, user_to_wire
 
@@ -109,7 +110,8 @@ class Api:
         _add(router, "GET", "/readyz", self.ready, Readiness, "health", "Whether it should get traffic", refusals=())
         guard = self._access.reader
         read: dict[str, Any] = {"tag": "presence", "guard": guard}
-        _add(router, "GET", "/metrics", self.metrics, CONTENT_TYPE, "health", "For Prometheus", guard=guard)
+        whole = self._access.overseer
+        _add(router, "GET", "/metrics", self.metrics, CONTENT_TYPE, "health", "For Prometheus", guard=whole)
         _add(router, "GET", "/v1/stats", self.stats, Stats, summary="How many are online", **read)
         _add(router, "GET", "/v1/online", self.online, Online, summary="Who is online, by page", **read)
         _add(router, "POST", "/v1/users:batchGet", self.users, Users, summary="Some users", **read)
@@ -122,9 +124,8 @@ class Api:
         # After its longer sister: an id may hold slashes.
         _add(router, "GET", "/v1/users/{id:herenow_user}", self.user, User, summary="One user", **read)
         admin: dict[str, Any] = {"tag": "maintenance", "guard": self._access.maintainer}
-        maintenance = self._maintenance
-        _add(router, "GET", "/v1/admin/status", maintenance.status, Status, summary="The whole picture", **admin)
-        _add(router, "GET", "/v1/admin/drift", maintenance.drift, Drift, summary="Where the store disagrees", **admin)
+        _add(router, "GET", "/v1/admin/status", self.status, Status, summary="The whole picture", **admin)
+        _add(router, "GET", "/v1/admin/drift", self.drift, Drift, summary="Where the store disagrees", **admin)
         path = "/v1/admin/users/{id:herenow_user}"
         _add(router, "GET", f"{path}/explain", self.explain, Explained, summary="Why a user is shown so", **admin)
         _add(router, "POST", f"{path}/disconnect", self.disconnect, Disconnected, summary="Close a user", **admin)
@@ -140,8 +141,11 @@ class Api:
         return Alive(alive=True)
 
     async def ready(self, request: Request, response: Response) -> Readiness:
-        """Answer 200 where traffic is welcome, else 503, with the state of each part."""
-        readiness = self._readiness(tell_error=self._access.may_read(request))
+        """Answer 200 where traffic is welcome, else 503, with the state of each part.
+
+        Store and audit are shown to those who may see the whole server: their numbers tell how busy all tenants are.
+        """
+        readiness = self._readiness(in_full=self._access.may_see_all(request))
         if not readiness.ready:
             response.status_code = 503
         return readiness
@@ -150,10 +154,10 @@ class Api:
         """Give all metrics, in Prometheus' text format."""
         return Response(await metrics(self._presence), media_type=CONTENT_TYPE)
 
-    def _readiness(self, *, tell_error: bool) -> Readiness:
+    def _readiness(self, *, in_full: bool) -> Readiness:
         presence = self._presence
         try:
-            writer = self._maintenance.writer(tell_error=tell_error)
+            writer = self._maintenance.writer()
             audit, node = presence.audit, presence.node
         except NotStarted:
             return Readiness(ready=False, reason="the server is starting or stopping")
@@ -163,6 +167,9 @@ class Api:
             reason = "the store does not take what it is given; presence goes on without it"
         elif failed is not None and not failed.temporary:  # SQLite may go on to write into a file that is damaged
             reason = "the store cannot be read; presence goes on without it"
+        known = NodeHealth(name=node.name, started=to_iso(node.started_ms))
+        if not in_full:
+            return Readiness(ready=reason is None, reason=reason, node=known)
         return Readiness(
             ready=reason is None,
             reason=reason,
@@ -173,72 +180,74 @@ class Api:
                 ghosts=totals.ghosts,
                 missing=totals.missing,
                 repaired=totals.repaired,
-                last_error=str(failed) if failed is not None and tell_error else None,
+                last_error=None if failed is None else str(failed),
             ),
-            node=NodeHealth(name=node.name, started=to_iso(node.started_ms)),
+            node=known,
         )
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def stats(self) -> Stats:
+    async def stats(self, tenant: OfTenant) -> Stats:
         """Count who is online, in O(1)."""
-        return await self._maintenance.stats()
+        return self._maintenance.told(await self._presence.stats(tenant=tenant))
 
-    async def online(self, limit: Limit = 100, cursor: Cursor = None) -> Any:
+    async def online(self, tenant: OfTenant, limit: Limit = 100, cursor: Cursor = None) -> Any:
         """List who is online, most recently active first."""
         try:
-            page = await self._presence.registry.online(limit, cursor)
+            page = await self._presence.registry_of(tenant).online(limit, cursor)
         except ValueError as error:
             raise Refused("bad_request", "cursor: is not one that this server gave") from error
         answer = {"version": page.version, "users": [user_to_wire(user) for user in page.users]}
         return answer if page.cursor is None else {**answer, "cursor": page.cursor}
 
-    async def user(self, user_id: UserIdPath) -> Any:
+    async def user(self, user_id: UserIdPath, tenant: OfTenant) -> Any:
         """Show one user. One who was never seen is offline, ``lastActive`` ``null``."""
-        return user_to_wire((await self._presence.get([user_id]))[user_id])
+        return user_to_wire((await self._presence.get([user_id], tenant=tenant))[user_id])
 
-    async def users(self, question: UsersQuestion) -> Any:
+    async def users(self, question: UsersQuestion, tenant: OfTenant) -> Any:
         """Show some users, in the order asked for."""
-        snapshot = await self._presence.snapshot(question.users)
+        snapshot = await self._presence.snapshot(question.users, tenant=tenant)
         return {"version": snapshot.version, "users": [user_to_wire(user) for user in snapshot.users.values()]}
 
-    async def changes(self, since: Since = None, last_event_id: LastEventId = None) -> StreamingResponse:
+    async def changes(
+        self, tenant: OfTenant, since: Since = None, last_event_id: LastEventId = None
+    ) -> StreamingResponse:
         """Follow all changes: events ``change`` with a Change each, its version as ``id``.
 
         ``event: reset`` says that the changes after ``since`` are not all known any more: take a snapshot, and go on
         with what follows.
         """
-        stream = self.followers.follow(since if last_event_id is None else last_event_id)
+        stream = self.followers.follow(since if last_event_id is None else last_event_id, tenant=tenant)
         return StreamingResponse(
             stream, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         )
 
-    async def claim(self, user_id: UserIdPath, order: ClaimOrder) -> Any:
+    async def claim(self, user_id: UserIdPath, order: ClaimOrder, tenant: OfTenant) -> Any:
         """Let a user be shown as busy, say, by the calendar of your application. It replaces the claim before."""
         try:
             longest = self._presence.settings.max_status_text
             claim = claim_of(order.availability, order.text, order.until, longest_text=longest)
         except ValueError as error:
             raise Refused("bad_request", str(error)) from error
-        await self._presence.registry.claim(user_id, claim)
-        return await self._own_view(user_id)
+        return await self._put_claim(user_id, claim, tenant)
 
-    async def unclaim(self, user_id: UserIdPath) -> Any:
+    async def unclaim(self, user_id: UserIdPath, tenant: OfTenant) -> Any:
         """Take a user's claim away; there need not be one."""
-        await self._presence.registry.claim(user_id, None)
-        return await self._own_view(user_id)
+        return await self._put_claim(user_id, None, tenant)
 
-    async def _own_view(self, user_id: str) -> Any:
-        own = await self._presence.registry.own_view(user_id)
-        return {"user": user_to_wire(own or (await self._presence.get([user_id]))[user_id])}
+    async def _put_claim(self, user_id: str, claim: Claim | None, tenant: str | None) -> Any:
+        registry = self._presence.registry_of(tenant)
+        await registry.claim(user_id, claim)
+        own = await registry.own_view(user_id)
+        return {"user": user_to_wire(own or (await self._presence.get([user_id], tenant=tenant))[user_id])}
 
     # -- maintenance -------------------------------------------------------------------------------------------------
 
-    async def explain(self, user_id: UserIdPath) -> Explained:
+    async def explain(self, user_id: UserIdPath, tenant: OfTenant) -> Explained:
         """Say why a user is shown as they are."""
-        presence, now = self._presence, now_ms()
-        live = await presence.explain(user_id)
-        stored = await presence.store.read([user_id])
+        presence, now, key = self._presence, now_ms(), key_of(tenant, user_id)
+        live = await presence.explain(user_id, tenant=tenant)
+        stored = await presence.store.read([key])
         heard_ms = {}
         if live is not None:  # a connection may have moved from polling to WebSocket since it opened
             now_by = ((each, self._heartbeats.transport_of(each.connection_id)) for each in live.connections)
@@ -254,24 +263,39 @@ class Api:
                 now_ms=now,
                 live=live,
                 heard_ms=heard_ms,
-                stored=stored.get(user_id),
-                is_pending=presence.writer.is_pending(user_id),
+                stored=stored.get(key),
+                is_pending=presence.writer.is_pending(key),
                 settings=presence.settings,
-                changes=await presence.registry.changes_of(user_id, SHOWN_CHANGES),
+                changes=await presence.registry_of(tenant).changes_of(user_id, SHOWN_CHANGES),
+                tenant=tenant,
             )
         )
 
-    async def cleanup(self, order: CleanupOrder) -> Cleaned:
-        """Take everyone offline who has no connection; with ``disconnect``, everyone."""
-        return await self._maintenance.cleanup(disconnect=order.disconnect, dry_run=order.dry_run)
+    async def status(self, tenant: OfTenant) -> Status:
+        """Give the whole picture: over all tenants, unless one is named. What is stored is always the whole."""
+        return await self._maintenance.status(tenant)
 
-    async def stale(self, order: StaleOrder) -> Cleaned:
-        """Take offline in the store who was silent for so long and is not here."""
-        return await self._maintenance.stale(older_than_ms=order.older_than_ms, dry_run=order.dry_run)
+    async def drift(self, tenant: OfTenant) -> Drift:
+        """Compare the store with the registry now, and repair nothing. Over all tenants, unless one is named."""
+        return await self._maintenance.drift(tenant)
 
-    async def disconnect(self, user_id: UserIdPath) -> Disconnected:
+    async def cleanup(self, order: CleanupOrder, tenant: OfTenant) -> Cleaned:
+        """Take everyone offline who has no connection; with ``disconnect``, everyone.
+
+        Over all tenants, unless one is named.
+        """
+        return await self._maintenance.cleanup(disconnect=order.disconnect, dry_run=order.dry_run, tenant=tenant)
+
+    async def stale(self, order: StaleOrder, tenant: OfTenant) -> Cleaned:
+        """Take offline in the store who was silent for so long and is not here.
+
+        Over all tenants, unless one is named.
+        """
+        return await self._maintenance.stale(older_than_ms=order.older_than_ms, dry_run=order.dry_run, tenant=tenant)
+
+    async def disconnect(self, user_id: UserIdPath, tenant: OfTenant) -> Disconnected:
         """Close all connections of a user, who is offline at once."""
-        return await self._maintenance.disconnect(user_id)
+        return Disconnected(closed=await self._presence.disconnect(user_id, tenant=tenant))
 
 
 def include(api: Api, app: Starlette) -> None:
@@ -312,7 +336,7 @@ def _add(
     summary: str,
     *,
     guard: Callable[..., Any] | None = None,
-    refusals: tuple[int, ...] = (400, 401, 503),
+    refusals: tuple[int, ...] = (400, 401, 403, 503),
 ) -> None:
     router.add_api_route(
         path,

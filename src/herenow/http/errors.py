@@ -5,7 +5,7 @@ code                   status
 =====================  ======  =====================================================================
 ``bad_request``           400  a parameter or the body is wrong; the message names the field
 ``unauthorized``          401  no key, or a wrong one
-``forbidden``             403  not from here
+``forbidden``             403  not from here; not of that tenant
 ``not_found``             404  there is no such path
 ``method_not_allowed``    405  not with this method
 ``too_large``             413  the body is too large
@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from herenow.errors import CursorInvalid, NotStarted, StoreError, StoreUnavailable
+from herenow.errors import CursorInvalid, NotStarted, StoreError, StoreUnavailable, TenantsNotKept
 
 MAX_BODY: Final = 1_000_000
 """Bytes of a request's body, at most."""
@@ -81,13 +81,15 @@ def refusal(error: Exception) -> Refused:
         case Refused():
             return error
         case RequestValidationError():
-            return Refused("bad_request", "; ".join(map(_sentence, error.errors()[:3])))
+            return Refused("bad_request", "; ".join(list(dict.fromkeys(map(_sentence, error.errors())))[:3]))
         case HTTPException():
             code = _CODES.get(error.status_code, "internal" if error.status_code >= 500 else "bad_request")
             message = {404: "there is nothing at this path", 405: "not with this method"}.get(error.status_code)
             return Refused(code, message or str(error.detail), error.headers)  # of a 405: what is allowed
         case NotStarted():
             return Refused("shutting_down", "the server is starting or stopping")
+        case TenantsNotKept():
+            return Refused("forbidden", str(error))
         case CursorInvalid():
             return Refused("bad_request", f"cursor: {error}")
         case StoreUnavailable():
@@ -161,6 +163,7 @@ def _sentence(error: Any) -> str:
         "Field required": "is missing",
     }.get(message, message[:1].lower() + message[1:])
     if error["type"] == "string_pattern_mismatch":
-        message = "must not contain control characters"
+        of_tenant = place[-1:] == ["tenant"]
+        message = "must be letters, digits, . _ and -" if of_tenant else "must not contain control characters"
     name = ".".join(place)[:80] or "the body"
     return f"{name}: {message}"[:300]

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from herenow.http.models import Explained, ExplainedConnection, NextMoment, PastChange, StoredRow
+from herenow.http.models import Explained, ExplainedConnection, NextMoment, PastChange, StoredRow, of_tenant
 from herenow.model import Availability, Cause, Change, Claim, Claimed, Connection, StoredUser
 from herenow.registry.base import Explanation
 from herenow.settings import Settings
 from herenow.store.nodes import Node
+from herenow.tenancy import shown
 from herenow.times import to_iso
 
 SHOWN_CHANGES = 10
@@ -35,6 +36,7 @@ class Facts(msgspec.Struct, frozen=True):
         is_pending: a newer row is on its way to the store.
         settings: the live ones.
         changes: the user's latest ones, the latest first.
+        tenant: whose user it is.
     """
 
     user_id: str
@@ -45,6 +47,7 @@ class Facts(msgspec.Struct, frozen=True):
     is_pending: bool
     settings: Settings
     changes: tuple[Change, ...] = ()
+    tenant: str | None = None
 
 
 def explain(facts: Facts) -> Explained:
@@ -55,13 +58,13 @@ def explain(facts: Facts) -> Explained:
     availability = Availability.OFFLINE if view is None else view.availability
     agrees = is_online == (stored is not None and stored.is_online)
     connections = [_connection(facts, each) for each in live.connections] if live else []
-    return Explained(
+    explained = Explained(
         user_id=facts.user_id,
         time=to_iso(facts.now_ms),
         source="server",
         availability=availability,
         is_online=is_online,
-        verdict=f"{facts.user_id} is shown {availability}: {_because(facts)}.",
+        verdict=f"{_name(facts.user_id, facts.tenant)} is shown {availability}: {_because(facts)}.",
         rule=_rule(facts),
         connections=connections,
         stored=None if stored is None else _row(stored, agrees=agrees, pending=facts.is_pending),
@@ -73,10 +76,17 @@ def explain(facts: Facts) -> Explained:
             for each in facts.changes
         ],
     )
+    return of_tenant(explained, facts.tenant)
 
 
 def explain_without_server(
-    user_id: str, *, now_ms: int, stored: StoredUser | None, last: Node | None, settings: Settings
+    user_id: str,
+    *,
+    now_ms: int,
+    stored: StoredUser | None,
+    last: Node | None,
+    settings: Settings,
+    tenant: str | None = None,
 ) -> Explained:
     """Explain a user when no server lives: nobody can be online, whatever the store says.
 
@@ -86,22 +96,24 @@ def explain_without_server(
         stored: the store's row.
         last: the server that died last, if the store knows of one.
         settings: what the next server would be started with.
+        tenant: whose user it is.
     """
+    name = _name(user_id, tenant)
     is_ghost = stored is not None and stored.is_online
     if stored is None:
-        verdict, rule = f"{user_id} is not in the store: never seen.", "Nobody of this id has ever been here."
+        verdict, rule = f"{name} is not in the store: never seen.", "Nobody of this id has ever been here."
     elif is_ghost:
         since = "" if last is None else f", whose last beat was at {to_iso(last.beat_ms)}"
-        verdict = f"{user_id} is a ghost: the store says {stored.availability}, and no server is running."
+        verdict = f"{name} is a ghost: the store says {stored.availability}, and no server is running."
         rule = (
             f"A connection lives in a server. The last one ended without a goodbye{since}. "
             f"The next start waits {settings.restart_grace_s:g} s for the user to come back, then says offline; "
             "`herenow cleanup` says it now."
         )
     else:
-        verdict = f"{user_id} is offline, and no server is running."
+        verdict = f"{name} is offline, and no server is running."
         rule = "A connection lives in a server, and none runs; the store says offline, which is true."
-    return Explained(
+    explained = Explained(
         user_id=user_id,
         time=to_iso(now_ms),
         source="store",
@@ -117,9 +129,14 @@ def explain_without_server(
         agrees=not is_ghost,
         next=None,
     )
+    return of_tenant(explained, tenant)
 
 
 # -- the verdict -----------------------------------------------------------------------------------------------------
+
+
+def _name(user_id: str, tenant: str | None) -> str:
+    return user_id if tenant is None else shown(tenant, user_id)
 
 
 def _because(facts: Facts) -> str:

@@ -30,10 +30,13 @@ class Follower:
     Args:
         presence: started.
         since: the version that the client has; ``None`` for what comes from now on.
+        tenant: whose changes.
     """
 
-    def __init__(self, presence: Presence, since: int | None) -> None:
-        self._registry = presence.registry
+    def __init__(self, presence: Presence, since: int | None, tenant: str | None = None) -> None:
+        self._registry = presence.registry_of(tenant)
+        self._tenants = presence.tenants
+        self._tenant = tenant
         self._since = since
         self._pending: dict[str, Change] = {}
         self._came = asyncio.Event()
@@ -46,6 +49,7 @@ class Follower:
 
     async def events(self) -> AsyncGenerator[bytes]:
         """The stream's bytes, until :meth:`end` or until nobody reads them any more."""
+        self._registry = self._tenants.hold(self._tenant)
         unsubscribe = self._registry.subscribe(self._take)  # before the log is read: what comes meanwhile waits
         try:
             yield f"retry: {RETRY_MS}\n\n".encode()
@@ -59,6 +63,7 @@ class Follower:
                 yield b"".join(map(_event, changes.values()))
         finally:
             unsubscribe()
+            self._tenants.release(self._tenant)
 
     async def _missed(self, since: int) -> bytes:
         changes = await self._registry.changes_since(since)
@@ -100,15 +105,16 @@ class Followers:
         self._followers: set[Follower] = set()
         self._ended = False
 
-    def follow(self, since: int | None) -> AsyncGenerator[bytes]:
+    def follow(self, since: int | None, *, tenant: str | None = None) -> AsyncGenerator[bytes]:
         """Begin one stream.
 
         Raises:
             NotStarted: the server is starting or stopping; at the call, not in the stream.
+            TenantsNotKept: as :meth:`Presence.registry_of`, also at the call.
         """
         if self._ended:
             raise NotStarted
-        return self._stream(Follower(self._presence, since))
+        return self._stream(Follower(self._presence, since, tenant))
 
     async def _stream(self, follower: Follower) -> AsyncGenerator[bytes]:
         self._followers.add(follower)

@@ -1,5 +1,7 @@
 """What an operator asks of a live server: how it stands, where the store disagrees, and to put things right.
 
+An operator speaks of all tenants, or of one: ``tenant=None`` means all, here and nowhere else.
+
 The registry decides who is protected: whoever has a connection is left alone unless the order says otherwise, and
 ``stale`` also leaves alone who still lingers, for the linger ends by itself within seconds. Every write to the store
 repeats its own guard there (see ``store/base.py``), so a user who comes back meanwhile stays online.
@@ -14,7 +16,6 @@ from herenow.http.models import (
     SHOWN_AT_MOST,
     Bounds,
     Cleaned,
-    Disconnected,
     Drift,
     Ghost,
     OnlineUser,
@@ -23,12 +24,14 @@ from herenow.http.models import (
     Status,
     StoreCounts,
     WriterHealth,
+    of_tenant,
 )
 from herenow.model import Cause, UserPresence
 from herenow.presence import Presence
 from herenow.registry.base import Batch
+from herenow.registry.base import Stats as Counted
 from herenow.store.audit import DriftKind
-from herenow.store.base import PAGE_SIZE
+from herenow.tenancy import tenant_of
 from herenow.times import to_iso
 
 DRAIN_S = 2.0
@@ -41,9 +44,8 @@ class Maintenance:
     def __init__(self, presence: Presence) -> None:
         self._presence = presence
 
-    async def stats(self) -> Stats:
-        """Count, in O(1)."""
-        stats = await self._presence.registry.stats()
+    def told(self, stats: Counted) -> Stats:
+        """Put counts into an answer."""
         return Stats(
             online=stats.online,
             away=stats.away,
@@ -54,8 +56,14 @@ class Maintenance:
             bounds=Bounds.of(self._presence.settings),
         )
 
-    async def status(self) -> Status:
-        """Give the whole picture.
+    def _tenants(self, tenant: str | None) -> tuple[str | None, ...]:
+        """The tenants that an order is about."""
+        if tenant is not None:
+            self._presence.check_tenant(tenant)
+        return self._presence.tenants.names() if tenant is None else (tenant,)
+
+    async def status(self, tenant: str | None) -> Status:
+        """Give the whole picture. What is stored is always that of all tenants.
 
         Raises:
             StoreError: the store cannot be read.
@@ -63,32 +71,41 @@ class Maintenance:
         presence = self._presence
         now = now_ms()
         counts, nodes = await presence.store.counts(), await presence.store.nodes()
-        page = await presence.registry.online(SHOWN_AT_MOST)
-        stats = await self.stats()
+        stats = await (presence.tenants.stats() if tenant is None else presence.stats(tenant=tenant))
         return Status(
             database=presence.store.name,
             time=to_iso(now),
             servers=[Server.of(node, now) for node in nodes],
             stored=StoreCounts.of(counts),
-            stats=stats,
-            writer=self.writer(tell_error=True),
+            stats=self.told(stats),
+            writer=self.writer(),
             online_total=stats.users,
-            online_first=[await self._online_user(user) for user in page.users],
-            bounds=stats.bounds,
-            drift=await self.drift(),
+            online_first=[await self._online_user(each, user) for each, user in await self._online_first(tenant)],
+            bounds=Bounds.of(presence.settings),
+            drift=await self.drift(tenant),
         )
 
-    async def _online_user(self, user: UserPresence) -> OnlineUser:
-        connections = await self._presence.registry.connections_of(user.user_id)
-        return OnlineUser(
+    async def _online_first(self, tenant: str | None) -> list[tuple[str | None, UserPresence]]:
+        """Who was active last, over the tenants."""
+        found: list[tuple[str | None, UserPresence]] = []
+        for each in self._tenants(tenant):
+            page = await self._presence.registry_of(each).online(SHOWN_AT_MOST)
+            found += [(each, user) for user in page.users]
+        found.sort(key=lambda one: one[1].last_active_ms or 0, reverse=True)  # stable: those of a tenant keep theirs
+        return found[:SHOWN_AT_MOST]
+
+    async def _online_user(self, tenant: str | None, user: UserPresence) -> OnlineUser:
+        connections = await self._presence.registry_of(tenant).connections_of(user.user_id)
+        online = OnlineUser(
             user_id=user.user_id,
             availability=user.availability,
             since=to_iso(min(each.opened_ms for each in connections)) if connections else None,
             connections=len(connections),
             last_active=None if user.last_active_ms is None else to_iso(user.last_active_ms),
         )
+        return of_tenant(online, tenant)
 
-    def writer(self, *, tell_error: bool) -> WriterHealth:
+    def writer(self) -> WriterHealth:
         """Say how the store follows."""
         state = self._presence.writer.state()
         return WriterHealth(
@@ -97,85 +114,88 @@ class Maintenance:
             lag_ms=state.lag_ms,
             written=state.written,
             failures=state.failures,
-            last_error=state.last_error if tell_error else None,
+            last_error=state.last_error,
         )
 
     # -- drift -------------------------------------------------------------------------------------------------------
 
-    async def drift(self) -> Drift:
+    async def drift(self, tenant: str | None) -> Drift:
         """Compare the store with the registry now, and repair nothing. Holds a page of users at a time.
+
+        Of one tenant only the drifts are counted: whoever is looked at, is looked at.
 
         Raises:
             StoreError: the store cannot be read.
         """
+        self._tenants(tenant)
         checked = 0
         kinds = Counter[DriftKind]()
         examples: list[Ghost] = []
         async for looked_at, drifts in self._presence.audit.survey():
             checked += looked_at
-            kinds.update(drift.kind for drift in drifts)
-            first = drifts[: SHOWN_AT_MOST - len(examples)]
-            examples += [Ghost(user_id=drift.user_id, kind=drift.kind.value) for drift in first]
+            meant = [drift for drift in drifts if _is_of(tenant, drift.user_id)]
+            kinds.update(drift.kind for drift in meant)
+            first = meant[: SHOWN_AT_MOST - len(examples)]
+            examples += [Ghost.of(drift.user_id, drift.kind.value) for drift in first]
         return Drift(
             checked=checked, ghosts=kinds[DriftKind.GHOST], missing=kinds[DriftKind.MISSING], examples=examples
         )
 
-    async def _ghosts(self, user_ids: Sequence[str]) -> list[str]:
+    async def _ghosts(self, keys: Sequence[str]) -> list[str]:
         """Of users who are online in the store: those who are not online here, nor on their way."""
-        here = await self._online_here(user_ids)
+        here = await self._online_here(keys)
         writer = self._presence.writer
-        return [user_id for user_id in user_ids if user_id not in here and not writer.is_pending(user_id)]
+        return [key for key in keys if key not in here and not writer.is_pending(key)]
 
-    async def _online_here(self, user_ids: Sequence[str]) -> set[str]:
-        users = (await self._presence.registry.get(user_ids)).users
-        return {user_id for user_id, user in users.items() if user.is_online}
+    async def _online_here(self, keys: Sequence[str]) -> set[str]:
+        return {key for key, user in (await self._presence.truth.views(keys)).items() if user.is_online}
 
     # -- orders ------------------------------------------------------------------------------------------------------
 
-    async def cleanup(self, *, disconnect: bool, dry_run: bool) -> Cleaned:
+    async def cleanup(self, *, disconnect: bool, dry_run: bool, tenant: str | None) -> Cleaned:
         """Take offline whoever has no connection; with ``disconnect``, everyone.
 
         Raises:
             StoreError: the store cannot be written; the registry has obeyed.
         """
-        connected, lingering, connections = await self._count_online()
+        connected, lingering, connections = await self._count_online(tenant)
         closing = connections if disconnect else 0
         if dry_run:
-            offline = lingering + (connected if disconnect else 0) + await self._count_ghosts()
+            offline = lingering + (connected if disconnect else 0) + await self._count_ghosts(tenant)
             return Cleaned(
                 dry_run=True, offline=offline, protected_users=0 if disconnect else connected, closed=closing
             )
-        offline, closed = await self._evict_all(disconnect=disconnect)
-        offline += await self._reset(before_ms=None)
+        offline = closed = 0
+        for each in self._tenants(tenant):
+            went, ended = await self._evict_all(each, disconnect=disconnect)
+            offline, closed = offline + went, closed + ended
+        offline += await self._reset(tenant, before_ms=None)
         return Cleaned(dry_run=False, offline=offline, protected_users=0 if disconnect else connected, closed=closed)
 
-    async def stale(self, *, older_than_ms: int, dry_run: bool) -> Cleaned:
+    async def stale(self, *, older_than_ms: int, dry_run: bool, tenant: str | None) -> Cleaned:
         """Take offline in the store who was silent for so long and is not here.
 
         Raises:
             StoreError: the store cannot be read or written.
         """
+        self._tenants(tenant)
         before_ms = now_ms() - older_than_ms
         silent = offline = 0
         cursor: str | None = None
         while True:
             page = await self._presence.store.stale(before_ms, after=cursor)
-            user_ids = [user.user_id for user in page.users]
-            silent += len(user_ids)
-            offline += len(await self._ghosts(user_ids))
+            keys = [user.user_id for user in page.users if _is_of(tenant, user.user_id)]
+            silent += len(keys)
+            offline += len(await self._ghosts(keys))
             if page.cursor is None:
                 break
             cursor = page.cursor
         protected = silent - offline
         if not dry_run:
-            offline = await self._reset(before_ms=before_ms)
+            offline = await self._reset(tenant, before_ms=before_ms)
         return Cleaned(dry_run=dry_run, offline=offline, protected_users=protected, closed=0)
 
-    async def disconnect(self, user_id: str) -> Disconnected:
-        """Close all connections of a user, who is offline at once."""
-        return Disconnected(closed=await self._presence.disconnect(user_id))
-
-    async def _evict_all(self, *, disconnect: bool) -> tuple[int, int]:
+    async def _evict_all(self, tenant: str | None, *, disconnect: bool) -> tuple[int, int]:
         """Evict; count the users who went offline by it, and the connections that were closed."""
         offline = 0
 
@@ -183,44 +203,62 @@ class Maintenance:
             nonlocal offline
             offline += sum(change.cause is Cause.CLEANUP and not change.is_online for change in batch.changes)
 
-        unsubscribe = self._presence.registry.subscribe(count)
-        try:
-            closed = await self._presence.evict(None, disconnect=disconnect, cause=Cause.CLEANUP)
-        finally:
-            unsubscribe()
+        presence = self._presence
+        with presence.tenants.holding(tenant) as registry:
+            unsubscribe = registry.subscribe(count)
+            try:
+                closed = await presence.evict(None, disconnect=disconnect, cause=Cause.CLEANUP, tenant=tenant)
+            finally:
+                unsubscribe()
         return offline, len(closed)
 
-    async def _reset(self, *, before_ms: int | None) -> int:
+    async def _reset(self, tenant: str | None, *, before_ms: int | None) -> int:
         """Set the ghosts offline in the store. Rows on their way go first, so that nobody is taken for one."""
         presence = self._presence
         await presence.writer.drain(DRAIN_S)
 
-        async def spare(user_ids: Sequence[str]) -> Collection[str]:
-            return await self._online_here(user_ids)
+        async def spare(keys: Sequence[str]) -> Collection[str]:
+            meant = [key for key in keys if _is_of(tenant, key)]
+            return await self._online_here(meant) | {key for key in keys if not _is_of(tenant, key)}
 
-        # Above all that was written, below all that the registry decides from now on.
-        return await presence.store.reset(version=presence.registry.version + 1, before_ms=before_ms, spare=spare)
+        version = await self._version_below_all_to_come()
+        return await presence.store.reset(version=version, before_ms=before_ms, spare=spare)
 
-    async def _count_online(self) -> tuple[int, int, int]:
+    async def _version_below_all_to_come(self) -> int:
+        """A version above all that was written, and below all that any tenant's registry decides from now on.
+
+        They count apart. Of one that is ahead of the others, since the clock was set back, the latest rows are above
+        it: those the audit mends.
+        """
+        tenants = self._presence.tenants
+        there = [found for tenant in tenants.names() if (found := tenants.find(tenant)) is not None]
+        version = min(await asyncio.gather(*(registry.stamp() for registry in there)))
+        tenants.raise_floor(version)  # for those who come later
+        return version
+
+    async def _count_online(self, tenant: str | None) -> tuple[int, int, int]:
         """Count the users online with a connection, those who only linger, and all connections."""
-        connected = lingering = 0
-        cursor: str | None = None
-        while True:
-            page = await self._presence.registry.online(PAGE_SIZE, cursor)
-            for connections in await asyncio.gather(
-                *(self._presence.registry.connections_of(user.user_id) for user in page.users)
-            ):
-                connected += bool(connections)
-                lingering += not connections
-            if page.cursor is None:
-                return connected, lingering, (await self._presence.registry.stats()).connections
-            cursor = page.cursor
+        presence = self._presence
+        connected = lingering = open_connections = 0
+        for each in self._tenants(tenant):
+            async for users in presence.truth.online_of(each):
+                registry = presence.registry_of(each)
+                for connections in await asyncio.gather(*(registry.connections_of(user.user_id) for user in users)):
+                    connected += bool(connections)
+                    lingering += not connections
+            open_connections += (await presence.stats(tenant=each)).connections
+        return connected, lingering, open_connections
 
-    async def _count_ghosts(self) -> int:
+    async def _count_ghosts(self, tenant: str | None) -> int:
         ghosts = 0
-        async for user_ids in self._presence.store.online_ids():
-            ghosts += len(await self._ghosts(user_ids))
+        async for keys in self._presence.store.online_ids():
+            ghosts += len(await self._ghosts([key for key in keys if _is_of(tenant, key)]))
         return ghosts
+
+
+def _is_of(tenant: str | None, key: str) -> bool:
+    """Whether an order about this tenant, or about all, is about a user."""
+    return tenant is None or tenant_of(key) == tenant
 
 
 def now_ms() -> int:

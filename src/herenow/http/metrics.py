@@ -22,7 +22,7 @@ GCCollector(registry=_OUR_OWN)
 async def metrics(presence: Presence) -> bytes:
     """Return all metrics of a started server, and of its process."""
     state = CollectorRegistry(auto_describe=False)
-    state.register(_State(presence, await presence.stats()))
+    state.register(_State(presence, await presence.tenants.stats()))
     return generate_latest(presence.meters.registry) + generate_latest(state) + generate_latest(_OUR_OWN)
 
 
@@ -41,6 +41,7 @@ class _State(Collector):
         for availability in ("online", "away", "busy"):
             users.add_metric([availability], getattr(stats, availability))
         yield users
+        yield GaugeMetricFamily("herenow_tenants", "Tenants in memory.", len(presence.tenants.names()) - 1)
         yield GaugeMetricFamily("herenow_users_held", "Users in memory: also the invisible, and claims.", stats.held)
         yield CounterMetricFamily(
             "herenow_lingers_saved", "Returns within the grace: what nobody saw.", stats.lingers_saved

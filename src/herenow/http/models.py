@@ -3,7 +3,7 @@
 Field names are camelCase and times ISO 8601 UTC, as everywhere on the wire; durations end in ``Ms``.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -12,6 +12,7 @@ from herenow.model import MAX_USER_ID_LENGTH, Availability, Cause, Claimed
 from herenow.settings import Settings
 from herenow.store.base import Counts
 from herenow.store.nodes import Node, is_alive
+from herenow.tenancy import split
 from herenow.times import to_iso
 from herenow.wire import TEXT_PATTERN, USER_ID_PATTERN
 
@@ -38,6 +39,14 @@ class Question(BaseModel):
     """What a client asks. Unknown fields are an error, and so is ``0`` for ``false``."""
 
     model_config = ConfigDict(alias_generator=to_camel, frozen=True, extra="forbid", strict=True)
+
+
+A = TypeVar("A", bound=Answer)
+
+
+def of_tenant(answer: A, tenant: str | None) -> A:
+    """Say whose user an answer to an operator is about: ``tenant`` is left out for one of no tenant."""
+    return answer if tenant is None else answer.model_copy(update={"tenant": tenant})
 
 
 class ErrorDetail(Answer):
@@ -143,7 +152,7 @@ class Alive(Answer):
 
 
 class WriterHealth(Answer):
-    """How the store follows. ``lastError`` is told only to those who may read."""
+    """How the store follows."""
 
     healthy: bool
     pending: int
@@ -154,7 +163,7 @@ class WriterHealth(Answer):
 
 
 class AuditHealth(Answer):
-    """How often the store was compared with the registry, and what came of it. ``lastError`` as with the writer."""
+    """How often the store was compared with the registry, and what came of it."""
 
     rounds: int
     failures: int
@@ -172,7 +181,7 @@ class NodeHealth(Answer):
 
 
 class Readiness(Answer):
-    """Whether the server should get traffic, and the state of each part."""
+    """Whether the server should get traffic. ``store`` and ``audit`` are told only to the operator's keys."""
 
     ready: bool
     reason: str | None = None
@@ -234,6 +243,7 @@ class OnlineUser(Answer):
     since: Time | None
     connections: int
     last_active: Time | None
+    tenant: str | None = None
 
 
 class Ghost(Answer):
@@ -241,6 +251,13 @@ class Ghost(Answer):
 
     user_id: str
     kind: Literal["ghost", "missing"]
+    tenant: str | None = None
+
+    @classmethod
+    def of(cls, key: str, kind: Literal["ghost", "missing"]) -> Self:
+        """Name a user by the key that the store knows."""
+        tenant, user_id = split(key)
+        return of_tenant(cls(user_id=user_id, kind=kind), tenant)
 
 
 class Drift(Answer):
@@ -365,3 +382,4 @@ class Explained(Answer):
     agrees: bool
     next: NextMoment | None
     changes: list[PastChange] = []
+    tenant: str | None = None

@@ -30,6 +30,7 @@ from herenow.errors import StoreError
 from herenow.model import Availability, StoredUser, UserPresence
 from herenow.store.base import Store
 from herenow.store.writer import Writer
+from herenow.tenancy import shown_key
 
 TRACKED_DRIFTS = 10_000
 """Drifts that one round follows up, at most; the rest have their turn once these are repaired. Bounds the memory."""
@@ -37,11 +38,15 @@ TRACKED_DRIFTS = 10_000
 _log = structlog.get_logger(__name__)
 
 
+Stamps = Callable[[str], int]
+"""For a user: a version that is newer than all before it of this user, and older than all after it."""
+
+
 class Truth(Protocol):
     """What the registry says: the side that is right."""
 
-    async def stamp(self) -> int:
-        """Give out a version, newer than all before it and older than all after it."""
+    async def stamps(self) -> Stamps:
+        """Give out a version; of each tenant one, for each has versions of its own."""
         ...
 
     async def views(self, user_ids: Sequence[str]) -> Mapping[str, UserPresence]:
@@ -176,7 +181,7 @@ class Audit:
         Raises:
             StoreError: the store could not be read.
         """
-        since = await self._truth.stamp()
+        since = await self._truth.stamps()
         async for looked_at, suspects in self._walk():
             yield looked_at, await self._confirm(suspects, since) if suspects else []
 
@@ -189,15 +194,16 @@ class Audit:
             rows = await self._store.read(connected_ids)
             yield len(connected_ids), [user_id for user_id in connected_ids if not _is_online(rows.get(user_id))]
 
-    async def _confirm(self, suspects: Sequence[str], since: int) -> list[Drift]:
+    async def _confirm(self, suspects: Sequence[str], since: Stamps) -> list[Drift]:
         """Look again at each suspect. What is settled in the writer now will be in the store when it is read."""
         views = await self._truth.views(suspects)
         settled = [user_id for user_id in suspects if not self._writer.is_pending(user_id)]
         stored = await self._store.read(settled)
-        during = range(since, await self._truth.stamp())
+        until = await self._truth.stamps()
         drifts: list[Drift] = []
         for user_id in settled:
             view, row = views.get(user_id), stored.get(user_id)
+            during = range(since(user_id), until(user_id))
             kind = judge(view, row, during, creates_users=self._store.creates_users)
             if kind is not None:
                 drifts.append(Drift(user_id, kind, row))
@@ -205,7 +211,7 @@ class Audit:
 
     async def _repair(self, drifts: Sequence[Drift]) -> None:
         for drift in drifts:
-            _log.warning("drift repaired", user=drift.user_id, kind=drift.kind.value)
+            _log.warning("drift repaired", user=shown_key(drift.user_id), kind=drift.kind.value)
         if drifts:
             await self._truth.repair([drift.stored or _absent(drift.user_id) for drift in drifts])
 

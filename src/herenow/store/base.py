@@ -96,6 +96,14 @@ class Store(Protocol):
         ...
 
     @property
+    def keeps_tenants(self) -> bool:
+        """Whether it can hold users of tenants, by their keys (``herenow.tenancy``), apart from all others.
+
+        Where it cannot, nobody may give it such a row; if somebody does, it is of an unknown user.
+        """
+        ...
+
+    @property
     def prepared(self) -> bool:
         """Whether the schema and its indexes were there, so that a server need not call ``init`` before it serves.
 

@@ -21,11 +21,11 @@ from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Pro
 from herenow.store.mongo_adopt import Target
 from herenow.store.mongo_connection import Database, Document, MongoConnection
 from herenow.store.mongo_documents import Fields, from_cursor
-from herenow.store.mongo_ids import IdKind, from_raw
+from herenow.store.mongo_ids import IdKind
 from herenow.store.mongo_nodes import Nodes
 from herenow.store.mongo_survey import learn_kind
 from herenow.store.mongo_url import parse_url
-from herenow.store.mongo_writes import Users
+from herenow.store.mongo_writes import Users, Whose
 from herenow.store.nodes import Node
 
 T = TypeVar("T")
@@ -70,6 +70,10 @@ class MongoStore:
     @property
     def creates_users(self) -> bool:
         return self._create_users
+
+    @property
+    def keeps_tenants(self) -> bool:
+        return self._target.fields.tenant is not None
 
     @property
     def prepared(self) -> bool:
@@ -122,8 +126,8 @@ class MongoStore:
         return await self._with_users(partial(mongo_reads.read_claimed_page, after=place, limit=limit))
 
     async def online_ids(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[list[str]]:
-        async for raw_ids in self._walk_online(before_ms=None, page_size=page_size):
-            yield [from_raw(raw_id) for raw_id in raw_ids]
+        async for page in self._walk_online(before_ms=None, page_size=page_size):
+            yield [each.key for each in page]
 
     async def counts(self) -> Counts:
         return await self._with_users(mongo_reads.count)
@@ -138,12 +142,12 @@ class MongoStore:
     ) -> int:
         total = await self._with_users(partial(mongo_reads.count_online, before_ms=before_ms)) if on_progress else 0
         done = changed = 0
-        async for raw_ids in self._walk_online(before_ms=before_ms, page_size=PAGE_SIZE):
-            spared = await spare([from_raw(raw_id) for raw_id in raw_ids]) if spare else ()
-            chosen = [raw_id for raw_id in raw_ids if from_raw(raw_id) not in spared]
-            work = partial(mongo_writes.reset, raw_ids=chosen, before_ms=before_ms, version=version)
+        async for page in self._walk_online(before_ms=before_ms, page_size=PAGE_SIZE):
+            spared = await spare([each.key for each in page]) if spare else ()
+            chosen = [each for each in page if each.key not in spared]
+            work = partial(mongo_writes.reset, chosen=chosen, before_ms=before_ms, version=version)
             changed += await self._with_users(work)
-            done += len(raw_ids)
+            done += len(page)
             if on_progress:
                 on_progress(done, max(total, done))
         return changed
@@ -156,15 +160,15 @@ class MongoStore:
         work = partial(mongo_reads.read_online_page, after=place, before_ms=before_ms, limit=limit)
         return await self._with_users(work)
 
-    async def _walk_online(self, *, before_ms: int | None, page_size: int) -> AsyncIterator[list[object]]:
+    async def _walk_online(self, *, before_ms: int | None, page_size: int) -> AsyncIterator[list[Whose]]:
         place: Document | None = None
         while True:
             work = partial(mongo_reads.read_online_places, after=place, before_ms=before_ms, limit=page_size)
-            places = await self._with_users(work)
-            if not places:
+            found = await self._with_users(work)
+            if not found:
                 return
-            yield [each["id"] for each in places]
-            place = places[-1]
+            yield [whose for _, whose in found]
+            place = found[-1][0]
 
     def _place(self, cursor: str | None, names: Sequence[str]) -> Document | None:
         return None if cursor is None else from_cursor(cursor, names, self.name)

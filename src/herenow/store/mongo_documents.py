@@ -25,6 +25,7 @@ from herenow.model import Claim, Claimed, StoredUser
 from herenow.store.mongo_connection import CODEC, Document
 from herenow.store.mongo_ids import from_raw
 from herenow.store.rows import VERSION_UNBELIEVABLE, read_availability
+from herenow.tenancy import is_tenant, key_of
 from herenow.times import LATEST_MS
 
 NEVER = DatetimeMS(0)
@@ -32,11 +33,12 @@ NEVER = DatetimeMS(0)
 
 
 class Fields(msgspec.Struct, frozen=True):
-    """The names of the three fields, and the paths into the third."""
+    """The names of the three fields, the paths into the third, and the application's own of a user's tenant."""
 
     is_online: str = "isOnline"
     last_active: str = "lastActive"
     presence: str = "presence"
+    tenant: str | None = None
 
     @property
     def version(self) -> str:
@@ -53,7 +55,12 @@ class Fields(msgspec.Struct, frozen=True):
     @property
     def projection(self) -> dict[str, int]:
         """All that herenow reads of a document."""
-        return {self.is_online: 1, self.last_active: 1, self.presence: 1}
+        return {self.is_online: 1, self.last_active: 1, self.presence: 1, **self.identity}
+
+    @property
+    def identity(self) -> dict[str, int]:
+        """What of a document says whose it is."""
+        return {"_id": 1} if self.tenant is None else {"_id": 1, self.tenant: 1}
 
 
 def to_document(row: StoredUser, fields: Fields) -> Document:
@@ -77,7 +84,7 @@ def from_document(document: Mapping[str, Any], fields: Fields) -> StoredUser:
     version = _read_version(presence.get("version"))
     last_active_ms = _read_date(document.get(fields.last_active))
     return StoredUser(
-        user_id=from_raw(document["_id"]),
+        user_id=key_in(document, fields),
         is_online=is_online,
         availability=read_availability(presence.get("availability"), is_online=is_online),
         last_active_ms=None if version == 0 and last_active_ms == int(NEVER) else last_active_ms,
@@ -89,6 +96,12 @@ def from_document(document: Mapping[str, Any], fields: Fields) -> StoredUser:
 def to_date(time_ms: int | None) -> DatetimeMS | None:
     """Write a time as MongoDB's date."""
     return None if time_ms is None else DatetimeMS(time_ms)
+
+
+def key_in(document: Mapping[str, Any], fields: Fields) -> str:
+    """Say whose document it is: by its id and, where the collection has them, its tenant. No valid tenant is none."""
+    tenant = None if fields.tenant is None else document.get(fields.tenant)
+    return key_of(tenant if is_tenant(tenant) else None, from_raw(document["_id"]))
 
 
 def to_cursor(place: Document) -> str:

@@ -12,6 +12,7 @@ from bson import Int64, ObjectId
 from bson.errors import InvalidId
 
 from herenow.store.rows import can_be_id
+from herenow.tenancy import SEPARATOR
 
 
 class IdKind(StrEnum):
@@ -54,8 +55,12 @@ def to_raw(user_id: str, kind: IdKind) -> RawId | None:
 
 
 def from_raw(raw: Any) -> str:
-    """Turn an ``_id`` into a user's id."""
-    return str(int(raw)) if isinstance(raw, float) and raw.is_integer() else str(raw)
+    """Turn an ``_id`` into a user's id.
+
+    One that would read as a tenant's key is no id that can come from outside: it becomes one that nobody has.
+    """
+    user_id = str(int(raw)) if isinstance(raw, float) and raw.is_integer() else str(raw)
+    return user_id.replace(SEPARATOR, "\N{REPLACEMENT CHARACTER}")
 
 
 def _parse(user_id: str, kind: IdKind) -> RawId | None:

@@ -14,9 +14,9 @@ from herenow.model import StoredUser
 from herenow.store import mongo_indexes
 from herenow.store.base import PAGE_SIZE, Counts, Page
 from herenow.store.mongo_connection import Document
-from herenow.store.mongo_documents import from_document, to_cursor
-from herenow.store.mongo_ids import to_raw
-from herenow.store.mongo_writes import BY_ID, Users, is_online_since_before
+from herenow.store.mongo_documents import from_document, key_in, to_cursor
+from herenow.store.mongo_tenants import are_theirs, to_identity
+from herenow.store.mongo_writes import BY_ID, Users, Whose, is_online_since_before
 from herenow.store.rows import VERSION_UNBELIEVABLE
 
 PLACE = ("lastActive", "id")
@@ -31,10 +31,11 @@ _END: tuple[Any, Any, Any] = (True, MinKey(), MinKey())
 
 async def read(users: Users, user_ids: Collection[str]) -> dict[str, StoredUser]:
     """Read users by id."""
-    raw_ids = [raw_id for user_id in user_ids if (raw_id := to_raw(user_id, users.kind)) is not None]
+    found_ids = (to_identity(user_id, users.fields, users.kind) for user_id in user_ids)
+    whose = [identity for identity in found_ids if identity is not None]
     rows: dict[str, StoredUser] = {}
-    for start in range(0, len(raw_ids), PAGE_SIZE):
-        wanted = {"_id": {"$in": raw_ids[start : start + PAGE_SIZE]}}
+    for start in range(0, len(whose), PAGE_SIZE):
+        wanted = are_theirs(whose[start : start + PAGE_SIZE], users.fields)
         found = users.collection.find(wanted, users.fields.projection, hint=BY_ID, batch_size=PAGE_SIZE + 1)
         rows.update({row.user_id: row async for row in (from_document(each, users.fields) async for each in found)})
     return rows
@@ -51,11 +52,11 @@ async def read_online_page(users: Users, *, after: Document | None, before_ms: i
 
 async def read_online_places(
     users: Users, *, after: Document | None, before_ms: int | None, limit: int
-) -> list[Document]:
-    """Read only where those online stand in the order; from the index alone."""
-    projection = {"_id": 1, users.fields.last_active: 1}
+) -> list[tuple[Document, Whose]]:
+    """Read only where those online stand in the order, and who they are; without tenants from the index alone."""
+    projection = {**users.fields.identity, users.fields.last_active: 1}
     found = await _walk_online(users, projection, after=after, before_ms=before_ms, limit=limit)
-    return [_place_of(each, users) for each in found]
+    return [(_place_of(each, users), Whose(each["_id"], key_in(each, users.fields))) for each in found]
 
 
 async def _walk_online(

@@ -22,10 +22,12 @@ from pymongo.errors import BulkWriteError, WriteError
 from herenow.model import Availability, StoredUser
 from herenow.store.base import Applied
 from herenow.store.mongo_connection import Document
-from herenow.store.mongo_documents import Fields, from_document, to_date, to_document
+from herenow.store.mongo_documents import Fields, from_document, key_in, to_date, to_document
 from herenow.store.mongo_errors import DUPLICATE_KEY, describe_refusal, is_of_row
-from herenow.store.mongo_ids import IdKind, RawId, to_raw
+from herenow.store.mongo_ids import IdKind, RawId
+from herenow.store.mongo_tenants import are_theirs, place_among, to_identity
 from herenow.store.rows import VERSION_UNBELIEVABLE, UnstorableRow, check_row
+from herenow.tenancy import tenant_of
 
 BY_ID = {"_id": 1}
 """The hint of all that goes by ids. With a second condition MongoDB might choose the index of those online."""
@@ -46,14 +48,22 @@ class Users(msgspec.Struct, frozen=True):
     kind: IdKind
 
 
-class _Row(msgspec.Struct, frozen=True):
-    """A row, and its user as the collection has them."""
+class Whose(msgspec.Struct, frozen=True):
+    """A document's ``_id`` as it is there, and the key of its user."""
 
-    raw_id: RawId
+    raw_id: object
+    key: str
+
+
+class _Row(msgspec.Struct, frozen=True):
+    """A row, and its user as the collection has them: the ``_id``, and the tenant where there are such."""
+
+    identity: tuple[RawId, str | None]
     row: StoredUser
 
     @property
     def user_id(self) -> str:
+        """The user; the key, where there are tenants."""
         return self.row.user_id
 
     @property
@@ -73,6 +83,10 @@ class _Row(msgspec.Struct, frozen=True):
             del document[fields.last_active]
         return document
 
+    @property
+    def raw_id(self) -> RawId:
+        return self.identity[0]
+
 
 class _Outcome(msgspec.Struct, frozen=True):
     written: int
@@ -91,11 +105,11 @@ async def apply(users: Users, rows: Sequence[StoredUser], *, create: bool) -> Ap
         except UnstorableRow as error:
             refused[row.user_id] = str(error)
             continue
-        raw_id = to_raw(row.user_id, users.kind)
-        if raw_id is None:
+        identity = to_identity(row.user_id, users.fields, users.kind)
+        if identity is None:
             impossible[row.user_id] = None
         else:
-            newest[row.user_id] = _Row(raw_id, row)
+            newest[row.user_id] = _Row(identity, row)
     outcomes = await _write_all(users, list(newest.values()), create=create)
     for outcome in outcomes:
         refused.update(outcome.refused)
@@ -105,19 +119,22 @@ async def apply(users: Users, rows: Sequence[StoredUser], *, create: bool) -> Ap
     return Applied(written=written, skipped=skipped, unknown=unknown, refused=refused)
 
 
-async def reset(users: Users, raw_ids: Sequence[object], *, version: int, before_ms: int | None) -> int:
+async def reset(users: Users, chosen: Sequence[Whose], *, version: int, before_ms: int | None) -> int:
     """Set those of the users offline for whom all of it holds at this moment: online, older, last active before."""
     fields = users.fields
     is_older = {"$nor": [{fields.version: {"$gte": version, "$lt": VERSION_UNBELIEVABLE}}]}
-    filter_ = {"_id": {"$in": list(raw_ids)}, **is_older, **is_online_since_before(fields, before_ms)}
+    condition = {**is_older, **is_online_since_before(fields, before_ms)}
+    whose = [(each.raw_id, tenant_of(each.key)) for each in chosen]
     offline = {fields.is_online: False, fields.availability: Availability.OFFLINE.value, fields.version: Int64(version)}
     change = {"$set": offline}
     try:
-        return (await users.collection.update_many(filter_, change, hint=BY_ID)).modified_count
+        return (
+            await users.collection.update_many({**are_theirs(whose, fields), **condition}, change, hint=BY_ID)
+        ).modified_count
     except WriteError as error:
         if not is_of_row(error.code):
             raise
-    updates = [UpdateOne({**filter_, "_id": raw_id}, change, hint=BY_ID) for raw_id in raw_ids]
+    updates = [UpdateOne({**are_theirs([each], fields), **condition}, change, hint=BY_ID) for each in whose]
     changed, _ = await write_each(users.collection, updates)
     return changed
 
@@ -161,10 +178,11 @@ async def _write(users: Users, rows: list[_Row], *, create: bool) -> _Outcome:
     are_alike = len({row.look for row in rows}) == 1
     try:
         if are_alike:
-            filter_ = {**_by_ids(rows), "$expr": {"$not": _is_as_new(users.fields, Int64(rows[0].version))}}
+            is_older = {"$not": _is_as_new(users.fields, Int64(rows[0].version))}
+            filter_ = {"$and": [_of(rows, users.fields), {"$expr": is_older}]}
             pipeline = _put_alike(rows, users.fields)
         else:
-            filter_, pipeline = _by_ids(rows), _put_newer(rows, users.fields)
+            filter_, pipeline = _of(rows, users.fields), _put_newer(rows, users.fields)
         result = await users.collection.update_many(filter_, pipeline, hint=BY_ID)
     except WriteError as error:
         if not is_of_row(error.code):
@@ -183,20 +201,22 @@ async def _write(users: Users, rows: list[_Row], *, create: bool) -> _Outcome:
 
 async def _write_singly(users: Users, rows: list[_Row]) -> _Outcome:
     """Write row by row, with those apart that are refused. What the failed command wrote counts as written."""
-    updates = [UpdateOne({"_id": row.raw_id}, _put_newer([row], users.fields), hint=BY_ID) for row in rows]
+    updates = [UpdateOne(_of([row], users.fields), _put_newer([row], users.fields), hint=BY_ID) for row in rows]
     _, failures = await write_each(users.collection, updates)
     refused = {rows[place].user_id: describe_refusal(failure) for place, failure in failures.items()}
-    found = users.collection.find(_by_ids(rows), users.fields.projection, batch_size=len(rows) + 1)
-    versions = {each["_id"]: from_document(each, users.fields).version async for each in found}
+    found = users.collection.find(_of(rows, users.fields), users.fields.projection, batch_size=len(rows) + 1)
+    versions = {row.user_id: row.version async for row in (from_document(each, users.fields) async for each in found)}
     taken = [row for row in rows if row.user_id not in refused]
-    unknown = tuple(row.user_id for row in taken if row.raw_id not in versions)
-    return _Outcome(sum(versions.get(row.raw_id) == row.version for row in taken), unknown, refused)
+    unknown = tuple(row.user_id for row in taken if row.user_id not in versions)
+    return _Outcome(sum(versions.get(row.user_id) == row.version for row in taken), unknown, refused)
 
 
 async def _create(users: Users, rows: list[_Row]) -> _Outcome:
     """Insert the users who were not there. Whoever was created meanwhile, by another program, is updated after all."""
+    fields = users.fields
+    unset = {fields.last_active: None}
     inserts = [
-        InsertOne({"_id": row.raw_id, users.fields.last_active: None, **row.document(users.fields)}) for row in rows
+        InsertOne({"_id": row.raw_id, **_tenant_in(row, fields), **unset, **row.document(fields)}) for row in rows
     ]
     _, failures = await write_each(users.collection, inserts)
     raced = {place for place, failure in failures.items() if _is_of_id(failure)}
@@ -229,13 +249,19 @@ async def write_each(
 
 
 async def _find_unknown(users: Users, rows: list[_Row]) -> tuple[str, ...]:
-    found = users.collection.find(_by_ids(rows), {"_id": 1}, hint=BY_ID, batch_size=len(rows) + 1)
-    known = {each["_id"] async for each in found}
-    return tuple(row.user_id for row in rows if row.raw_id not in known)
+    fields = users.fields
+    found = users.collection.find(_of(rows, fields), fields.identity, hint=BY_ID, batch_size=len(rows) + 1)
+    known = {key_in(each, fields) async for each in found}
+    return tuple(row.user_id for row in rows if row.user_id not in known)
 
 
-def _by_ids(rows: list[_Row]) -> Document:
-    return {"_id": {"$in": [row.raw_id for row in rows]}}
+def _of(rows: list[_Row], fields: Fields) -> Document:
+    return are_theirs((row.identity for row in rows), fields)
+
+
+def _tenant_in(row: _Row, fields: Fields) -> Document:
+    tenant = row.identity[1]
+    return {} if fields.tenant is None or tenant is None else {fields.tenant: tenant}
 
 
 def _put_alike(rows: list[_Row], fields: Fields) -> list[Document]:
@@ -243,21 +269,20 @@ def _put_alike(rows: list[_Row], fields: Fields) -> list[Document]:
     changes = {name: {"$literal": value} for name, value in rows[0].document(fields).items()}
     times_ms = [row.row.last_active_ms for row in rows]
     if any(time_ms != times_ms[0] for time_ms in times_ms):
-        changes[fields.last_active] = _own(rows, list(map(to_date, times_ms)))
+        changes[fields.last_active] = _own(rows, list(map(to_date, times_ms)), fields)
     return [{"$set": changes}]
 
 
 def _put_newer(rows: list[_Row], fields: Fields) -> list[Document]:
     """Put into each document its own row, if that is newer; other fields stay as they are."""
-    row = _own(rows, [row.document(fields) for row in rows])
+    row = _own(rows, [row.document(fields) for row in rows], fields)
     newer = {"$cond": [_is_as_new(fields, f"$$row.{fields.version}"), "$$ROOT", {"$mergeObjects": ["$$ROOT", "$$row"]}]}
     return [{"$replaceWith": {"$let": {"vars": {"row": row}, "in": newer}}}]
 
 
-def _own(rows: list[_Row], values: Sequence[Any]) -> Document:
+def _own(rows: list[_Row], values: Sequence[Any], fields: Fields) -> Document:
     """The expression that finds a document's own among the values, which stand in the order of the rows."""
-    place = {"$indexOfArray": [{"$literal": [row.raw_id for row in rows]}, "$_id"]}
-    return {"$arrayElemAt": [{"$literal": values}, place]}
+    return {"$arrayElemAt": [{"$literal": values}, place_among((row.identity for row in rows), fields)]}
 
 
 def _is_as_new(fields: Fields, version: object) -> Document:

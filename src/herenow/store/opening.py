@@ -21,6 +21,8 @@ class StoreSettings(Protocol):
     @property
     def presence_field(self) -> str: ...
     @property
+    def tenant_field(self) -> str | None: ...
+    @property
     def create_users(self) -> bool: ...
     @property
     def database_timeout_s(self) -> float: ...
@@ -45,7 +47,9 @@ def open_store(settings: StoreSettings) -> Store:
     return MongoStore(
         settings.database,
         collection=settings.users_collection,
-        fields=Fields(settings.is_online_field, settings.last_active_field, settings.presence_field),
+        fields=Fields(
+            settings.is_online_field, settings.last_active_field, settings.presence_field, settings.tenant_field
+        ),
         create_users=settings.create_users,
         timeout_s=settings.database_timeout_s,
     )

@@ -54,6 +54,10 @@ class SqlStore:
         return self._creates_users
 
     @property
+    def keeps_tenants(self) -> bool:
+        return True
+
+    @property
     def prepared(self) -> bool:
         return self._prepared
 

@@ -10,8 +10,8 @@ The rules:
    again after a pause that grows to ``retry_max_s``: short enough that, once the database is back, the rest follows
    within two seconds.
 5. A row that the store refuses for its own sake is dropped and reported, once a user; the others are written.
-6. All rows of a batch are written with the newest version among them, so that users who look alike can share one write.
-   The registry gives out its versions in one order, so whatever it says of them later is newer still.
+6. All rows of a batch, of one tenant, are written with the newest version among them, so that users who look alike can
+   share one write. A registry gives out its versions in one order, so whatever it says of them later is newer still.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ import structlog
 from herenow.errors import StoreError
 from herenow.model import StoredUser
 from herenow.store.base import Applied, Store
+from herenow.tenancy import shown_key, tenant_of
 
 STALLED_MS = 2000
 """A store that has kept a row waiting for so long is not healthy, even if it has reported no error."""
@@ -245,12 +246,12 @@ class Writer:
         self._unknown += len(applied.unknown)
         self._refused += len(applied.refused)
         _log.debug("flushed", written=applied.written, skipped=applied.skipped, pending=len(self._waiting))
-        unknown = [user_id for user_id in applied.unknown if self._is_news(user_id)]
+        unknown = [shown_key(user_id) for user_id in applied.unknown if self._is_news(user_id)]
         if unknown:
             _log.warning("users not in the store", users=unknown)
         for user_id, reason in applied.refused.items():
             if self._is_news(user_id):
-                _log.error("row refused", user=user_id, reason=reason)
+                _log.error("row refused", user=shown_key(user_id), reason=reason)
 
     def _is_news(self, user_id: str) -> bool:
         """Say whether trouble with this user is still to be reported; after ``_REPORTED_AT_MOST`` users it never is."""
@@ -275,6 +276,12 @@ class Writer:
 
 
 def _of_one_version(rows: list[StoredUser]) -> list[StoredUser]:
-    """Give all rows the newest version among them."""
-    newest = max(row.version for row in rows)
-    return [row if row.version == newest else msgspec.structs.replace(row, version=newest) for row in rows]
+    """Give all rows of a tenant the newest version among them."""
+    tenants = [tenant_of(row.user_id) for row in rows]
+    newest: dict[str | None, int] = {}
+    for tenant, row in zip(tenants, rows, strict=True):
+        newest[tenant] = max(newest.get(tenant, 0), row.version)
+    return [
+        row if row.version == newest[tenant] else msgspec.structs.replace(row, version=newest[tenant])
+        for tenant, row in zip(tenants, rows, strict=True)
+    ]

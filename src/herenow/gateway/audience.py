@@ -1,0 +1,172 @@
+"""Who of one tenant is connected and listens: its watches, its diffs, and what is kept of its users.
+
+One audience a tenant, so that nothing of one can reach another: not by a watch on all, nor by a limit, a cache or a
+diff. That of no tenant is always there; another is there while it has a client.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from herenow.gateway.encoding import EncodedUsers
+from herenow.gateway.events import MAX_USERS_A_CALL
+from herenow.gateway.limits import TokenBucket
+from herenow.gateway.outbox import Outbox, Pace, Watcher
+from herenow.gateway.punctuality import Punctuality
+from herenow.gateway.sight import Sight
+from herenow.gateway.watches import Watches
+from herenow.model import Cause, Change, Claimed
+from herenow.presence import Presence
+from herenow.registry.base import Batch, Registry
+from herenow.socketio_server import Namespace
+
+
+class Audience:
+    """The clients of one tenant.
+
+    Args:
+        tenant: whose; ``None``: of no tenant.
+        presence: what they hear of; started when the audience is opened.
+        namespace: that of their sockets.
+        pace: how the audiences of a server share the time for diffs.
+
+    Attributes:
+        tenant: as above.
+        registry: that of the tenant, once it is open.
+        watches: who wants to hear of whom.
+        outbox: sends what they are to hear.
+        sight: whom they may see, where the application says that.
+        encoded: their users as JSON.
+        punctuality: how the promises to them are kept.
+        connections_of: how many connections each user has.
+        bucket_of: what all connections of a user may send; of those who have one.
+    """
+
+    registry: Registry
+
+    def __init__(self, tenant: str | None, presence: Presence, namespace: Namespace, pace: Pace) -> None:
+        settings = presence.settings
+        self.tenant = tenant
+        self.watches: Watches[Watcher] = Watches()
+        self.outbox = Outbox(
+            namespace,
+            self.watches,
+            lambda: self.registry.version,
+            pace=pace,
+            slow_timeout_s=settings.slow_reader_timeout_s,
+            meters=presence.meters,
+            told=self._told,
+        )
+        can_watch = presence.can_watch
+        if can_watch is not None and tenant is not None:
+            can_watch = partial(can_watch, tenant=tenant)
+        self.sight = (
+            None if can_watch is None else Sight(can_watch, settings.can_watch_stale_s, settings.max_watched_users)
+        )
+        self.encoded = EncodedUsers()
+        self._first_page: dict[str, Any] | None = None  # as of the last flush, or later
+        self.punctuality = Punctuality(presence.meters)
+        self.connections_of: dict[str, int] = {}
+        self.bucket_of: dict[str, TokenBucket] = {}
+        self._presence = presence
+        self._let_go: Callable[[], None] = lambda: None
+        self._tasks: set[asyncio.Future[None]] = set()
+
+    def open(self) -> None:
+        """Begin to send changes; in the event loop, with a started presence."""
+        tenants = self._presence.tenants
+        self.registry = tenants.hold(self.tenant)
+        unsubscribe = self.registry.subscribe(self._batch)
+
+        def let_go() -> None:
+            unsubscribe()
+            tenants.release(self.tenant)
+
+        self._let_go = let_go
+
+    def close(self) -> None:
+        """Send nothing more, and let go of the tenant's registry. Once, and after it was opened."""
+        self.mute()
+        self._let_go()
+
+    def mute(self) -> None:
+        """Send nothing more."""
+        self.outbox.close()
+        for task in self._tasks:
+            task.cancel()
+
+    def count_in(self, user_id: str, bucket: Callable[[], TokenBucket]) -> None:
+        """Count a connection of a user. The first one brings their bucket."""
+        before = self.connections_of.get(user_id, 0)
+        self.connections_of[user_id] = before + 1
+        if not before:
+            self.bucket_of[user_id] = bucket()
+
+    def count_out(self, user_id: str) -> None:
+        """Count a connection of a user out; after the last one, what was kept of them goes."""
+        left = self.connections_of.pop(user_id) - 1
+        if left:
+            self.connections_of[user_id] = left
+        else:
+            del self.bucket_of[user_id]
+            self.forget_sight(user_id)
+
+    def forget_sight(self, user_id: str) -> None:
+        """Drop what the application said for a user, unless they are connected."""
+        if self.sight is not None and user_id not in self.connections_of:
+            self.sight.forget(user_id)
+
+    async def first_page(self) -> dict[str, Any]:
+        """Return the first page of those online; the same one to all who ask until the next diffs are sent.
+
+        Whoever asks must watch all by now: then they get what changed since that page with those diffs. So when
+        everybody joins at once, the crowd is not gone through for each of them.
+        """
+        if self._first_page is not None:
+            return self._first_page
+        flushes = self.outbox.flushes
+        page = await self.page(None)
+        if self.outbox.flushes == flushes:  # else a later watcher would miss what was sent meanwhile
+            self._first_page = page
+        return page
+
+    async def page(self, cursor: str | None) -> dict[str, Any]:
+        """Return a page of those online, as the answer to a watch on all.
+
+        Raises:
+            ValueError: the cursor is not one that a page gave.
+        """
+        page = await self.registry.online(MAX_USERS_A_CALL, cursor)
+        answer = {"version": page.version, "users": self.encoded.of(page.users), "full": True}
+        return answer if page.cursor is None else {**answer, "cursor": page.cursor}
+
+    def _told(self, changes: Iterable[Change]) -> None:
+        self._first_page = None
+        self.punctuality.told(changes, time.time())
+
+    def _batch(self, batch: Batch) -> None:
+        # Whoever is invisible still sees themselves as they are.
+        invisible = {
+            row.user_id for row in batch.rows if row.claim is not None and row.claim.availability is Claimed.INVISIBLE
+        }
+        if not self.watches.of_all:  # nobody is told, so no flush will say that this page is old
+            self._first_page = None
+        self.outbox.publish(batch.changes, invisible=invisible)
+        for change in batch.changes:
+            if change.user_id in invisible and self.connections_of.get(change.user_id):
+                task = asyncio.ensure_future(self._show_to_self(change.user_id))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _show_to_self(self, user_id: str) -> None:
+        own = await self.registry.own_view(user_id)
+        if own is None:
+            return
+        change = Change(**msgspec.structs.asdict(own), cause=Cause.CLAIM)
+        for watcher in self.watches.of(user_id) | self.watches.of_all:
+            if watcher.user_id == user_id:
+                self.outbox.queue(watcher, change)
