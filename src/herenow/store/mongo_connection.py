@@ -106,6 +106,4 @@ class MongoConnection:
             ValueError,
             OSError,
         ) as error:  # such as a certificate that is not there
-            # An OSError's number says nothing to a person; the driver puts its own words beside it, or the system's.
-            words = getattr(error, "strerror", None) or str(error)
-            raise StoreUrlInvalid(self._url.name, words.splitlines()[0].rstrip(".")) from error
+            raise StoreUrlInvalid(self._url.name, str(error).splitlines()[0].rstrip(".")) from error

@@ -11,6 +11,10 @@ from herenow.errors import StoreUrlInvalid
 from herenow.store.address import MONGO_SCHEMES, without_secrets
 
 
+_FILES = ("tlscafile", "tlscertificatekeyfile", "tlscrlfile")
+"""The options that name a file."""
+
+
 class MongoUrl(msgspec.Struct, frozen=True):
     """A checked address.
 
@@ -41,7 +45,9 @@ def parse_url(url: str) -> MongoUrl:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # an option that pymongo does not know is a slip of the pen
             parsed = parse_uri("mongodb://" + url.removeprefix(scheme), warn=True)
-    except (InvalidURI, ConfigurationError, ValueError, OSError, UserWarning) as error:
+    except OSError as error:  # the driver does not always say which file, nor what is wrong with it
+        raise StoreUrlInvalid(name, _unreadable_file(url) or str(error).splitlines()[0].rstrip(".")) from error
+    except (InvalidURI, ConfigurationError, ValueError, UserWarning) as error:
         raise StoreUrlInvalid(name, str(error).splitlines()[0].rstrip(".")) from error
     if not parsed["database"]:
         raise StoreUrlInvalid(name, "it names no database: write it behind the host, as in mongodb://host/database")
@@ -62,6 +68,18 @@ def with_database(url: str, database: str) -> str:
     if needs_source:
         query += ("&" if query else "") + f"authSource={name}"
     return f"{scheme}://{hosts}/{database}" + (f"?{query}" if query else "")
+
+
+def _unreadable_file(url: str) -> str | None:
+    """Say which of the files that an address names cannot be read, and why."""
+    for option, path in _options(url).items():
+        if option in _FILES:
+            try:
+                with open(path, "rb"):
+                    pass
+            except OSError as error:
+                return f"{path} cannot be read: {(error.strerror or str(error)).lower()}"
+    return None
 
 
 def _options(url: str) -> dict[str, str]:
