@@ -10,7 +10,6 @@ from pymongo.uri_parser import parse_uri
 from herenow.errors import StoreUrlInvalid
 from herenow.store.address import MONGO_SCHEMES, without_secrets
 
-
 _FILES = ("tlscafile", "tlscertificatekeyfile", "tlscrlfile")
 """The options that name a file."""
 
