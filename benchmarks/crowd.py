@@ -254,11 +254,13 @@ class Crowd:
         """Close all connections, without a word."""
         self.check()
         started_s = time.perf_counter()
-        gone = [user for user in (*self.users, *self._subjects.values()) if user.transport is not None]
-        for user in gone:
-            user.leaving = True
-            user.transport.send_close(WSCloseCode.OK)
-        await side_by_side(user.transport.wait_disconnected() for user in gone if user.transport is not None)
+        ending = []
+        for user in (*self.users, *self._subjects.values()):
+            if user.transport is not None:
+                user.leaving = True
+                user.transport.send_close(WSCloseCode.OK)
+                ending.append(user.transport)
+        await side_by_side(transport.wait_disconnected() for transport in ending)
         self.users.clear()
         self._subjects.clear()
         return time.perf_counter() - started_s
@@ -281,12 +283,18 @@ class Crowd:
             if not missing:
                 self.wake()
 
+        def all_know() -> bool:
+            return missing <= 0
+
+        def who_does_not() -> str:
+            return f"{missing} have not heard of {subject.name}"
+
         self.changed = changed
         started_s = time.perf_counter()
         for turn in range(rounds):
             missing, expected = min(audience, len(self.users)), f"{started_s} {turn}"
             subject.claim("busy" if turn % 2 else "away", expected)
-            await self.wait_for(lambda: missing <= 0, lambda: f"{missing} have not heard of {subject.name}")
+            await self.wait_for(all_know, who_does_not)
         wall_s = time.perf_counter() - started_s
         await asyncio.sleep(SURPLUS_S)
         self.changed = _ignore

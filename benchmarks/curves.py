@@ -37,7 +37,8 @@ RATES = (50, 100, 200, 500, 1000)
 RATE_S = 3.0
 """Changes a second, and for how long."""
 
-STORMS = (100, 300, 900)
+STORMS = (9, 3, 1)
+"""Storms of a ninth of the members, of a third, and of all."""
 
 Points = dict[str, dict[str, list[Sample]]]
 """By curve and server: the points, each with its place ``x``."""
@@ -89,7 +90,7 @@ def run(plan: Plan, cores: Cores, console: Console, machine: Mapping[str, str], 
     with running(PRESENCE, cores) as measured:
         points["changes"][PRESENCE] = _changes(measured, plan)
     with database.running():
-        for members in (each for each in STORMS if each <= plan.members):
+        for members in (plan.members // part for part in STORMS):
             for server in (SEED, HERENOW):
                 console.print(f"curves: {server}, storm of {members}", style="dim")
                 with running(server, cores, users=members) as measured:

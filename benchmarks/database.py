@@ -40,8 +40,8 @@ def find_mongod() -> str:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[None]:
-    """Run a MongoDB while inside; its address stands in the environment.
+def running(*, cache_gb: float = 0.25) -> Iterator[None]:
+    """Run a MongoDB with a cache of this size while inside; its address stands in the environment.
 
     Raises:
         ServerError: it does not start.
@@ -51,7 +51,14 @@ def running() -> Iterator[None]:
         port = probe.getsockname()[1]
     directory = Path(tempfile.mkdtemp(prefix="herenow-bench-"))
     command = [find_mongod(), "--port", str(port), "--dbpath", str(directory), "--bind_ip", "127.0.0.1"]
-    command += ["--nounixsocket", "--quiet", "--logpath", str(directory / "log"), "--wiredTigerCacheSizeGB", "0.25"]
+    command += [
+        "--nounixsocket",
+        "--quiet",
+        "--logpath",
+        str(directory / "log"),
+        "--wiredTigerCacheSizeGB",
+        str(cache_gb),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         os.environ[URL] = f"mongodb://127.0.0.1:{port}/bench"

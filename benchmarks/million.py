@@ -29,6 +29,10 @@ BLOCK = 1000
 """Users are made from a list of blocks, each of so many."""
 
 
+CACHE_GB = 1.0
+"""MongoDB's cache: the users and their indexes fit in, as on a server of that size."""
+
+
 @dataclass(slots=True)
 class Million:
     """Where the users are.
@@ -51,7 +55,7 @@ def lent(plan: Plan) -> Iterator[None]:
     if plan.users not in _made:
         with contextlib.ExitStack() as opened:
             directory = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="herenow-bench-")))
-            opened.enter_context(database.running())
+            opened.enter_context(database.running(cache_gb=CACHE_GB))
             urls = {MONGODB: os.environ[database.URL], SQLITE: f"sqlite:///{directory / 'million.db'}"}
             _fill_mongodb(urls[MONGODB], plan.users)
             _fill_sqlite(directory / "million.db", plan.users)

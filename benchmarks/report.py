@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from benchmarks.suite import Figure, Plan, Suite, Target
+from benchmarks.suite import Plan, Suite, Target
 
 Samples = Mapping[str, Sequence[Mapping[str, float]]]
 """By server: one sample for each repeat, in order."""

@@ -8,7 +8,6 @@ back, so that both can be measured in turn, seconds apart, on the same connectio
 import socket
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from benchmarks import wire
 from benchmarks.peers.herenow_presence import run

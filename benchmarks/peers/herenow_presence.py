@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from benchmarks import wire
-from herenow.cli import server
+from herenow.cli import output, server
 from herenow.settings import Settings
 
 
@@ -26,7 +26,7 @@ class AnnouncingServer(server._Server):
 def run(announcing: type[server._Server], **settings: Any) -> int:
     """Serve until killed; the port is the last argument."""
     # What a person would read at the start is not what the runner waits for.
-    server.out.file = open(os.devnull, "w", encoding="utf-8")
+    output.out.file = open(os.devnull, "w", encoding="utf-8")
     server._Server = announcing  # type: ignore[misc]
     dev = "--dev" in sys.argv
     return server.run(

@@ -3,6 +3,7 @@
 import time
 
 from benchmarks import database
+from benchmarks.orders import Do
 from benchmarks.servers import FLOOR, NODE, PRESENCE, PYTHON, Run, with_load
 from benchmarks.suite import Figure, Plan, Sample, Suite, Target, by_connections
 from benchmarks.suites.common import cpu_s_of, wait_until_stored
@@ -19,7 +20,7 @@ def measure(run: Run, plan: Plan) -> Sample:
 
     A token is signed beforehand, and checked by the server.
     """
-    do = "users" if run.peer.users else "connect"
+    do: Do = "users" if run.peer.users else "connect"
     run.load.order(do, WARM_UP)
     run.load.order("close")
     if run.peer.users:

@@ -52,8 +52,8 @@ SUITE = Suite(
         ),
     ),
     lambda plan: (
-        f"watching connections: {plan.watchers:,}, {CONTACTS} contacts each; changes a second: {plan.rate}, half of "
-        f"them connects; measured for {plan.seconds} s, {STAY_S:g} s after their start and {TAIL_S:g} s before their end"
+        f"watching connections: {plan.watchers:,}, {CONTACTS} contacts each; changes a second: {plan.rate}, half of them "
+        f"connects; measured for {plan.seconds} s, from {STAY_S:g} s after the first to {TAIL_S:g} s before the last"
     ),
     repeats=2,
 )
