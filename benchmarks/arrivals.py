@@ -47,8 +47,8 @@ class Arrivals:
         self._earliest_s = float("inf")
         self._loop = asyncio.get_running_loop()
 
-    async def run(self) -> dict[str, float]:
-        """Do it; return the latencies."""
+    async def prepare(self) -> None:
+        """Let the crowd watch those who are to come."""
         users = [self._crowd.make(f"f{place}", -1) for place in range(self._count)]
         stride = self._count // self._contacts
         await side_by_side(
@@ -57,6 +57,11 @@ class Arrivals:
             )
             for watcher in self._crowd.users
         )
+        self._users = users
+
+    async def run(self) -> dict[str, float]:
+        """Do it; return the latencies."""
+        users = self._users
         self._started_s = self._loop.time() + 0.1
         for place, user in enumerate(users):
             self._meant_s[user.name] = place * self._each_s, place * self._each_s + STAY_S

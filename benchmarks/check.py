@@ -1,9 +1,9 @@
 """``python -m benchmarks.check``: see that a connect, a change and a delivery have not become dearer.
 
 It counts steps, not seconds: the instructions of Python's interpreter that herenow's own code executes, the calls that
-it makes into C, and the blocks of memory that a connection keeps. These do not depend on the machine or on what else it
-does; they do on Python's version, so ``results/check.json`` has a record for each. More than ``MARGIN`` above the record
-fails. ``--record`` writes a new one, where a cost is worth its price, or has fallen.
+it makes into C, and the blocks of memory that a connection keeps. These do not depend on the machine or on what else
+it does; they do on Python's version, so ``results/check.json`` has a record for each. More than ``MARGIN`` above the
+record fails. ``--record`` writes a new one, where a cost is worth its price, or has fallen.
 
 What C does inside a call, and what other packages do, is not counted: ``make bench`` is for that.
 """

@@ -4,11 +4,13 @@ One server of each kind carries more and more connections, so that a point costs
 
 - ``connections``: CPU per delivery, and RSS per connection, of one event to everybody.
 - ``watchers``: CPU per change of a user with so many watchers, on all connections of the last point.
+- ``idle``: CPU of a server that only keeps its connections, by their heartbeats.
 - ``changes``: CPU of a server on which so many users change a second, each watched by ``CONTACTS``.
 - ``storm``: CPU and frames of the join storm, the seed's design beside ours.
 """
 
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from benchmarks import database
 from benchmarks.processes import Cores
 from benchmarks.servers import FLOOR, GATEWAY, NODE, PRESENCE, SEED, Run, running
 from benchmarks.suite import Plan, Sample
-from benchmarks.suites.common import cpu_s_of
+from benchmarks.suites.common import AFTERMATH_S, cpu_s_of
 from benchmarks.suites.storm import HERENOW, storm
 
 NAME = "curves"
@@ -36,6 +38,8 @@ CONTACTS = 20
 RATES = (50, 100, 200, 500, 1000)
 RATE_S = 3.0
 """Changes a second, and for how long."""
+
+IDLE_S = 5.0
 
 STORMS = (9, 3, 1)
 """Storms of a ninth of the members, of a third, and of all."""
@@ -54,6 +58,7 @@ CURVES: Mapping[str, tuple[str, str, tuple[tuple[str, str, int], ...]]] = {
         "watchers",
         (("cpu_us_per_change", "CPU µs per change", 0), ("cpu_us", "CPU µs per delivery", 2)),
     ),
+    "idle": ("Nothing but heartbeats", "connections", (("cpu_percent", "CPU % of one core", 2),)),
     "changes": (
         f"Users who change, each watched by {CONTACTS}",
         "changes a second",
@@ -88,6 +93,8 @@ def run(plan: Plan, cores: Cores, console: Console, machine: Mapping[str, str], 
                 points["watchers"][server] = _watchers(measured, plan)
     console.print(f"curves: {PRESENCE}, {plan.watchers:,} connections, changes", style="dim")
     with running(PRESENCE, cores) as measured:
+        measured.load.order("users", plan.watchers, contacts=CONTACTS, among=plan.watchers)
+        points["idle"][PRESENCE] = _idle(measured, plan)
         points["changes"][PRESENCE] = _changes(measured, plan)
     with database.running():
         for members in (plan.members // part for part in STORMS):
@@ -140,9 +147,14 @@ def _watchers(run: Run, plan: Plan) -> list[Sample]:
     return found
 
 
+def _idle(run: Run, plan: Plan) -> list[Sample]:
+    """Do nothing, for a while in which a fair share of the connections has a heartbeat."""
+    cpu_s = cpu_s_of(run, lambda: time.sleep(IDLE_S))
+    return [{"x": plan.watchers, "cpu_percent": cpu_s / (IDLE_S + AFTERMATH_S) * 100}]
+
+
 def _changes(run: Run, plan: Plan) -> list[Sample]:
     """Let ever more users change a second."""
-    run.load.order("users", plan.watchers, contacts=CONTACTS, among=plan.watchers)
     found = []
     for rate in RATES:
         if rate > plan.watchers:
@@ -159,6 +171,8 @@ def _changes(run: Run, plan: Plan) -> list[Sample]:
         found.append(
             {
                 "x": rate,
+                "watchers": CONTACTS,
+                "connections": plan.watchers,
                 "cpu_percent": cpu_s / seconds * 100,
                 "cpu_us_per_change": cpu_s / figures["changes"] * 1e6,
                 **figures,
@@ -172,7 +186,7 @@ def markdown(points: Points, machine: Mapping[str, str]) -> str:
     parts = ["# Curves", ""]
     for name, (title, heading, figures) in CURVES.items():
         parts += [f"## {title}", ""]
-        columns = [(server, *figure) for server in points[name] for figure in figures if figure]
+        columns = [(server, *figure) for server in points[name] for figure in figures]
         headings = [heading, *(f"{server}: {text}" for server, _, text, _ in columns)]
         parts += ["| " + " | ".join(headings) + " |", "|--:" * len(headings) + "|"]
         for place, first in enumerate(next(iter(points[name].values()))):

@@ -1,8 +1,8 @@
 """A presence server without a network, a database or a clock, for counting what its own code does.
 
-All of herenow's code is the product's: the fast WebSocket, the engine, the gateway with JWT, the registry, the outbox and
-the writer. In the place of sockets are files, in the place of the database one that keeps nothing, and time passes only
-when nothing is left to do. So the same work takes the same steps each time.
+All of herenow's code is the product's: the fast WebSocket, the engine, the gateway with JWT, the registry, the outbox
+and the writer. In the place of sockets are files, in the place of the database one that keeps nothing, and time passes
+only when nothing is left to do. So the same work takes the same steps each time.
 """
 
 import asyncio

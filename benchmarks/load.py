@@ -113,6 +113,7 @@ class Load:
         self.missing = 0
         self.changed = asyncio.Event()
         self.error: LoadError | None = None
+        self.arrivals: Arrivals | None = None
 
     def delivered(self) -> None:
         """Take note of one delivery, and wake ``fanout`` at the last one."""
@@ -230,8 +231,14 @@ async def obey(load: Load, crowd: Crowd, order: Order) -> Reply:
             case "claims":
                 figures = await crowd.claims(order.rate, order.seconds, order.contacts)
                 wall_s = time.perf_counter() - began_s
+            case "expect":
+                load.arrivals = Arrivals(crowd, order.rate, order.seconds, order.contacts)
+                await load.arrivals.prepare()
+                wall_s = time.perf_counter() - began_s
             case "arrivals":
-                figures = await Arrivals(crowd, order.rate, order.seconds, order.contacts).run()
+                if load.arrivals is None:
+                    raise LoadError("nobody is expected: order `expect` first")
+                figures = await load.arrivals.run()
                 wall_s = time.perf_counter() - began_s
             case "join":
                 wall_s = await crowd.join(order.user)

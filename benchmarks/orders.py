@@ -4,7 +4,9 @@ from typing import Literal
 
 import msgspec
 
-Do = Literal["connect", "fanout", "close", "storm", "users", "meters", "changes", "claims", "arrivals", "join"]
+Do = Literal[
+    "connect", "fanout", "close", "storm", "users", "meters", "changes", "claims", "expect", "arrivals", "join"
+]
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -17,9 +19,10 @@ class Order(msgspec.Struct, frozen=True):
     watches so many of the first ``among`` users. Where ``audiences`` are given, the first so many users watch the
     subject ``s`` of each size. ``meters``: turn metering and limits on (``count`` 1) or off, in the peer made for it.
     ``changes``: ``count`` changes of the subject whose audience is ``among``, each once the last has reached everybody.
-    ``claims``: ``rate`` changes a second by the users themselves for ``seconds``. ``arrivals``: ``rate`` changes a
-    second for ``seconds``, half of them users who connect, half users whose transport is closed; the users who are in
-    watch them, ``contacts`` each. ``join``: let ``user`` in, who is taken at their word.
+    ``claims``: ``rate`` changes a second by the users themselves for ``seconds``. ``expect``: let the users who are
+    in watch those of ``arrivals``, ``contacts`` each. ``arrivals``: ``rate`` changes a second for ``seconds``, as
+    expected, half of them users who connect, half users whose transport is closed. ``join``: let ``user`` in, who is
+    taken at their word.
     """
 
     do: Do
