@@ -18,7 +18,7 @@ from benchmarks.sizing import APPLICATIONS, Model, checks
 
 PAGES = ("README.md", "README.fr.md", "docs/performance.md")
 
-_BLOCK = re.compile(r"(<!-- measured: (?P<name>[a-z-]+) -->\n).*?(\n<!-- /measured -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- measured: (?P<name>[a-z-]+) -->\n)(?:(?!<!-- /?measured).)*(<!-- /measured -->)", re.DOTALL)
 
 Block = Callable[[Results], str | None]
 
@@ -256,7 +256,7 @@ def fill(text: str, results: Results) -> str:
 
     def written(match: re.Match[str]) -> str:
         block = BLOCKS[match["name"]](results)
-        return match[0] if block is None else f"{match[1]}{block}{match[3]}"
+        return match[0] if block is None else f"{match[1]}{block}\n{match[3]}"
 
     return _BLOCK.sub(written, text)
 
