@@ -12,8 +12,8 @@ from typing import Any
 
 from benchmarks.curves import CURVES
 from benchmarks.processes import ROOT
+from benchmarks.readme import servers, servers_fr, summary, summary_fr, table
 from benchmarks.results import RESULTS, Results
-from benchmarks.servers import FLOOR, NODE, PYTHON
 from benchmarks.sizing import APPLICATIONS, Model, checks
 
 PAGES = ("README.md", "README.fr.md", "docs/performance.md")
@@ -21,24 +21,6 @@ PAGES = ("README.md", "README.fr.md", "docs/performance.md")
 _BLOCK = re.compile(r"(<!-- measured: (?P<name>[a-z-]+) -->\n)(?:(?!<!-- /?measured).)*(<!-- /measured -->)", re.DOTALL)
 
 Block = Callable[[Results], str | None]
-
-ROWS = (
-    (FLOOR, "a bare `socket.send` loop: the floor", "une boucle `socket.send` nue : le plancher"),
-    ("herenow_fast", "herenow, fast WebSocket", "herenow, WebSocket rapide"),
-    ("herenow_asgi", "herenow, plain ASGI on uvicorn", "herenow, ASGI simple sur uvicorn"),
-    ("websockets_broadcast", "`websockets`, its `broadcast`", "`websockets`, son `broadcast`"),
-    ("raw_asgi", "a bare loop of ASGI's `send` on uvicorn", "une boucle nue du `send` d'ASGI sur uvicorn"),
-    (NODE, "Socket.IO on Node", "Socket.IO sur Node"),
-    ("node_socketio_tuned", "Socket.IO on Node, frames in native code", "Socket.IO sur Node, trames en code natif"),
-    (PYTHON, "python-socketio on uvicorn", "python-socketio sur uvicorn"),
-)
-"""The servers of the README's table, in English and in French."""
-
-
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table, its first column to the left."""
-    lines = ["| " + " | ".join(headings) + " |", "|---" + "|--:" * (len(headings) - 1) + "|"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def targets(results: Results) -> str | None:
@@ -52,6 +34,7 @@ def targets(results: Results) -> str | None:
         ]
         for page in results.pages.values()
         for target in page.get("targets", ())
+        if "text" in target
     ]
     return table(["what", "target", "measured: median (least to greatest)", ""], rows) if rows else None
 
@@ -59,42 +42,6 @@ def targets(results: Results) -> str | None:
 def _verdict(target: Mapping[str, Any]) -> str:
     word = str(target["verdict"])
     return f"**{word}**" if word == "short" else word
-
-
-def servers(results: Results) -> str | None:
-    """The README's table of servers."""
-    return _servers(results, 1, str, ["server", "CPU a delivery", "× the floor", "× Node", "CPU a connect", "memory"])
-
-
-def servers_fr(results: Results) -> str | None:
-    """The same in French."""
-    headings = ["serveur", "CPU par envoi", "× le plancher", "× Node", "CPU par connexion", "mémoire"]
-    return _servers(results, 2, _in_french, headings)
-
-
-def _in_french(text: str) -> str:
-    return text.replace(",", "\u202f").replace(".", ",").replace("KB", "Ko")
-
-
-def _servers(results: Results, language: int, write: Callable[[str], str], headings: list[str]) -> str | None:
-    rows = []
-    for row in ROWS:
-        server, name = row[0], row[language]
-        cpu_us = results.figure("fanout", server, "cpu_us_per_delivery")
-        if cpu_us is not None:
-            figures = [
-                _number(cpu_us, 1, " µs"),
-                _number(results.ratio("fanout", server, FLOOR), 2),
-                _number(results.ratio("fanout", server, NODE), 2),
-                _number(results.figure("connect", server, "cpu_us_per_connect"), 0, " µs"),
-                _number(results.figure("memory", server, "rss_kb_per_connection"), 1, " KB"),
-            ]
-            rows.append([name, *map(write, figures)])
-    return table(headings, rows) if rows else None
-
-
-def _number(value: float | None, decimals: int, unit: str = "") -> str:
-    return "–" if value is None else f"{value:,.{decimals}f}{unit}"  # noqa: RUF001  a dash for nothing
 
 
 def machine(results: Results) -> str | None:
@@ -236,6 +183,8 @@ BLOCKS: Mapping[str, Block] = {
     "servers": servers,
     "servers-fr": servers_fr,
     "machine": machine,
+    "summary": summary,
+    "summary-fr": summary_fr,
     **{name: suite_table(name) for name in ("fanout", "connect", "memory", "storm", "latency", "store", "restart")},
     **{f"curve-{name}": curve_table(name) for name in CURVES},
     "model": model,

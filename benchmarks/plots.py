@@ -146,11 +146,11 @@ def connections(results: Results) -> Any:
     _plain_numbers(axes.xaxis, [point["x"] for point in curves[-1][1]])
     axes.set_xlabel("connections")
     axes.set_ylabel("CPU µs per delivery")
-    ours = curves[-1][1]
+    growth = {server: points[-1]["cpu_us"] / points[0]["cpu_us"] for server, points, _ in curves}
+    first, last = (f"{curves[-1][1][place]['x']:,.0f}" for place in (0, -1))
     _title(
         figure,
-        f"A delivery costs {ours[-1]['cpu_us'] / ours[0]['cpu_us']:.1f} × as much "
-        f"at {ours[-1]['x']:,.0f} connections as at {ours[0]['x']:,.0f}",
+        f"From {first} to {last} connections a delivery costs × {growth[GATEWAY]:.1f}; Node's × {growth[NODE]:.1f}",
     )
     return figure
 
@@ -162,11 +162,11 @@ def watchers(results: Results) -> Any:
     xs, ys = [point["x"] for point in points], [point["cpu_us_per_change"] / 1000 for point in points]
     axes.plot(xs, ys, marker="o", color=OURS, linewidth=2)
     for x, y in zip(xs, ys, strict=True):
-        axes.annotate(f"{y:,.1f} ms", (x, y), xytext=(0, 8), textcoords="offset points", ha="center")
+        axes.annotate(f"{y:,.1f} ms", (x, y), xytext=(-7, 5), textcoords="offset points", ha="right")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.margins(x=0.08, y=0.18)
-    _plain_numbers(axes.xaxis, xs)
+    axes.margins(x=0.14, y=0.18)
+    _plain_numbers(axes.xaxis, [10**power for power in range(1, 6) if xs[0] <= 10**power <= xs[-1]])
     axes.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("watchers of the user who changes")
     axes.set_ylabel("CPU ms per change")
@@ -237,9 +237,9 @@ def latency(results: Results) -> Any:
         panels, (("connect", 100, "a user came"), ("offline", 2000, "a user went")), strict=True
     ):
         values = [max(each[f"{name}_{key}_ms"] for each in samples) for key, _ in shares]
-        axes.bar(range(len(shares)), values, color=OURS, width=0.62)
+        axes.bar(range(len(shares)), values, color=OURS, width=0.8)
         for place, value in enumerate(values):
-            axes.text(place, value, f"{value:,.0f}", ha="center", va="top", color="white", fontweight="bold")
+            axes.text(place, value, f"{value:,.0f}", ha="center", va="top", color="white", fontsize=10)
         axes.axhline(limit_ms, color=LIMIT, linewidth=1.4, linestyle="--")
         axes.set_ylim(0, max(limit_ms, *values) * 1.22)
         above = max(limit_ms, *values) * 1.11

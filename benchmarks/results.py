@@ -32,8 +32,14 @@ class Results:
 
     def ratio(self, suite: str, server: str, base: str) -> float | None:
         """Return how a server stands to another in the suite's first figure: the median of the ratios of each round."""
-        spread = self.pages.get(suite, {}).get("servers", {}).get(server, {}).get("ratios", {}).get(base)
-        return None if spread is None else float(spread["median"])
+        spread = self.ratios(suite, server, base)
+        return None if spread is None else spread["median"]
+
+    def ratios(self, suite: str, server: str, base: str) -> dict[str, float] | None:
+        """Return the same with the least and the greatest of them."""
+        servers = self.pages.get(suite, {}).get("servers", {})
+        found: dict[str, float] | None = servers.get(server, {}).get("ratios", {}).get(base)
+        return found
 
     def servers(self, suite: str) -> list[str]:
         """Return who was measured, in order."""

@@ -8,14 +8,14 @@ from benchmarks.servers import FLOOR, GATEWAY, NODE, PYTHON, Run, with_load
 from benchmarks.suite import Figure, Plan, Sample, Suite, Target
 from benchmarks.suites.common import cpu_s_of
 
-ORDERS = 5
-ORDERS_S = 4.0
+ORDERS = 3
+ORDERS_S = 3.0
 """Orders in one sample, at most, and seconds after which no further one is begun."""
 
 WARM_UP_DELIVERIES = 20_000
 """How much of the same work comes first. Node's cost per delivery stops falling at about 10,000."""
 
-PAIRS = 7
+PAIRS = 5
 """Orders with metering and as many without, in one sample of the gateway."""
 
 

@@ -6,7 +6,7 @@ from benchmarks.measure import kernel_tcp_bytes
 from benchmarks.servers import FLOOR, NODE, PRESENCE, PYTHON, Run, with_load
 from benchmarks.suite import Figure, Plan, Sample, Suite, Target, by_connections
 
-IDLE_S = 3.0
+IDLE_S = 2.0
 """How long a server is left alone before its memory is read."""
 
 CONTACTS = 20
