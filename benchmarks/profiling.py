@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks import database
 from benchmarks.__main__ import SPARE_FILES, allow_open_files
-from benchmarks.processes import BenchmarkError, Cores
+from benchmarks.processes import ROOT, BenchmarkError, Cores
 from benchmarks.results import RESULTS
 from benchmarks.servers import GATEWAY, PRESENCE, Run, running
 from benchmarks.suite import Plan
@@ -131,6 +131,13 @@ def _short(frame: str) -> str:
     return f"`{match['function']}` {file}"
 
 
+def without_places(text: str) -> str:
+    """Leave out where things lie on this machine."""
+    for place in sorted({str(ROOT), sys.prefix, sys.base_prefix, str(Path.home())}, key=len, reverse=True):
+        text = text.replace(place + "/", "")
+    return text
+
+
 def table(raw: str) -> str:
     """Return the functions that take most, by themselves, as Markdown."""
     total, own, whole = functions(raw)
@@ -154,7 +161,9 @@ def main(arguments: Sequence[str]) -> int:
         with database.running(), tempfile.TemporaryDirectory() as directory:
             for name in settings.what or LOADS:
                 sys.stdout.write(f"profile of {name}\n")
-                look(name, plan, cores, "flamegraph", settings.into / f"profile-{name}.svg")
+                graph = settings.into / f"profile-{name}.svg"
+                look(name, plan, cores, "flamegraph", graph)
+                graph.write_text(without_places(graph.read_text(encoding="utf-8")), encoding="utf-8")
                 raw = Path(directory) / name
                 look(name, plan, cores, "raw", raw)
                 page = table(raw.read_text(encoding="utf-8"))
