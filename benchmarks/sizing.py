@@ -3,14 +3,16 @@
 CPU a second is the sum of
 
 - sessions a second, each of which is let in once: ``connect_us``;
-- changes a second, two a session, each decided, stored and put into the outbox: ``change_us``;
+- changes a second, two a session, each decided, encoded and put into the outbox: ``change_us``;
+- windows a second in which something changed, each a flush and a write to the store: ``window_us``;
 - deliveries a second, a change times the contacts who are connected: ``delivery_us``;
 - connections, each with its heartbeat: ``idle_us_per_s``.
 
 Memory is that of an empty server, and a part for each connection with its watches.
 
-The constants come from suites in which one thing was measured at a time (``connect``, ``memory`` and the curves
-``watchers`` and ``idle``); the check is against others, in which everything happens at once.
+The constants come from what was measured one thing at a time: the suites ``connect`` and ``memory``, the curves
+``watchers`` (to a thousand of them) and ``idle``, and the two ends of the curve ``changes``. The check is against what
+they do not come from: the suite ``latency``, in which everything happens at once, and the middle of ``changes``.
 """
 
 from dataclasses import dataclass
@@ -20,6 +22,15 @@ from benchmarks.servers import GATEWAY, PRESENCE
 
 SECONDS_A_DAY = 86_400
 
+PERCENT_US = 10_000
+"""Microseconds a second that are a percent."""
+
+WINDOWS_A_SECOND = 20
+"""At the default ``flush_interval_s``."""
+
+MANY = 1000
+"""Watchers up to which a delivery costs the same; beyond, the processor's caches are too small for all sockets."""
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -27,6 +38,7 @@ class Model:
 
     connect_us: float
     change_us: float
+    window_us: float
     delivery_us: float
     idle_us_per_s: float
     empty_mb: float
@@ -39,13 +51,27 @@ class Model:
         empty_mb = results.figure("memory", PRESENCE, "rss_mb_empty")
         connection_kb = results.figure("memory", PRESENCE, "rss_kb_per_connection")
         watchers, idle = results.curve("watchers", GATEWAY), results.curve("idle", PRESENCE)
-        if connect_us is None or empty_mb is None or connection_kb is None or len(watchers) < 2 or not idle:
+        changes = results.curve("changes", PRESENCE)
+        if connect_us is None or empty_mb is None or connection_kb is None:
             return None
-        few, many = watchers[0], watchers[-1]
+        if len(watchers) < 2 or len(changes) < 2 or not idle:
+            return None
+        few, many = watchers[0], max((point for point in watchers if point["x"] <= MANY), key=lambda point: point["x"])
         delivery_us = (many["cpu_us_per_change"] - few["cpu_us_per_change"]) / (many["x"] - few["x"])
-        change_us = max(0.0, few["cpu_us_per_change"] - delivery_us * few["x"])
-        idle_us_per_s = idle[0]["cpu_percent"] / 100 * 1e6 / idle[0]["x"]
-        return cls(connect_us, change_us, delivery_us, idle_us_per_s, empty_mb, connection_kb)
+        idle_us_per_s = idle[0]["cpu_percent"] * PERCENT_US / idle[0]["x"]
+        slow, fast = changes[0], changes[-1]
+        # What the next change takes with all its deliveries, and what is left of the first point without them.
+        whole_us = (fast["cpu_percent"] - slow["cpu_percent"]) * PERCENT_US / (fast["x"] - slow["x"])
+        rest_us = slow["cpu_percent"] * PERCENT_US - slow["x"] * whole_us - slow["connections"] * idle_us_per_s
+        return cls(
+            connect_us=connect_us,
+            change_us=max(0.0, whole_us - slow["watchers"] * delivery_us),
+            window_us=max(0.0, rest_us / WINDOWS_A_SECOND),
+            delivery_us=delivery_us,
+            idle_us_per_s=idle_us_per_s,
+            empty_mb=empty_mb,
+            connection_kb=connection_kb,
+        )
 
     def cpu_percent(
         self, *, connects_per_s: float, changes_per_s: float, watchers: float, connections: float = 0.0
@@ -59,8 +85,9 @@ class Model:
             connections: that are open.
         """
         each_change_us = self.change_us + watchers * self.delivery_us
-        used_us = connects_per_s * self.connect_us + changes_per_s * each_change_us + connections * self.idle_us_per_s
-        return used_us / 1e6 * 100
+        used_us = connects_per_s * self.connect_us + changes_per_s * each_change_us
+        used_us += min(changes_per_s, WINDOWS_A_SECOND) * self.window_us + connections * self.idle_us_per_s
+        return used_us / PERCENT_US
 
     def memory_mb(self, connections: float) -> float:
         """Return the RSS of a server with so many connections, each with some twenty watches."""
@@ -134,7 +161,7 @@ def checks(results: Results, model: Model) -> list[Check]:
         what = f"{plan['watchers']:,} connections, {plan['rate']} changes/s to {watchers:.0f} watchers each (latency)"
         found.append(Check(what, "% CPU", predicted, cpu_percent))
         found.append(Check("the same", "MB RSS", model.memory_mb(plan["watchers"]), rss_mb))
-    for point in results.curve("changes", PRESENCE)[-2:]:
+    for point in results.curve("changes", PRESENCE)[1:-1]:
         predicted = model.cpu_percent(
             connects_per_s=0, changes_per_s=point["x"], watchers=point["watchers"], connections=point["connections"]
         )

@@ -1,5 +1,6 @@
 """The measuring side holds what its README says, as far as that needs no load: figures, ratios, verdicts, processes."""
 
+import dataclasses
 import json
 import os
 import re
@@ -163,13 +164,15 @@ def test_the_steps_are_counted_and_close_to_the_record() -> None:
 
 # -- the pages -------------------------------------------------------------------------------------------------------
 
-MODEL = sizing.Model(connect_us=500, change_us=200, delivery_us=10, idle_us_per_s=2, empty_mb=80, connection_kb=10)
+MODEL = sizing.Model(
+    connect_us=500, change_us=200, window_us=1000, delivery_us=10, idle_us_per_s=2, empty_mb=80, connection_kb=10
+)
 
 
 def test_the_sizing_model_adds_what_each_part_costs() -> None:
     percent = MODEL.cpu_percent(connects_per_s=100, changes_per_s=200, watchers=50, connections=5000)
-    # 50 ms for connects, 200 × (0.2 + 0.5) ms for changes, 10 ms for heartbeats, of each second
-    assert percent == pytest.approx(5 + 14 + 1)
+    # of each second, 50 ms for connects, 200 × (0.2 + 0.5) ms for changes, 20 windows of 1 ms, 10 ms for heartbeats
+    assert percent == pytest.approx(5 + 14 + 2 + 1)
     assert MODEL.memory_mb(5000) == pytest.approx(130)
 
 
@@ -182,7 +185,17 @@ def test_the_constants_of_the_model_are_read_off_the_curves() -> None:
 
     curves = {
         "watchers": {
-            "herenow_gateway": [{"x": 10, "cpu_us_per_change": 300}, {"x": 1010, "cpu_us_per_change": 10_300}]
+            "herenow_gateway": [
+                {"x": 10, "cpu_us_per_change": 300},
+                {"x": 1000, "cpu_us_per_change": 10_200},
+                {"x": 10_000, "cpu_us_per_change": 200_000},  # not what the model is made from
+            ]
+        },
+        "changes": {
+            PRESENCE: [
+                {"x": rate, "watchers": 20, "connections": 5000, "cpu_percent": 2 + 1 + rate * 0.04}
+                for rate in (50, 100, 1000)
+            ]
         },
         "idle": {PRESENCE: [{"x": 5000, "cpu_percent": 1.0}]},
     }
@@ -193,7 +206,10 @@ def test_the_constants_of_the_model_are_read_off_the_curves() -> None:
             "curves": {"curves": curves},
         }
     )
-    assert sizing.Model.of(results) == MODEL
+    found = sizing.Model.of(results)
+    assert found is not None
+    assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(MODEL))
+    assert [check.predicted for check in sizing.checks(results, found)] == pytest.approx([2 + 1 + 100 * 0.04])
     assert sizing.Model.of(Results({})) is None
 
 
