@@ -11,9 +11,9 @@ ROWS = (
     ("herenow_asgi", "herenow, plain ASGI on uvicorn", "herenow, ASGI simple sur uvicorn"),
     ("websockets_broadcast", "`websockets`, its `broadcast`", "`websockets`, son `broadcast`"),
     ("raw_asgi", "a bare loop of ASGI's `send` on uvicorn", "une boucle nue du `send` d'ASGI sur uvicorn"),
-    (NODE, "Socket.IO on Node", "Socket.IO sur Node"),
-    ("node_socketio_tuned", "Socket.IO on Node, frames in native code", "Socket.IO sur Node, trames en code natif"),
-    (PYTHON, "python-socketio on uvicorn", "python-socketio sur uvicorn"),
+    (NODE, "Socket.IO {socketio} on Node {node}", "Socket.IO {socketio} sur Node {node}"),
+    ("node_socketio_tuned", "the same, frames in native code", "le même, trames en code natif"),
+    (PYTHON, "python-socketio {python} on uvicorn", "python-socketio {python} sur uvicorn"),
 )
 """The servers of the README's table, in English and in French."""
 
@@ -26,12 +26,24 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def servers(results: Results) -> str | None:
     """The README's table of servers."""
-    return _servers(results, 1, str, ["server", "CPU a delivery", "× the floor", "× Node", "CPU a connect", "memory"])
+    return _servers(
+        results,
+        1,
+        str,
+        ["server", "CPU a delivery", "× the floor", "× Node", "CPU a connect", "memory an idle connection"],
+    )
 
 
 def servers_fr(results: Results) -> str | None:
     """The same in French."""
-    headings = ["serveur", "CPU par envoi", "× le plancher", "× Node", "CPU par connexion", "mémoire"]
+    headings = [
+        "serveur",
+        "CPU par envoi",
+        "× le plancher",
+        "× Node",
+        "CPU par connexion",
+        "mémoire par connexion au repos",
+    ]
     return _servers(results, 2, _in_french, headings)
 
 
@@ -41,8 +53,14 @@ def _in_french(text: str) -> str:
 
 def _servers(results: Results, language: int, write: Callable[[str], str], headings: list[str]) -> str | None:
     rows = []
+    facts = results.pages.get("fanout", {}).get("machine", {})
+    versions = {
+        "socketio": facts.get("socket.io", ""),
+        "node": facts.get("Node", "").removeprefix("v").partition(".")[0],
+        "python": facts.get("python-socketio", ""),
+    }
     for row in ROWS:
-        server, name = row[0], row[language]
+        server, name = row[0], row[language].format(**versions)
         cpu_us = results.figure("fanout", server, "cpu_us_per_delivery")
         if cpu_us is not None:
             figures = [
