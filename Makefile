@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PAGE   := examples/quickstart
 
-.PHONY: install run test lint types unit pure rest soak bench clean
+.PHONY: install run test lint types unit pure rest soak bench bench-check bench-small profile document clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
@@ -61,14 +61,33 @@ rest:
 soak: install
 	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.soak
 
-$(VENV)/.bench: $(VENV)/.installed benchmarks/peers/package-lock.json
+$(VENV)/.bench: pyproject.toml $(VENV)/.installed benchmarks/peers/package-lock.json
 	$(BIN)/python -m pip install --quiet --group bench
 	command -v node >/dev/null && command -v npm >/dev/null || $(BIN)/python -m pip install --quiet --group node
 	cd benchmarks/peers && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --no-audit --no-fund --loglevel=error
 	touch $@
 
+# All suites, under 15 minutes, or one: SUITE=fanout|connect|memory|storm|latency|store|restart|curves. Then the plots, and the
+# figures in the pages. BENCH=--repeats=5 and the like go to the program.
 bench: install $(VENV)/.bench
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m benchmarks $(SUITE)
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m benchmarks $(SUITE) $(BENCH)
+	$(BIN)/python -m benchmarks.document
+
+# Whether everything works, in some five minutes; the figures mean nothing and go elsewhere.
+bench-small: install $(VENV)/.bench
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m benchmarks $(SUITE) --small --into build/bench
+
+# Steps, not seconds: nothing has become dearer than recorded in benchmarks/results/check.json, by more than a tenth.
+bench-check: install
+	PYTHONHASHSEED=0 $(BIN)/python -m benchmarks.check $(BENCH)
+
+# Where the time goes: flame graphs and tables, benchmarks/results/profile-*. WHAT=fanout|connect|storm|latency for one.
+profile: install $(VENV)/.bench
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m benchmarks.profiling $(WHAT)
+	$(BIN)/python -m benchmarks.document
+
+document: install $(VENV)/.bench
+	$(BIN)/python -m benchmarks.document
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage tests/node/node_modules benchmarks/peers/node_modules $(PAGE)/vendor

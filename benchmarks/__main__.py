@@ -1,61 +1,60 @@
 """``python -m benchmarks [SUITE]``: start each server in turn, load it, measure it, and write the tables."""
 
 import argparse
+import dataclasses
 import resource
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from rich.console import Console
 
-from benchmarks import report
+from benchmarks import curves, million, report
 from benchmarks.machine import facts
-from benchmarks.processes import BenchmarkError, Cores, LoadProcess, ServerProcess, pinned
-from benchmarks.suites import SUITES, WARM_UP_CONNECTS, Plan, Suite
+from benchmarks.processes import BenchmarkError, Cores, pinned
+from benchmarks.suite import Plan, Sample, Suite
+from benchmarks.suites import SUITES
+from benchmarks.suites.connect import WARM_UP
 
-ALL = list(dict.fromkeys(server for suite in SUITES.values() for server in suite.servers))
-"""Every server that some suite measures."""
+ALL = list(dict.fromkeys(subject for suite in SUITES.values() for subject in suite.subjects))
+"""Everything that some suite measures."""
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
-FILE_WIDTH = 140
+FILE_WIDTH = 200
 """Columns of the tables where the output is no terminal."""
 
-SPARE_FILES = 200
-"""Open files that a server or the load needs besides its connections."""
+SPARE_FILES = 2_000
+"""Open files that a server or the load needs besides its connections: users who come and go, for one."""
 
 
-def run_suite(suite: Suite, plan: Plan, servers: Sequence[str], cores: Cores, console: Console) -> report.Samples:
-    """Return every server's samples: all servers once, then all again, so that a slow minute strikes them alike.
+def run_suite(suite: Suite, plan: Plan, subjects: Sequence[str], cores: Cores, console: Console) -> report.Samples:
+    """Return every subject's samples: all once, then all again, so that a slow minute strikes them alike.
 
     Raises:
         BenchmarkError: a server did not start, or did not do what was asked.
     """
-    servers = [server for server in suite.servers if server in servers]
-    samples: dict[str, list[Mapping[str, float]]] = {server: [] for server in servers}
-    for repeat in range(1, plan.repeats + 1):
-        for name in servers:
-            console.print(f"{suite.name} {repeat}/{plan.repeats} {name} ", end="", style="dim")
-            suite.prepare(plan)
-            with (
-                ServerProcess(name, suite.servers[name], cores.server) as server,
-                LoadProcess(server, cores.load) as load,
-            ):
-                sample = suite.measure(server, load, plan)
+    chosen = [subject for subject in suite.subjects if subject in subjects]
+    samples: dict[str, list[Sample]] = {subject: [] for subject in chosen}
+    figure = suite.figures[0]
+    for repeat in range(1, suite.times(plan) + 1):
+        for name in chosen:
+            console.print(f"{suite.name} {repeat}/{suite.times(plan)} {name} ", end="", style="dim")
+            sample = suite.sample(name, cores, plan)
             samples[name].append(sample)
-            figure = suite.figures[0]
             console.print(f"{sample[figure.key]:,.{figure.decimals}f} {figure.heading}", style="dim")
     return samples
 
 
-def write_results(result: report.Result) -> None:
-    """Write ``results/SUITE.json`` and ``results/SUITE.md``."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{result.suite.name}.json").write_bytes(report.as_json(result))
-    (RESULTS / f"{result.suite.name}.md").write_text(report.markdown(result), encoding="utf-8")
+def write_results(result: report.Result, into: Path) -> None:
+    """Write ``SUITE.json`` and ``SUITE.md``."""
+    into.mkdir(parents=True, exist_ok=True)
+    (into / f"{result.suite.name}.json").write_bytes(report.as_json(result))
+    (into / f"{result.suite.name}.md").write_text(report.markdown(result), encoding="utf-8")
 
 
 def allow_open_files(needed: int) -> None:
@@ -89,15 +88,25 @@ def positive(text: str) -> int:
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the command line's settings."""
-    usual = Plan()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("suite", nargs="?", default="all", choices=[*SUITES, "all"])
-    parser.add_argument("--connections", type=positive, default=usual.connections)
-    parser.add_argument("--rounds", type=positive, default=usual.rounds, help="of the fan-out: events to everybody")
-    parser.add_argument("--members", type=positive, default=usual.members, help="of the storm: users who join")
-    parser.add_argument("--repeats", type=positive, default=usual.repeats, help="samples of each server")
+    parser.add_argument("suite", nargs="?", default="all", choices=[*SUITES, curves.NAME, "all"])
+    parser.add_argument("--small", action="store_true", help="see that everything works; the figures mean nothing")
+    for size in dataclasses.fields(Plan):
+        if size.name != "points":
+            parser.add_argument(f"--{size.name}", type=positive, help=f"usually {size.default or 'as the suite says'}")
     parser.add_argument("--servers", type=server_names, default=ALL, help=f"of {','.join(ALL)}")
+    parser.add_argument("--into", type=Path, default=RESULTS, help="where the results go")
     return parser.parse_args(arguments)
+
+
+def plan_of(settings: argparse.Namespace) -> Plan:
+    """Return the plan that the command line asks for."""
+    given = {
+        size.name: value
+        for size in dataclasses.fields(Plan)
+        if (value := getattr(settings, size.name, None)) is not None
+    }
+    return dataclasses.replace(Plan.small() if settings.small else Plan(), **given)
 
 
 def interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -109,19 +118,27 @@ def main(arguments: Sequence[str]) -> int:
     """Run, print and write; return the exit code: 0 done (targets met or not), 1 failed, 130 interrupted."""
     settings = parse_arguments(arguments)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
-    plan = Plan(settings.connections, settings.rounds, settings.members, settings.repeats)
+    plan = plan_of(settings)
+    names = [*SUITES, curves.NAME] if settings.suite == "all" else [settings.suite]
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        allow_open_files(max(plan.connections, WARM_UP_CONNECTS) + SPARE_FILES)
+        largest = max(plan.connections, WARM_UP, plan.watchers, *(plan.points if curves.NAME in names else ()))
+        allow_open_files(largest + SPARE_FILES)
         cores = Cores.choose()
         machine = facts(cores)
-        with pinned(cores.load):  # the runner, too, stays off the server's core
-            for name in SUITES if settings.suite == "all" else [settings.suite]:
-                with SUITES[name].surroundings():
-                    samples = run_suite(SUITES[name], plan, settings.servers, cores, console)
-                result = report.Result(SUITES[name], plan, samples, machine)
-                write_results(result)
-                console.print(*report.screen(result), sep="\n")
+        with pinned(cores.load), million.KEPT:  # the runner, too, stays off the server's core
+            for name in names:
+                started_s = time.monotonic()
+                if name == curves.NAME:
+                    million.KEPT.close()  # its database would be in the way
+                    curves.run(plan, cores, console, machine, settings.into)
+                else:
+                    with SUITES[name].surroundings(plan):
+                        samples = run_suite(SUITES[name], plan, settings.servers, cores, console)
+                    result = report.Result(SUITES[name], plan, samples, machine, time.monotonic() - started_s)
+                    write_results(result, settings.into)
+                    console.print(*report.screen(result), sep="\n")
+                console.print(f"{name} took {time.monotonic() - started_s:.0f} s", style="dim")
     except BenchmarkError as error:
         Console(stderr=True, highlight=False).print(f"\n{error}", style="red", markup=False, soft_wrap=True)
         return 1

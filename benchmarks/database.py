@@ -15,7 +15,7 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from benchmarks.processes import ServerError
+from benchmarks.processes import ServerError, pinned
 
 URL = "BENCH_MONGO_URL"
 """The environment variable in which the peers find it."""
@@ -40,8 +40,12 @@ def find_mongod() -> str:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[None]:
+def running(*, cache_gb: float = 0.25, cores: frozenset[int] | None = None) -> Iterator[None]:
     """Run a MongoDB while inside; its address stands in the environment.
+
+    Args:
+        cache_gb: the size of its cache.
+        cores: where it may run; by default where the caller does.
 
     Raises:
         ServerError: it does not start.
@@ -51,8 +55,16 @@ def running() -> Iterator[None]:
         port = probe.getsockname()[1]
     directory = Path(tempfile.mkdtemp(prefix="herenow-bench-"))
     command = [find_mongod(), "--port", str(port), "--dbpath", str(directory), "--bind_ip", "127.0.0.1"]
-    command += ["--nounixsocket", "--quiet", "--logpath", str(directory / "log"), "--wiredTigerCacheSizeGB", "0.25"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+    command += [
+        "--nounixsocket",
+        "--quiet",
+        "--logpath",
+        str(directory / "log"),
+        "--wiredTigerCacheSizeGB",
+        str(cache_gb),
+    ]
+    with pinned(cores):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
     try:
         os.environ[URL] = f"mongodb://127.0.0.1:{port}/bench"
         _await(process)

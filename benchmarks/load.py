@@ -26,6 +26,8 @@ from picows import (  # type: ignore[import-not-found, unused-ignore]
 )
 
 from benchmarks import wire
+from benchmarks.arrivals import Arrivals
+from benchmarks.crowd import Crowd, CrowdError
 from benchmarks.joining import Storm
 from benchmarks.orders import Order, Reply
 
@@ -55,7 +57,7 @@ class Connection(WSListener):  # type: ignore[misc, unused-ignore]  # see the im
         super().__init__()
         self.load = load
         self.number = number
-        self.received = 0
+        self.received = load.rounds_expected  # of those before its time
         self.transport: WSTransport | None = None
         self.greeted = asyncio.get_running_loop().create_future()
 
@@ -111,6 +113,7 @@ class Load:
         self.missing = 0
         self.changed = asyncio.Event()
         self.error: LoadError | None = None
+        self.arrivals: Arrivals | None = None
 
     def delivered(self) -> None:
         """Take note of one delivery, and wake ``fanout`` at the last one."""
@@ -205,9 +208,10 @@ class Load:
         return time.perf_counter() - started_s
 
 
-async def obey(load: Load, order: Order) -> Reply:
+async def obey(load: Load, crowd: Crowd, order: Order) -> Reply:
     """Carry out one order; what the server did wrong becomes part of the reply."""
-    started_s = time.process_time()
+    started_s, began_s = time.process_time(), time.perf_counter()
+    figures: dict[str, float] = {}
     try:
         match order.do:
             case "connect":
@@ -215,22 +219,44 @@ async def obey(load: Load, order: Order) -> Reply:
             case "fanout":
                 wall_s = await load.fanout(order.count)
             case "close":
-                wall_s = await load.close()
+                wall_s = await load.close() + await crowd.leave()
+            case "users":
+                wall_s = await crowd.enter(
+                    order.count, contacts=order.contacts, among=order.among, audiences=order.audiences
+                )
+            case "meters":
+                wall_s = await crowd.meters(on=order.count > 0)
+            case "changes":
+                wall_s = await crowd.changes(order.count, order.among)
+            case "claims":
+                figures = await crowd.claims(order.rate, order.seconds, order.contacts)
+                wall_s = time.perf_counter() - began_s
+            case "expect":
+                load.arrivals = Arrivals(crowd, order.rate, order.seconds, order.contacts)
+                await load.arrivals.prepare()
+                wall_s = time.perf_counter() - began_s
+            case "arrivals":
+                if load.arrivals is None:
+                    raise LoadError("nobody is expected: order `expect` first")
+                figures = await load.arrivals.run()
+                wall_s = time.perf_counter() - began_s
+            case "join":
+                wall_s = await crowd.join(order.user)
             case "storm":
                 storm = Storm(load.url, order.count)
                 wall_s, error = await storm.run()
                 cpu_s = time.process_time() - started_s
                 return Reply(wall_s=wall_s, cpu_s=cpu_s, frames=storm.frames, bytes=storm.bytes, error=error)
-    except (LoadError, WSError, OSError) as error:
+    except (LoadError, CrowdError, WSError, OSError) as error:
         return Reply(error=str(error) or type(error).__name__)
-    return Reply(wall_s=wall_s, cpu_s=time.process_time() - started_s)
+    return Reply(wall_s=wall_s, cpu_s=time.process_time() - started_s, figures=figures)
 
 
 async def main(port: int) -> None:
     """Take orders until standard input ends."""
-    load = Load(port)
+    load, crowd = Load(port), Crowd(port)
     while line := await asyncio.to_thread(sys.stdin.buffer.readline):
-        reply = await obey(load, msgspec.json.decode(line, type=Order))
+        reply = await obey(load, crowd, msgspec.json.decode(line, type=Order))
         sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")
         sys.stdout.flush()
 

@@ -9,6 +9,7 @@
 Where these do not exist (not Linux), psutil answers: coarser, and PSS then equals RSS.
 """
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -65,3 +66,16 @@ class PsutilGauge:
 def gauge(pid: int) -> LinuxGauge | PsutilGauge:
     """Return the best gauge that this system has for a process."""
     return LinuxGauge(pid) if sys.platform == "linux" else PsutilGauge(pid)
+
+
+def kernel_tcp_bytes() -> int | None:
+    """Return the kernel's memory in TCP buffers of this network namespace, both ends of each connection included.
+
+    ``None`` where it cannot be read. It counts in pages, and what waits unread is all that it counts.
+    """
+    try:
+        lines = Path("/proc/net/sockstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    fields = next(line.split() for line in lines if line.startswith("TCP:"))
+    return int(fields[fields.index("mem") + 1]) * os.sysconf("SC_PAGE_SIZE")

@@ -4,23 +4,42 @@ from typing import Literal
 
 import msgspec
 
+Do = Literal[
+    "connect", "fanout", "close", "storm", "users", "meters", "changes", "claims", "expect", "arrivals", "join"
+]
+
 
 class Order(msgspec.Struct, frozen=True):
     """One thing for the load to do, on the load's standard input.
 
-    ``connect``: open ``count`` more connections. ``fanout``: ask for ``count`` rounds and receive them all.
-    ``close``: close every connection. ``storm``: let ``count`` users join at once.
+    Of any server: ``connect``: open ``count`` more connections. ``fanout``: ask for ``count`` rounds and receive them
+    all. ``close``: close every connection, users' included. ``storm``: let ``count`` users join at once.
+
+    Of a presence server: ``users``: let ``count`` more users in, each with a token; where ``contacts`` are given, each
+    watches so many of the first ``among`` users. Where ``audiences`` are given, the first so many users watch the
+    subject ``s`` of each size. ``meters``: turn metering and limits on (``count`` 1) or off, in the peer made for it.
+    ``changes``: ``count`` changes of the subject whose audience is ``among``, each once the last has reached everybody.
+    ``claims``: ``rate`` changes a second by the users themselves for ``seconds``. ``expect``: let the users who are
+    in watch those of ``arrivals``, ``contacts`` each. ``arrivals``: ``rate`` changes a second for ``seconds``, as
+    expected, half of them users who connect, half users whose transport is closed. ``join``: let ``user`` in, who is
+    taken at their word.
     """
 
-    do: Literal["connect", "fanout", "close", "storm"]
+    do: Do
     count: int = 0
+    contacts: int = 0
+    among: int = 0
+    audiences: tuple[int, ...] = ()
+    rate: float = 0.0
+    seconds: float = 0.0
+    user: str = ""
 
 
 class Reply(msgspec.Struct, frozen=True):
     """What came of an order, on the load's standard output.
 
     ``wall_s`` runs from the first packet sent to the last one awaited, ``cpu_s`` is the load's own CPU time in it.
-    ``frames`` and ``bytes`` are what a storm received.
+    ``frames`` and ``bytes`` are what a storm received, ``figures`` what else was measured.
     ``error`` says in a sentence what was missing or wrong; the figures then mean nothing.
     """
 
@@ -28,4 +47,5 @@ class Reply(msgspec.Struct, frozen=True):
     cpu_s: float = 0.0
     frames: int = 0
     bytes: int = 0
+    figures: dict[str, float] = {}
     error: str | None = None

@@ -3,23 +3,22 @@
 import contextlib
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Self
 
 import msgspec
 
 from benchmarks.measure import gauge
-from benchmarks.orders import Order, Reply
+from benchmarks.orders import Do, Order, Reply
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -88,9 +87,12 @@ def pinned(cores: frozenset[int] | None) -> Iterator[None]:
 class Child:
     """One child process with its standard error kept in a file. A context manager: leaving it kills the process."""
 
-    def __init__(self, command: Sequence[str], cores: frozenset[int] | None) -> None:
+    def __init__(
+        self, command: Sequence[str], cores: frozenset[int] | None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._command = command
         self._cores = cores
+        self._environment = environment or {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -105,7 +107,7 @@ class Child:
                 stdout=subprocess.PIPE,
                 stderr=self._stderr,
                 cwd=ROOT,
-                env={**os.environ, "NODE_ENV": "production"},
+                env={**os.environ, "NODE_ENV": "production", **self._environment},
                 start_new_session=True,
             )
         return self
@@ -158,10 +160,16 @@ class Child:
 class ServerProcess(Child):
     """A peer, on a free port, entered once it is ready."""
 
-    def __init__(self, name: str, command: Sequence[str], cores: frozenset[int] | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        cores: frozenset[int] | None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.port = _free_port()
-        super().__init__([*command, str(self.port)], cores)
+        super().__init__([*command, str(self.port)], cores, environment)
 
     def __enter__(self) -> Self:
         try:
@@ -194,14 +202,14 @@ class LoadProcess(Child):
         self._server = server
         super().__init__([sys.executable, "-m", "benchmarks.load", str(server.port)], cores)
 
-    def order(self, do: Literal["connect", "fanout", "close", "storm"], count: int = 0) -> Reply:
-        """Give one order and return the load's reply.
+    def order(self, do: Do, count: int = 0, **more: Any) -> Reply:
+        """Give one order, of which ``orders.Order`` has the words, and return the load's reply.
 
         Raises:
             RunError: the server did not do what was asked, or the load itself failed.
         """
         name = self._server.name
-        self.send_line(msgspec.json.encode(Order(do=do, count=count)))
+        self.send_line(msgspec.json.encode(Order(do=do, count=count, **more)))
         try:
             line = self.read_line(ORDER_S)
         except TimeoutError:
@@ -212,16 +220,6 @@ class LoadProcess(Child):
         if reply.error is not None:
             raise RunError(f"{name}: {reply.error} (in `{do} {count}`){self._server.last_words()}")
         return reply
-
-
-def python_peer(name: str) -> list[str]:
-    """Return the command of a peer in Python, without its port."""
-    return [sys.executable, "-m", f"benchmarks.peers.{name}"]
-
-
-def node_peer(name: str) -> list[str]:
-    """Return the command of a peer on Node, without its port."""
-    return [shutil.which("node") or "node", f"benchmarks/peers/{name}.mjs"]
 
 
 def _free_port() -> int:

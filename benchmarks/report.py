@@ -12,10 +12,7 @@ from typing import Any
 import msgspec
 from rich.table import Table
 
-from benchmarks.suites import FLOOR, NODE, SEED, Figure, Plan, Suite, Target
-
-BASES = (FLOOR, NODE, SEED)
-"""The servers to which others are compared, where they ran."""
+from benchmarks.suite import Plan, Suite, Target
 
 Samples = Mapping[str, Sequence[Mapping[str, float]]]
 """By server: one sample for each repeat, in order."""
@@ -54,7 +51,12 @@ class Verdict:
         """``ok``, ``short``, or ``not measured``."""
         if self.measured is None:
             return "not measured"
-        return "ok" if self.measured.median <= self.target.limit else "short"
+        return "ok" if self._keeps(self.measured) else "short"
+
+    def _keeps(self, measured: Spread) -> bool:
+        if self.target.at_least:
+            return (measured.least if self.target.worst else measured.median) >= self.target.limit
+        return (measured.greatest if self.target.worst else measured.median) <= self.target.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,12 @@ class Result:
     plan: Plan
     samples: Samples
     machine: Mapping[str, str]
+    took_s: float = 0.0
 
-    def spread(self, server: str, figure: Figure) -> Spread:
-        """Return the spread of one figure of one server."""
-        return Spread.of([sample[figure.key] for sample in self.samples[server]])
+    def spread(self, server: str, key: str) -> Spread | None:
+        """Return the spread of one figure of one server; ``None`` where it has no such figure."""
+        values = [sample[key] for sample in self.samples.get(server, ()) if key in sample]
+        return Spread.of(values) if values else None
 
     def ratio(self, server: str, base: str, key: str | None = None) -> Spread | None:
         """Return a figure (the suite's first) of ``server`` over that of ``base``, or ``None`` if one did not run.
@@ -88,11 +92,11 @@ class Result:
     def _measured(self, target: Target) -> Spread | None:
         if target.base is not None:
             return self.ratio(target.server, target.base, target.key)
-        return self.spread(target.server, self.suite.figures[0]) if target.server in self.samples else None
+        return self.spread(target.server, target.key or self.suite.figures[0].key)
 
     def figure_rows(self) -> tuple[list[str], list[list[str]]]:
         """Return the headings and the rows of the table of servers."""
-        bases = [base for base in BASES if base in self.samples]
+        bases = [base for base in self.suite.bases if base in self.samples]
         headings = ["server", *(figure.heading for figure in self.suite.figures), *(f"x {base}" for base in bases)]
         rows = []
         for server in self.samples:
@@ -100,33 +104,40 @@ class Result:
             rows.append(
                 [
                     server,
-                    *(self.spread(server, figure).text(figure.decimals) for figure in self.suite.figures),
-                    *(ratio.text(2) if ratio else "-" for ratio in ratios),
+                    *(_text(self.spread(server, figure.key), figure.decimals) for figure in self.suite.figures),
+                    *(_text(ratio, 2) for ratio in ratios),
                 ]
             )
         return headings, rows
 
     def target_rows(self) -> tuple[list[str], list[list[str]]]:
         """Return the headings and the rows of the table of targets."""
-        headings = {figure.key: figure.heading for figure in self.suite.figures}
         rows = []
         for verdict in self.verdicts():
             target = verdict.target
-            heading = headings[target.key or self.suite.figures[0].key]
-            limit = f"≤ {target.limit:g}" + (f" x {target.base}" if target.base else "")
-            measured = verdict.measured.text(3 if target.limit < 0.2 else 2) if verdict.measured else "-"
-            rows.append([f"{target.server}: {heading}", limit, measured, verdict.word])
+            rows.append([f"{target.server}: {target.what}", limit(target), measured(verdict), verdict.word])
         return ["target", "limit", "measured", "verdict"], rows
 
     def caption(self) -> str:
         """Return how much was done, and how to read the figures."""
-        rounds = f"rounds: {self.plan.rounds:,}; " if self.suite.name == "fanout" else ""
-        size = (
-            f"members: {self.plan.members:,}"
-            if self.suite.name == "storm"
-            else f"connections: {self.plan.connections:,}"
-        )
-        return f"{size}; {rounds}repeats, interleaved: {self.plan.repeats}; each figure: median (least to greatest)"
+        repeats = self.suite.times(self.plan)
+        return f"{self.suite.size(self.plan)}; repeats, interleaved: {repeats}; each figure: median (least to greatest)"
+
+
+def _text(spread: Spread | None, decimals: int) -> str:
+    return "-" if spread is None else spread.text(decimals)
+
+
+def limit(target: Target) -> str:
+    """Return a target's limit as a person reads it."""
+    sign = "≥" if target.at_least else "≤"
+    return f"{sign} {target.limit:,g}" + (f" × {target.base}" if target.base else "")
+
+
+def measured(verdict: Verdict) -> str:
+    """Return what was measured of a target, with as many decimals as its limit deserves."""
+    bound = verdict.target.limit
+    return _text(verdict.measured, 3 if bound < 0.2 else 2 if bound < 50 else 0)
 
 
 def screen(result: Result) -> list[Table]:
@@ -163,22 +174,26 @@ def as_json(result: Result) -> bytes:
     servers: dict[str, Any] = {}
     for server, samples in result.samples.items():
         servers[server] = {
-            "figures": {figure.key: result.spread(server, figure) for figure in result.suite.figures},
-            "ratios": {base: result.ratio(server, base) for base in BASES},
+            "figures": {figure.key: result.spread(server, figure.key) for figure in result.suite.figures},
+            "ratios": {base: result.ratio(server, base) for base in result.suite.bases},
             "samples": samples,
         }
     targets = [
         {
             "figure": verdict.target.key or result.suite.figures[0].key,
             "target": verdict.target,
+            "limit": limit(verdict.target),
             "measured": verdict.measured,
+            "text": measured(verdict),
+            "verdict": verdict.word,
         }
-        | {"verdict": verdict.word}
         for verdict in result.verdicts()
     ]
     page = {
         "suite": result.suite.name,
+        "caption": result.caption(),
         "plan": result.plan,
+        "took_s": result.took_s,
         "machine": result.machine,
         "servers": servers,
         "targets": targets,

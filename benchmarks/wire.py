@@ -30,6 +30,10 @@ EVENT_NAME: Final[str] = json.loads(EVENT_PACKET.removeprefix(EVENT))[0]
 EVENT_DATA: Final[dict[str, Any]] = json.loads(EVENT_PACKET.removeprefix(EVENT))[1]
 
 
+SECRET: Final = "the secret that signs the tokens of the benchmarks' users"
+"""HS256, known to the load and to the presence servers."""
+
+
 def go_packet(rounds: int) -> bytes:
     """Return the packet that asks a peer to send the event ``rounds`` times to everybody."""
     return b'42["go",%d]' % rounds

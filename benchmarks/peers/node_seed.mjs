@@ -2,13 +2,17 @@
 // broadcast to everybody; a disconnect waits two seconds, looks whether the user has another socket, and does the same.
 import { createServer } from "node:http";
 import { MongoClient } from "mongodb";
-import { Server } from "socket.io";
+import { engine, port, tuned } from "./tuning.mjs";
 
-const client = await MongoClient.connect(process.env.BENCH_MONGO_URL);
+const options = await engine(tuned);
+const { Server } = await import("socket.io"); // after the choice: it loads ws
+
+const client = await MongoClient.connect(process.env.BENCH_DATABASE);
 const users = client.db().collection("users");
 
 const http = createServer();
 const io = new Server(http, {
+  ...options,
   transports: ["websocket"],
   perMessageDeflate: false,
   httpCompression: false,
@@ -46,4 +50,4 @@ io.on("connection", (socket) => {
   });
 });
 
-http.listen(Number(process.argv[2]), "127.0.0.1", 4096, () => process.stdout.write("ready\n"));
+http.listen(port, "127.0.0.1", 4096, () => process.stdout.write("ready\n"));

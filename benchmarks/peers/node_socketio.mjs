@@ -2,7 +2,10 @@
 // one io.emit() to everybody (encoded once by its adapter), and the first HTTP request of each session let go.
 import { createServer } from "node:http";
 import { setImmediate } from "node:timers/promises";
-import { Server } from "socket.io";
+import { engine, port, tuned } from "./tuning.mjs";
+
+const options = await engine(tuned);
+const { Server } = await import("socket.io"); // after the choice: it loads ws
 
 // The same bytes as EVENT_PACKET in benchmarks/wire.py; the load compares every delivery with that.
 const diff = () => ({
@@ -11,6 +14,7 @@ const diff = () => ({
 
 const http = createServer();
 const io = new Server(http, {
+  ...options,
   transports: ["websocket"],
   perMessageDeflate: false,
   httpCompression: false,
@@ -32,4 +36,4 @@ io.on("connection", (socket) => {
   });
 });
 
-http.listen(Number(process.argv[2]), "127.0.0.1", 2048, () => process.stdout.write("ready\n"));
+http.listen(port, "127.0.0.1", 2048, () => process.stdout.write("ready\n"));

@@ -1,0 +1,123 @@
+"""Every server that some suite measures, and how one is started, loaded and measured once."""
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from benchmarks import database
+from benchmarks.processes import Cores, LoadProcess, ServerProcess
+from benchmarks.suite import Plan, Sample
+
+FLOOR = "bare_send"
+NODE = "node_socketio"
+PYTHON = "python_socketio"
+SEED = "node_seed"
+PRESENCE = "herenow_presence"
+GATEWAY = "herenow_gateway"
+
+DATABASE = "BENCH_DATABASE"
+"""The environment variable in which a presence server finds its database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """One server.
+
+    Attributes:
+        command: what starts it, without its port.
+        database: what it writes to, if anything; the MongoDB must run.
+        users: whether its clients are users with a token, whom it lets in, and not anybody.
+    """
+
+    command: tuple[str, ...]
+    database: Literal["sqlite", "mongodb"] | None = None
+    users: bool = False
+
+
+def python_peer(name: str, *options: str) -> tuple[str, ...]:
+    """Return the command of a peer in Python, without its port."""
+    return (sys.executable, "-m", f"benchmarks.peers.{name}", *options)
+
+
+def node_peer(name: str, *options: str) -> tuple[str, ...]:
+    """Return the command of a peer on Node, without its port."""
+    return (shutil.which("node") or "node", f"benchmarks/peers/{name}.mjs", *options)
+
+
+PEERS: Mapping[str, Peer] = {
+    FLOOR: Peer(python_peer("bare_send")),
+    NODE: Peer(node_peer("node_socketio")),
+    "node_socketio_tuned": Peer(node_peer("node_socketio", "--tuned")),
+    PYTHON: Peer(python_peer("python_socketio")),
+    "websockets_broadcast": Peer(python_peer("websockets_broadcast")),
+    "raw_asgi": Peer(python_peer("raw_asgi")),
+    "herenow_fast": Peer(python_peer("herenow_fast")),
+    "herenow_asgi": Peer(python_peer("herenow_asgi")),
+    GATEWAY: Peer(python_peer("herenow_gateway"), "sqlite", users=True),
+    PRESENCE: Peer(python_peer("herenow_presence"), "sqlite", users=True),
+    "herenow_on_mongodb": Peer(python_peer("herenow_presence"), "mongodb", users=True),
+    SEED: Peer(node_peer("node_seed"), "mongodb"),
+    "node_seed_tuned": Peer(node_peer("node_seed", "--tuned"), "mongodb"),
+    "herenow_dev_on_mongodb": Peer(python_peer("herenow_presence", "--dev"), "mongodb"),
+}
+"""By name, in the order in which they run. Those of one suite are its ``subjects``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One freshly started server with its load.
+
+    Attributes:
+        name: the server's.
+        peer: what it is.
+        server: its process.
+        load: that of its load.
+        database: where it writes to; empty if nowhere.
+    """
+
+    name: str
+    peer: Peer
+    server: ServerProcess
+    load: LoadProcess
+    database: str
+
+
+@contextlib.contextmanager
+def running(name: str, cores: Cores, *, users: int = 0) -> Iterator[Run]:
+    """Start a server and its load, on a database of its own with so many users."""
+    peer = PEERS[name]
+    with tempfile.TemporaryDirectory(prefix="herenow-bench-") as directory:
+        url = ""
+        if peer.database == "sqlite":
+            url = f"sqlite:///{Path(directory) / 'bench.db'}"
+        elif peer.database == "mongodb":
+            database.seed(users)
+            url = os.environ[database.URL]
+        with (
+            ServerProcess(name, [*peer.command], cores.server, {DATABASE: url}) as server,
+            LoadProcess(server, cores.load) as load,
+        ):
+            yield Run(name, peer, server, load, url)
+
+
+def with_load(
+    measure: Callable[[Run, Plan], Sample], *, users: Callable[[Plan], int] = lambda plan: 0
+) -> Callable[[str, Cores, Plan], Sample]:
+    """Turn a measurement of a running server into that of a suite.
+
+    Args:
+        measure: takes one sample.
+        users: how many users a MongoDB must have.
+    """
+
+    def sample(name: str, cores: Cores, plan: Plan) -> Sample:
+        with running(name, cores, users=users(plan)) as run:
+            return measure(run, plan)
+
+    return sample
