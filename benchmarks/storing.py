@@ -3,7 +3,7 @@
 ``python -m benchmarks.storing WHAT URL COUNT`` prints one JSON object of figures.
 
 - ``init``: adopt the users that are there.
-- ``burst``: write COUNT changed users online and offline again, twice, batch after batch as the writer does.
+- ``burst``: write COUNT changed users online and offline again, twice, with the server's own writer.
 - ``crash``: leave COUNT users online, of a server whose last beat was a minute ago.
 - ``settle``: everyone offline.
 """
@@ -26,8 +26,13 @@ from herenow.settings import Settings
 from herenow.store.base import Store
 from herenow.store.nodes import Node
 from herenow.store.opening import open_store
+from herenow.store.writer import Writer
 
-BATCH = 1000
+US_BETWEEN = 40
+"""Microseconds between two changes of a burst: 25,000 a second."""
+
+WRITTEN_S = 120.0
+"""How long a burst may take."""
 
 Figures = dict[str, Any]
 
@@ -54,22 +59,28 @@ def some_ids(url: str, count: int) -> list[str]:
 
 
 def rows(user_ids: Sequence[str], *, online: bool) -> list[StoredUser]:
-    """Rows as the registry gives them: each with a time and a version of its own."""
+    """Rows as the registry gives them in a burst: each with a version of its own, some with the same millisecond."""
     now_us = time.time_ns() // 1000
     availability = Availability.ONLINE if online else Availability.OFFLINE
     return [
-        StoredUser(user_id, online, availability, now_us // 1000, None, now_us + place)
+        StoredUser(user_id, online, availability, (now_us + place * US_BETWEEN) // 1000, None, now_us + place)
         for place, user_id in enumerate(user_ids)
     ]
 
 
 async def write(store: Store, user_ids: Sequence[str], *, online: bool) -> float:
-    """Write batch after batch; return the rows a second."""
+    """Let the product's own writer write them; return the rows a second."""
+    writer = Writer(store)
+    work = asyncio.create_task(writer.run())
+    changed = rows(user_ids, online=online)
     began_s = time.monotonic()
-    for start in range(0, len(user_ids), BATCH):
-        applied = await store.apply(rows(user_ids[start : start + BATCH], online=online))
-        assert applied.written == len(user_ids[start : start + BATCH]), applied
-    return len(user_ids) / (time.monotonic() - began_s)
+    writer.submit(changed)
+    waiting = await writer.drain(WRITTEN_S)
+    took_s = time.monotonic() - began_s
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    assert not waiting and writer.state().written == len(user_ids), writer.state()
+    return len(user_ids) / took_s
 
 
 async def init(store: Store, url: str, count: int) -> Figures:

@@ -31,7 +31,7 @@ class NoMeter:
 
 def meter_nothing(gateway: Gateway) -> Callable[[], None]:
     """Swap what meters and limits the fan-out for nothing; return what swaps it back."""
-    presence, outbox = gateway.presence, gateway._outbox
+    presence, outbox = gateway.presence, gateway._audiences[None].outbox
     kept = [
         (presence.meters, name, meter)
         for name, meter in vars(presence.meters).items()
