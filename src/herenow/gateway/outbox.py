@@ -12,7 +12,7 @@ The rules:
 """
 
 import asyncio
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Set
 
 import msgspec
 
@@ -128,11 +128,22 @@ class Outbox:
                     self._hidden.add(change.user_id)
                 else:
                     self._hidden.discard(change.user_id)  # visible again within the window: the last word counts
-            for watcher in self._watches.of(change.user_id):
-                if watcher not in for_all and not (watcher.user_id == change.user_id and change.user_id in invisible):
-                    self.queue(watcher, change)
+            self._queue_for(self._watches.of(change.user_id), change, invisible)
         if self._for_all or self._dirty:
             self._schedule()
+
+    def _queue_for(self, watchers: Set[Watcher], change: Change, invisible: Container[str]) -> None:
+        # A loop of its own: this is done for each delivery.
+        user_id, for_all, dirty, merged = change.user_id, self._watches.of_all, self._dirty, 0
+        is_hidden = user_id in invisible
+        for watcher in watchers:
+            if (for_all and watcher in for_all) or (is_hidden and watcher.user_id == user_id):
+                continue
+            pending = watcher.pending
+            merged += user_id in pending
+            pending[user_id] = change
+            dirty[watcher] = None
+        self._merged += merged
 
     def queue(self, watcher: Watcher, change: Change) -> None:
         """Queue a change for one watcher."""
@@ -203,11 +214,12 @@ class Outbox:
                             watcher.pending[watcher.user_id] = own
                     if watcher.slow_since_s is None:
                         dirty[watcher] = None
-        shared: dict[tuple[int, ...], Message] = {}
+        shared: dict[int | tuple[int, ...], Message] = {}
         for watcher in dirty:
-            if watcher.pending and watcher.slow_since_s is None:
-                key = tuple(map(id, watcher.pending.values()))
-                message = shared.get(key) or shared.setdefault(key, self._message(watcher.pending))
+            pending = watcher.pending
+            if pending and watcher.slow_since_s is None:
+                key = tuple(map(id, pending.values())) if len(pending) > 1 else id(*pending.values())
+                message = shared.get(key) or shared.setdefault(key, self._message(pending))
                 if watcher.socket.send(message):
                     watcher.pending = {}
                     deliveries += 1
