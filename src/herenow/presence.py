@@ -36,8 +36,9 @@ from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
 from herenow.registry.local import LocalRegistry
 from herenow.registry.tenants import Tenants
 from herenow.settings import DISPATCH_BUDGET_S, Settings
+from herenow.store.ahead import read_ahead
 from herenow.store.audit import Audit
-from herenow.store.base import PAGE_SIZE, Page
+from herenow.store.base import PAGE_SIZE
 from herenow.store.nodes import Node
 from herenow.store.opening import open_store
 from herenow.store.writer import Writer
@@ -56,6 +57,9 @@ STORE_READ_TIMEOUT_S = 1.0
 
 STOP_TIMEOUT_S = 3.0
 """How long a stop waits for the store to take the last rows; the whole of it must end within 5 s."""
+
+PAGES_AHEAD = 50
+"""Pages of users online that are read while the database looks for its newest version, which takes it a while."""
 
 DECIDED_PER_S = 20_000
 """Users whom a restart finds online, and who do not come back: so many a second are told and written offline."""
@@ -232,8 +236,14 @@ class Presence:
             dead = await self.store.claim_node(node)
             writer = Writer(self.store, window_s=0.05)
             make = partial(self._make_registry, writer)
-            tenants = Tenants(make, last_version=await self.store.max_version(), now_us=lambda: time.time_ns() // 1000)
-            adopted = await self._adopt(tenants, last_beat_ms=dead[0].beat_ms if dead else 0, started_ms=now_ms)
+            async with (
+                read_ahead(self.store.online, pages=PAGES_AHEAD) as online,
+                read_ahead(self.store.claimed, pages=1) as claimed,
+            ):
+                newest = await self.store.max_version()
+                tenants = Tenants(make, last_version=newest, now_us=lambda: time.time_ns() // 1000)
+                last_beat_ms = dead[0].beat_ms if dead else 0
+                adopted = await self._adopt(tenants, online, claimed, last_beat_ms=last_beat_ms, started_ms=now_ms)
         except BaseException:
             await self.store.close()
             raise
@@ -261,27 +271,25 @@ class Presence:
         registry.subscribe(lambda batch: self._batch(batch, writer, tenant))
         return registry
 
-    async def _adopt(self, tenants: Tenants, *, last_beat_ms: int, started_ms: int) -> int:
+    async def _adopt(
+        self,
+        tenants: Tenants,
+        online: AsyncIterator[Sequence[StoredUser]],
+        claimed: AsyncIterator[Sequence[StoredUser]],
+        *,
+        last_beat_ms: int,
+        started_ms: int,
+    ) -> int:
         """Let whoever a dead process left online linger until ``restart_grace``; claims live on."""
         adopted = 0
-        async for page in self._pages(self.store.online):
+        async for page in online:
             adopted += len(page)
             ends_ms = started_ms + round(linger_after_restart_s(self.settings, adopted) * 1000)
             await _take_over(tenants, page, last_beat_ms=last_beat_ms, ends_ms=ends_ms)
         ends_ms = started_ms + round(linger_after_restart_s(self.settings, 0) * 1000)
-        async for page in self._pages(self.store.claimed):
+        async for page in claimed:
             await _take_over(tenants, page, last_beat_ms=last_beat_ms, ends_ms=ends_ms)
         return adopted
-
-    async def _pages(self, read: Callable[..., Awaitable[Page]]) -> AsyncIterator[Sequence[StoredUser]]:
-        cursor: str | None = None
-        while True:
-            page = await read(after=cursor, limit=PAGE_SIZE)
-            if page.users:
-                yield page.users
-            if page.cursor is None:
-                return
-            cursor = page.cursor
 
     async def _beat(self, node: Node) -> None:
         while True:
