@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -36,6 +37,12 @@ P = TypeVar("P")
 USERS_AN_EVENT = 200
 """So many users that are named count as one more event of their client's rate."""
 
+USER_COST_S = 0.000_02
+"""What each user of a long list takes: decoded, looked up, read from the store, encoded."""
+
+LONGEST_REST_S = 1.0
+"""Nothing is read for so long from who sends more than it may; for less, where heartbeats are quicker."""
+
 CLOSING = {
     Reason.CLIENT: Closing.LEFT,
     Reason.SERVER: Closing.LEFT,
@@ -54,13 +61,19 @@ LOOKS_AT_ONCE = 50
 class Client(Watcher):
     """One connection: what the gateway keeps of it in ``socket.data``."""
 
-    __slots__ = ("bucket", "identity", "opened_s")
+    __slots__ = ("bucket", "identity", "one_list", "opened_s", "rests")
 
     def __init__(self, socket: Socket, identity: Identity, bucket: TokenBucket, now_s: float) -> None:
         super().__init__(socket, identity.user_id)
         self.identity = identity
         self.bucket = bucket
         self.opened_s = now_s
+        self.rests = False
+        self.one_list: asyncio.Lock | None = None  # of long ones, one at a time
+
+    def end_rest(self) -> None:
+        """Let it be read from again."""
+        self.rests = False
 
 
 class Gateway:
@@ -79,6 +92,7 @@ class Gateway:
         self._authenticate = authenticate
         self._connections_of: dict[str, int] = {}
         self._bucket_of: dict[str, TokenBucket] = {}
+        self._rest_s = min(LONGEST_REST_S, settings.ping_timeout_s / 4)
         self._user_rate = max(settings.max_events_per_s_of_user, settings.max_events_per_s)
         self._expiry = Expiry()
         self._sight = (
@@ -94,6 +108,7 @@ class Gateway:
         self._stopping = False
         self._tasks: set[asyncio.Future[None]] = set()
         self.server = Server(_server_settings(settings, path))
+        self.server.engine.on_refused = lambda code: self._meters.refused.labels(code).inc()
         self._namespace = self.server.namespace("/")
         self._watches: Watches[Watcher] = Watches()
         self._outbox = Outbox(
@@ -382,9 +397,11 @@ class Gateway:
     # -- events ------------------------------------------------------------------------------------------------------
 
     def _on(self, event: str, kind: type[P], handler: Callable[[Client, P], Awaitable[dict[str, Any]]]) -> None:
-        def handle(socket: Socket, *args: Any) -> Awaitable[dict[str, Any] | Reply]:
+        def handle(socket: Socket, *args: Any) -> Reply | Awaitable[dict[str, Any] | Reply]:
             # The client is taken now: when its turn comes, the socket may have gone, and have let go of it.
-            return self._answer(socket.data, event, lambda client: handler(client, events.decode(kind, args)))
+            return self._limited(socket.data) or self._answer(
+                socket.data, event, lambda client: handler(client, events.decode(kind, args))
+            )
 
         self._namespace.on(event)(handle)
 
@@ -393,15 +410,30 @@ class Gateway:
     ) -> dict[str, Any] | Reply:
         about = {"user": client.user_id, "connection": client.socket.id[:6], "event_name": event}
         try:
-            self._charge(client, 1)
             return {"ok": True, **await work(client)}
         except WireError as error:
-            self._meters.errors.labels(error.code).inc()
             log.info("event refused", code=error.code, **about)
             return self._refusal(error)
         except Exception:  # whatever it is, the client gets an answer, and no more of it than that
             log.exception("event failed", **about)
             return self._refusal(WireError("internal", "the server could not do it"))
+
+    def _limited(self, client: Client) -> Reply | None:
+        """Charge for an event; refuse one that is too many, at once: there may be thousands.
+
+        And read nothing more for a while: who goes on all the same fills its own socket, and neither the loop nor the
+        log, which has one line for each while.
+        """
+        try:
+            self._charge(client, 1)
+        except WireError as error:
+            if not client.rests:
+                client.rests = True
+                client.socket.connection.rest(self._rest_s)
+                asyncio.get_running_loop().call_later(self._rest_s, client.end_rest)
+                log.info("rate limited", user=client.user_id, connection=client.socket.id[:6])
+            return self._refusal(error)
+        return None
 
     def _charge(self, client: Client, cost: float) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -416,14 +448,26 @@ class Gateway:
         """Charge for the work beyond that of an event: a thousand users of the store are some 7 ms of everybody's."""
         self._charge(client, min(users / USERS_AN_EVENT, self._settings.max_events_per_s))
 
+    @asynccontextmanager
+    async def _in_turn(self, client: Client, users: int) -> AsyncIterator[None]:
+        """Let a long list wait for its turn, one of a client's at a time: all of them together have half of the loop."""
+        if users <= USERS_AN_EVENT:
+            yield
+            return
+        client.one_list = client.one_list or asyncio.Lock()
+        async with client.one_list:
+            await self.server.engine.turns.wait(users * USER_COST_S)
+            yield
+
     def _refusal(self, error: WireError) -> Reply:
+        self._meters.errors.labels(error.code).inc()
         return Reply({"ok": False, "error": error.body()}, otherwise=(events.ERROR, error.body()))
 
-    def _unknown(self, socket: Socket, event: Any, *args: Any) -> Awaitable[dict[str, Any] | Reply]:
+    def _unknown(self, socket: Socket, event: Any, *args: Any) -> Reply | Awaitable[dict[str, Any] | Reply]:
         async def refuse(client: Client) -> dict[str, Any]:
             raise WireError("unknown_event", f"there is no event {str(event)[:80]!r}")
 
-        return self._answer(socket.data, "unknown", refuse)
+        return self._limited(socket.data) or self._answer(socket.data, "unknown", refuse)
 
     async def _watch(self, client: Client, payload: events.Watch) -> dict[str, Any]:
         if payload.all == (payload.users is not None):
@@ -442,15 +486,21 @@ class Gateway:
             newer = await self._newer(client, payload.since, None)
             if newer is not None:
                 return newer
-        try:
-            page = await self.presence.registry.online(events.MAX_USERS_A_CALL, payload.cursor)
-        except ValueError as error:
-            raise WireError("bad_request", "cursor is not one that this server gave") from error
-        answer = {"version": page.version, "users": self._encoded.of(page.users), "full": True}
+        async with self._in_turn(client, events.MAX_USERS_A_CALL):
+            try:
+                page = await self.presence.registry.online(events.MAX_USERS_A_CALL, payload.cursor)
+            except ValueError as error:
+                raise WireError("bad_request", "cursor is not one that this server gave") from error
+            answer = {"version": page.version, "users": self._encoded.of(page.users), "full": True}
         return answer if page.cursor is None else {**answer, "cursor": page.cursor}
 
     async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
-        self._charge_for(client, len(users) if since is None else events.MAX_USERS_A_CALL)
+        many = len(users) if since is None else events.MAX_USERS_A_CALL
+        self._charge_for(client, many)
+        async with self._in_turn(client, many):
+            return await self._watch_these(client, users, since)
+
+    async def _watch_these(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
         await self._check_sight(client, users, anew=True)
         _see_that_it_is_here(client)
         most = self._settings.max_watched_users
@@ -496,8 +546,9 @@ class Gateway:
 
     async def _get(self, client: Client, payload: events.Users) -> dict[str, Any]:
         self._charge_for(client, len(payload.users))
-        await self._check_sight(client, payload.users)
-        return await self._snapshot(client, payload.users)
+        async with self._in_turn(client, len(payload.users)):
+            await self._check_sight(client, payload.users)
+            return await self._snapshot(client, payload.users)
 
     async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
         snapshot = await self.presence.snapshot(users)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping, Sequence
+from time import monotonic
 from types import coroutine
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from .requests import (
 )
 from .session import MESSAGE_COST, Reason, Transport
 from .shortcut import Shortcut
+from .turns import Allowance
 
 log = logging.getLogger("herenow.socketio")
 
@@ -160,15 +162,21 @@ class AsgiWebSocket:
     async def serve(self, receive: Receive) -> None:
         """Feed the session until the WebSocket is gone."""
         self._task = asyncio.current_task()
+        allowance = Allowance()
         try:
             while True:
                 await self._may_read()
                 message = await receive()
+                began_s = monotonic()
                 if message["type"] == "websocket.disconnect":
                     # 1000, 1001 and 1005 are a peer's goodbye; 1006 is a socket that broke, or just went.
                     self._lost(error=False)
                     break
                 self._received(message)
+                now_s = monotonic()
+                allowance.spend(began_s, now_s)
+                if allowance.is_spent(now_s):
+                    await self._engine.turns.wait(now_s - began_s)
             if self._pump is not None:
                 await self._pump
         except asyncio.CancelledError:

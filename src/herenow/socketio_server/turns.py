@@ -1,0 +1,95 @@
+"""Whose bytes are parsed when: who sends little is served at once, who sends much waits for its turn.
+
+The event loop is shared by all, and a client that writes as fast as it can would have as much of it as there are bytes
+to parse; twenty such would have it all. So reading has two lanes:
+
+* *At once*: what comes is at most ``READ_SLICE`` long, and this client has lately used no more than ``LIGHT_SHARE`` of
+  the loop. Nearly everything that honest clients send is so.
+* *In turn*: everything else waits in one queue, each at most ``TURN_S`` at a time. All of it together has
+  ``HEAVY_SHARE`` of the loop, however many wait. Who waits is not read from, so what it sends fills its own socket.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+READ_SLICE: Final = 4_096
+"""Bytes parsed at a time, so that a connection that comes to be held, or has had its turn, keeps the rest unparsed."""
+
+TURN_S: Final = 0.002
+"""How long what one client has sent may keep the event loop; then all others have their turn. A segment of noops, or a
+polling payload of them, takes a second and more to parse."""
+
+LIGHT_SHARE: Final = 0.002
+"""Of the loop, for each client, at once: some twice what parsing fifty events a second takes."""
+
+LIGHT_BURST_S: Final = 0.01
+"""And so much of it at a time, after a while of silence: more than a connect with its first watches takes."""
+
+HEAVY_SHARE: Final = 0.5
+"""Of the loop, for all who wait for their turn."""
+
+
+class Allowance:
+    """What one client may still use of the loop at once."""
+
+    __slots__ = ("_spent_until_s",)
+
+    def __init__(self) -> None:
+        self._spent_until_s = 0.0
+
+    def is_spent(self, now_s: float) -> bool:
+        """Whether the client must wait for its turn."""
+        return self._spent_until_s > now_s + LIGHT_BURST_S / LIGHT_SHARE
+
+    def spend(self, began_s: float, now_s: float) -> None:
+        """Note that the client was served from ``began_s`` until now."""
+        self._spent_until_s = max(self._spent_until_s, began_s) + (now_s - began_s) / LIGHT_SHARE
+
+
+class Turns:
+    """The queue of those who wait for their turn."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._scheduled = False
+        self._free_at_s = 0.0
+
+    def ask(self, take: Callable[[], None]) -> None:
+        """Call ``take`` once it is this one's turn; it takes no longer than ``TURN_S``, as far as it can help it."""
+        self._waiting.append(take)
+        self._schedule()
+
+    async def wait(self, spent_s: float = 0.0) -> None:
+        """Wait for a turn.
+
+        Args:
+            spent_s: what the caller has used of the loop since its last turn.
+        """
+        self._charge(spent_s)
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self.ask(lambda: None if turn.done() else turn.set_result(None))
+        await turn
+
+    def _charge(self, spent_s: float) -> None:
+        self._free_at_s = max(self._free_at_s, monotonic()) + spent_s * (1 / HEAVY_SHARE - 1)
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_later(max(0.0, self._free_at_s - monotonic()), self._work)
+
+    def _work(self) -> None:
+        """Give turns until the time of one is over."""
+        began_s = monotonic()
+        try:
+            while self._waiting and monotonic() < began_s + TURN_S:
+                self._waiting.popleft()()
+        finally:
+            self._charge(monotonic() - began_s)
+            self._scheduled = False
+            if self._waiting:
+                self._schedule()
