@@ -29,7 +29,7 @@ Target = Callable[[bytes], None]
 
 
 def socketio(data: bytes) -> None:
-    """Messages of one session, a line each; one that begins with a zero byte is binary. What is decoded, can be sent."""
+    """Messages of one session, a line each; one that begins with a zero is binary. What is decoded, can be sent."""
     decoder = packets.Decoder(100_000)
     for line in data.split(b"\n"):
         message = line[1:] if line.startswith(b"\0") else line.decode("utf-8", "replace")

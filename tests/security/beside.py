@@ -23,21 +23,26 @@ class Outcome:
     """What an attack came to.
 
     Attributes:
-        got: what the attackers got.
+        sizes: the attacks, each with its size.
+        got: what each got.
         seen: what came of the honest.
         files: open in the server at the end; ``memory_mb``: its memory.
         server_cpu_s: processor time that the server used.
     """
 
-    attack: str
-    size: int
+    sizes: dict[str, int]
     honest: int
-    got: dict[str, int]
+    got: dict[str, dict[str, int]]
     seen: Seen
     files: int
     memory_mb: float
     server_cpu_s: float
     log: str
+
+    @property
+    def attack(self) -> str:
+        """What it was."""
+        return ", ".join(self.sizes)
 
     @property
     def faults(self) -> list[str]:
@@ -72,26 +77,39 @@ def percentile(values: list[float], share: float) -> float:
     return values[min(len(values) - 1, int(len(values) * share))] if values else 0.0
 
 
-async def beside(attack: str, size: int, directory: Path, *, honest: int, seconds: float) -> Outcome:
+async def beside(
+    sizes: dict[str, int], directory: Path, *, honest: int, seconds: float, log_level: str = "info"
+) -> Outcome:
     """Attack for so long, with so many honest clients beside."""
-    server = PresenceServer(directory / f"{attack.replace(' ', '-')}.db", flags=(), jwt_secret=SECRET)
+    server = PresenceServer(directory / "attacked.db", flags=("--log-level", log_level), jwt_secret=SECRET)
+    processes = []
     await asyncio.to_thread(server.start)
     try:
         crowd = await _run("security.honest", server.port, server.database, honest, seconds)
+        processes.append(crowd)
         await _hear(crowd, b"ready\n")
-        attackers = await _run("security.attack", attack, server.port, size)
+        attackers = await _run("security.attack", server.port, *(f"{name}={size}" for name, size in sizes.items()))
+        processes.append(attackers)
         await _hear(attackers, b"going\n")
         cpu_s = server.cpu_s()
         said, _ = await crowd.communicate(b"go\n")
         cpu_s = server.cpu_s() - cpu_s
-        files = len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
-        memory_kb = int(Path(f"/proc/{server.pid}/status").read_text().split("VmRSS:")[1].split()[0])
+        files, memory_mb = _size_of(server.pid)
         got, _ = await attackers.communicate(b"")
     finally:
+        for process in processes:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         await asyncio.to_thread(server.stop)
-    counts = {name: number for name, number in json.loads(got).items() if name != "address"}
     seen = Seen(**json.loads(said))
-    return Outcome(attack, size, honest, counts, seen, files, memory_kb / 1024, cpu_s, server.log())
+    return Outcome(sizes, honest, json.loads(got), seen, files, memory_mb, cpu_s, server.log())
+
+
+def _size_of(pid: int) -> tuple[int, float]:
+    """How many files a process has open, and its memory in MB."""
+    kb = int(Path(f"/proc/{pid}/status").read_text().split("VmRSS:")[1].split()[0])
+    return len(list(Path(f"/proc/{pid}/fd").iterdir())), kb / 1024
 
 
 async def _run(module: str, *arguments: object) -> asyncio.subprocess.Process:

@@ -93,7 +93,7 @@ class Peer(asyncio.Protocol):
 
     async def flood(self, data: bytes) -> None:
         """Write the same again and again until the peer closes."""
-        while await self.write(data):
+        while await self.write(data):  # noqa: ASYNC110  # it does not wait for anything
             await asyncio.sleep(0)
 
     def abort(self) -> None:

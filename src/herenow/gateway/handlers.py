@@ -450,7 +450,7 @@ class Gateway:
 
     @asynccontextmanager
     async def _in_turn(self, client: Client, users: int) -> AsyncIterator[None]:
-        """Let a long list wait for its turn, one of a client's at a time: all of them together have half of the loop."""
+        """Let a long list wait for its turn, one of a client's at a time: all together have half of the loop."""
         if users <= USERS_AN_EVENT:
             yield
             return
