@@ -81,5 +81,5 @@ async def test_the_log_holds_no_secret(level: str, tmp_path: Path) -> None:
     log = server.log()
     for secret in secrets:
         assert secret not in log
-        assert secret.rpartition(".")[2] not in log, "the signature of a token"
+        assert secret[-10:] not in log, "the end of a token's signature"
     assert ("connected" in log) == (level in ("debug", "info"))

@@ -22,7 +22,7 @@ from .requests import (
     Scope,
     Send,
     handshake_of,
-    hide_sids,
+    hide_secrets,
     parse_query,
     peer_of,
     respond,
@@ -61,7 +61,7 @@ class EngineApp:
         self.engine = engine
         self._other = other
         self._on_shutdown = on_shutdown
-        hide_sids()
+        hide_secrets()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
