@@ -69,6 +69,13 @@ async def flooding(port: int, size: int, swing: Swing, packet: bytes) -> None:
 
 
 @attack
+async def nothing(port: int, size: int, swing: Swing) -> None:
+    """For comparison: how the honest fare alone, on this machine and at this moment."""
+    swing.full.set()
+    await asyncio.Event().wait()
+
+
+@attack
 async def events(port: int, size: int, swing: Swing) -> None:
     """Events without end."""
     await flooding(port, size, swing, text('421["presence:active",{}]'))

@@ -17,11 +17,11 @@ def _busy(seconds: float) -> None:
 def test_an_allowance_is_spent_by_a_burst_and_grows_with_time() -> None:
     allowance = Allowance()
     assert not allowance.is_spent(100.0)
-    allowance.spend(100.0, 100.0 + LIGHT_BURST_S * 1.1)
+    allowance.spend(100.0, LIGHT_BURST_S * 1.1)
     assert allowance.is_spent(100.1)
     assert not allowance.is_spent(100.0 + LIGHT_BURST_S / LIGHT_SHARE)
     for second in range(200, 260):  # what is within the share may go on for ever
-        allowance.spend(second, second + LIGHT_SHARE)
+        allowance.spend(second, LIGHT_SHARE)
         assert not allowance.is_spent(second + 0.5)
 
 
@@ -56,11 +56,13 @@ async def test_one_who_raises_stops_nobody() -> None:
         await raised.wait()
 
 
-async def test_what_was_spent_before_is_waited_for() -> None:
-    turns = Turns()
+async def test_what_a_turn_costs_beside_is_waited_for_by_the_next() -> None:
+    turns, began = Turns(), time.monotonic()
+    await asyncio.gather(*(turns.wait(0.02) for _ in range(4)))
+    assert time.monotonic() - began >= 3 * 0.02 / HEAVY_SHARE - 0.005
     began = time.monotonic()
-    await turns.wait(0.05)
-    assert time.monotonic() - began >= 0.05 * (1 / HEAVY_SHARE - 1) - 0.002
+    await turns.wait()
+    assert time.monotonic() - began >= 0.02 / HEAVY_SHARE - 0.005
 
 
 async def test_who_gives_up_waiting_keeps_nobody() -> None:

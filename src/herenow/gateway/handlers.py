@@ -27,6 +27,7 @@ from herenow.registry.base import Batch
 from herenow.registry.deadlines import Deadlines
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
+from herenow.socketio_server.turns import Turns
 from herenow.times import to_iso
 from herenow.wire import claim_of, user_to_wire
 
@@ -37,7 +38,13 @@ P = TypeVar("P")
 USERS_AN_EVENT = 200
 """So many users that are named count as one more event of their client's rate."""
 
-USER_COST_S = 0.000_02
+EVENTS_AT_ONCE = 4
+"""So many of a client's events are worked on at the same time; what comes beside waits for its turn."""
+
+EVENT_COST_S = 0.000_2
+"""What an event takes of the event loop."""
+
+USER_COST_S = 0.000_01
 """What each user of a long list takes: decoded, looked up, read from the store, encoded."""
 
 LONGEST_REST_S = 1.0
@@ -61,7 +68,7 @@ LOOKS_AT_ONCE = 50
 class Client(Watcher):
     """One connection: what the gateway keeps of it in ``socket.data``."""
 
-    __slots__ = ("bucket", "identity", "one_list", "opened_s", "rests")
+    __slots__ = ("bucket", "identity", "one_list", "opened_s", "queued", "rests", "running")
 
     def __init__(self, socket: Socket, identity: Identity, bucket: TokenBucket, now_s: float) -> None:
         super().__init__(socket, identity.user_id)
@@ -69,6 +76,8 @@ class Client(Watcher):
         self.bucket = bucket
         self.opened_s = now_s
         self.rests = False
+        self.running = 0  # events that are not answered yet
+        self.queued = 0  # those of them that wait for their turn; the next must not overtake them
         self.one_list: asyncio.Lock | None = None  # of long ones, one at a time
 
     def end_rest(self) -> None:
@@ -105,6 +114,7 @@ class Gateway:
         self._meters = presence.meters
         self._punctuality = Punctuality(presence.meters)
         self._pulse = Pulse(presence.meters)
+        self._turns = Turns()  # of events; those of bytes are the engine's, so that a pong waits for no event
         self._stopping = False
         self._tasks: set[asyncio.Future[None]] = set()
         self.server = Server(_server_settings(settings, path))
@@ -409,7 +419,14 @@ class Gateway:
         self, client: Client, event: str, work: Callable[[Client], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any] | Reply:
         about = {"user": client.user_id, "connection": client.socket.id[:6], "event_name": event}
+        client.running += 1
         try:
+            if (
+                client.running > EVENTS_AT_ONCE
+                or client.queued
+                or client.bucket.is_low(self._settings.max_events_per_s)
+            ):
+                await self._queue(client)
             return {"ok": True, **await work(client)}
         except WireError as error:
             log.info("event refused", code=error.code, **about)
@@ -417,6 +434,16 @@ class Gateway:
         except Exception:  # whatever it is, the client gets an answer, and no more of it than that
             log.exception("event failed", **about)
             return self._refusal(WireError("internal", "the server could not do it"))
+        finally:
+            client.running -= 1
+
+    async def _queue(self, client: Client) -> None:
+        """Let one who sends much at once wait for its turn: the bursts of fifty such would else keep the loop."""
+        client.queued += 1
+        try:
+            await self._turns.wait(EVENT_COST_S)
+        finally:
+            client.queued -= 1
 
     def _limited(self, client: Client) -> Reply | None:
         """Charge for an event; refuse one that is too many, at once: there may be thousands.
@@ -450,13 +477,13 @@ class Gateway:
 
     @asynccontextmanager
     async def _in_turn(self, client: Client, users: int) -> AsyncIterator[None]:
-        """Let a long list wait for its turn, one of a client's at a time: all together have half of the loop."""
+        """Let a long list wait for its turn, one of a client's at a time: all together have a part of the loop."""
         if users <= USERS_AN_EVENT:
             yield
             return
         client.one_list = client.one_list or asyncio.Lock()
         async with client.one_list:
-            await self.server.engine.turns.wait(users * USER_COST_S)
+            await self._turns.wait(users * USER_COST_S)
             yield
 
     def _refusal(self, error: WireError) -> Reply:

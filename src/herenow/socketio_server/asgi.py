@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping, Sequence
-from time import monotonic
+from time import monotonic, thread_time
 from types import coroutine
 from typing import Any, Final
 
@@ -167,16 +167,16 @@ class AsgiWebSocket:
             while True:
                 await self._may_read()
                 message = await receive()
-                began_s = monotonic()
+                began_s = thread_time()
                 if message["type"] == "websocket.disconnect":
                     # 1000, 1001 and 1005 are a peer's goodbye; 1006 is a socket that broke, or just went.
                     self._lost(error=False)
                     break
                 self._received(message)
-                now_s = monotonic()
-                allowance.spend(began_s, now_s)
+                now_s, spent_s = monotonic(), thread_time() - began_s
+                allowance.spend(now_s, spent_s)
                 if allowance.is_spent(now_s):
-                    await self._engine.turns.wait(now_s - began_s)
+                    await self._engine.turns.wait(spent_s)
             if self._pump is not None:
                 await self._pump
         except asyncio.CancelledError:

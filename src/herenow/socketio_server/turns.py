@@ -28,12 +28,14 @@ LIGHT_SHARE: Final = 0.002
 LIGHT_BURST_S: Final = 0.01
 """And so much of it at a time, after a while of silence: more than a connect with its first watches takes."""
 
-HEAVY_SHARE: Final = 0.5
+HEAVY_SHARE: Final = 0.4
 """Of the loop, for all who wait for their turn."""
 
 
 class Allowance:
-    """What one client may still use of the loop at once."""
+    """What one client may still use of the loop at once, in processor time: that the machine was busy with something
+    else meanwhile is no fault of a client's.
+    """
 
     __slots__ = ("_spent_until_s",)
 
@@ -44,38 +46,39 @@ class Allowance:
         """Whether the client must wait for its turn."""
         return self._spent_until_s > now_s + LIGHT_BURST_S / LIGHT_SHARE
 
-    def spend(self, began_s: float, now_s: float) -> None:
-        """Note that the client was served from ``began_s`` until now."""
-        self._spent_until_s = max(self._spent_until_s, began_s) + (now_s - began_s) / LIGHT_SHARE
+    def spend(self, now_s: float, spent_s: float) -> None:
+        """Note that the client was served for so long."""
+        self._spent_until_s = max(self._spent_until_s, now_s) + spent_s / LIGHT_SHARE
 
 
 class Turns:
     """The queue of those who wait for their turn."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[tuple[Callable[[], None], float]] = deque()
         self._scheduled = False
         self._free_at_s = 0.0
 
-    def ask(self, take: Callable[[], None]) -> None:
-        """Call ``take`` once it is this one's turn; it takes no longer than ``TURN_S``, as far as it can help it."""
-        self._waiting.append(take)
+    def ask(self, take: Callable[[], None], cost_s: float = 0.0) -> None:
+        """Call ``take`` once it is this one's turn; it takes no longer than ``TURN_S``, as far as it can help it.
+
+        Args:
+            take: what is to be done; its time is measured.
+            cost_s: what comes of it takes, beside, of the event loop.
+        """
+        self._waiting.append((take, cost_s))
         self._schedule()
 
-    async def wait(self, spent_s: float = 0.0) -> None:
+    async def wait(self, cost_s: float = 0.0) -> None:
         """Wait for a turn.
 
         Args:
-            spent_s: what the caller has used of the loop since its last turn.
+            cost_s: what the caller takes of the event loop for it, before or after.
         """
-        self._charge(spent_s)
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
-        self.ask(lambda: None if turn.done() else turn.set_result(None))
+        self.ask(lambda: None if turn.done() else turn.set_result(None), cost_s)
         await turn
-
-    def _charge(self, spent_s: float) -> None:
-        self._free_at_s = max(self._free_at_s, monotonic()) + spent_s * (1 / HEAVY_SHARE - 1)
 
     def _schedule(self) -> None:
         if not self._scheduled:
@@ -84,12 +87,16 @@ class Turns:
 
     def _work(self) -> None:
         """Give turns until the time of one is over."""
-        began_s = monotonic()
+        began_s, cost_s = monotonic(), 0.0
         try:
-            while self._waiting and monotonic() < began_s + TURN_S:
-                self._waiting.popleft()()
+            while self._waiting and monotonic() - began_s + cost_s < TURN_S:
+                take, cost = self._waiting.popleft()
+                cost_s += cost
+                take()
         finally:
-            self._charge(monotonic() - began_s)
+            now_s = monotonic()
+            # What was done has passed already; what it costs beside is still to come.
+            self._free_at_s = now_s + (now_s - began_s) * (1 / HEAVY_SHARE - 1) + cost_s / HEAVY_SHARE
             self._scheduled = False
             if self._waiting:
                 self._schedule()

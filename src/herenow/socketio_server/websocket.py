@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -266,15 +266,16 @@ class FastWebSocket(asyncio.Protocol):
 
     def _read(self, protocol: ServerProtocol, data: bytes) -> None:
         """Parse what came: at once, if that is little, else in turn."""
-        began_s = monotonic()
-        if len(data) > READ_SLICE or self._allowance.is_spent(began_s):
+        now_s = monotonic()
+        if len(data) > READ_SLICE or self._allowance.is_spent(now_s):
             self._unread = data
             if not self._transport.is_closing():
                 self._transport.pause_reading()
             self._read_on()
             return
+        began_s = thread_time()
         self._parse(protocol, data)
-        self._allowance.spend(began_s, monotonic())
+        self._allowance.spend(now_s, thread_time() - began_s)
 
     def _parse(self, protocol: ServerProtocol, data: bytes) -> None:
         protocol.receive_data(data)
