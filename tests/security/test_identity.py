@@ -7,6 +7,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -38,6 +39,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PresenceServer]
         jwt_secret=SECRET,
         jwt_public_keys=json.dumps([PEM]),
         api_keys=json.dumps([API_KEY]),
+        max_connections_per_address=3,
     )
     server.start()
     yield server
@@ -170,6 +172,25 @@ async def test_a_foreign_page_cannot_take_a_session_over(url: str) -> None:
         assert answer.status_code == 403
         assert (await poller.post("40" + json.dumps({"token": good()}))).status_code == 200
         await poller.post("1")
+
+
+async def test_every_handshake_that_is_refused_is_counted(url: str) -> None:
+    async def count(code: str) -> float:
+        shown = (await http.get("/metrics", headers={"Authorization": f"Bearer {API_KEY}"})).text
+        found = re.search(rf'^herenow_connects_refused_total{{code="{code}"}} (\S+)', shown, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    async with httpx.AsyncClient(base_url=url) as http:
+        before = {code: await count(code) for code in ("too_many_connections", "forbidden", "bad_request")}
+        polling = "/socket.io/?EIO=4&transport=polling"
+        answers = [await http.get(polling, headers={"X-Forwarded-For": "203.0.113.9"}) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
+        await http.get(polling, headers={"Origin": FOREIGN[0]})
+        with pytest.raises(InvalidStatus):
+            await connect(websocket_url(url), additional_headers={"X-Forwarded-For": "203.0.113.9"})
+        await http.get("/socket.io/?EIO=3&transport=polling")
+        for code, more in (("too_many_connections", 3), ("forbidden", 1), ("bad_request", 1)):
+            assert await count(code) == before[code] + more, code
 
 
 # -- every door ------------------------------------------------------------------------------------------------------

@@ -358,7 +358,7 @@ class Engine:
         try:
             return self._admit(transport, method, query, headers, peer)
         except errors.RequestRefused as refusal:
-            if "sid" not in query:
+            if "sid" not in query and not isinstance(refusal, errors.Forbidden):  # that is counted where it is found
                 self.on_refused(refusal.counted_as)
             raise
 
@@ -417,6 +417,7 @@ class Engine:
             is_allowed = allowed == "*" or origin in allowed
         if not is_allowed:
             log.info("a request from the origin %.200r was refused: it is not among those allowed", origin)
+            self.on_refused(errors.Forbidden.counted_as)
             raise errors.Forbidden
         return origin
 
