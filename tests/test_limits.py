@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 from prometheus_client import generate_latest
 
@@ -37,7 +38,7 @@ def test_every_limit_has_a_code_of_the_contract_and_a_counter() -> None:
     shown = generate_latest(Meters().registry).decode()
     for name, row in rows(ROOT / "docs" / "operations.md").items():
         for code in re.findall(r"`(\w+)`", row["code"]):
-            assert code in Code.__args__, name
+            assert code in get_args(Code), name
         counter = row["counter"].strip()
         if not counter.startswith(("refused", "errors")):
             metric = re.findall(r"`(herenow_\w+?)(?:_total)?[`{]", counter)

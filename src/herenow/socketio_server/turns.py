@@ -28,7 +28,7 @@ LIGHT_SHARE: Final = 0.002
 LIGHT_BURST_S: Final = 0.01
 """And so much of it at a time, after a while of silence: more than a connect with its first watches takes."""
 
-HEAVY_SHARE: Final = 0.4
+HEAVY_SHARE: Final = 0.3
 """Of the loop, for all who wait for their turn."""
 
 
