@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PAGE   := examples/quickstart
 
-.PHONY: install run test lint types unit pure rest soak bench bench-check bench-small profile document clean
+.PHONY: install run test lint types unit pure rest soak fuzz bench bench-check bench-small profile document clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
@@ -45,7 +45,7 @@ types:
 # First what must be covered whole, one process; then what waits more than it works, side by side; then whole servers.
 PURE = tests/registry tests/contract/test_registry.py tests/socketio_server/test_packets.py \
        tests/socketio_server/test_session.py tests/socketio_server/test_heartbeat.py tests/socketio_server/test_message.py
-SERVERS = tests/cli tests/e2e
+SERVERS = tests/cli tests/e2e tests/security
 
 unit: pure rest
 
@@ -57,9 +57,20 @@ rest:
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 5 --dist worksteal tests $(addprefix --ignore=,$(PURE) $(SERVERS))
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 3 --dist worksteal $(SERVERS)
 
-# The storms at full length and the floods at full size, some thirteen minutes; what they saw goes into docs/reliability.md.
+# The storms at full length, the floods and the attacks at full size, some twenty minutes; what they saw goes into docs/reliability.md.
 soak: install
 	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.soak
+
+$(VENV)/.fuzz: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --group fuzz
+	touch $@
+
+# A minute of what strangers may send, led by what of our code it reaches. What it finds stays in .fuzz/.
+SECONDS ?= 60
+fuzz: $(VENV)/.fuzz
+	mkdir -p .fuzz/corpus
+	cd .fuzz && PYTHONPATH=$(CURDIR)/tests $(CURDIR)/$(BIN)/python -m fuzz corpus $(CURDIR)/tests/fuzz/seeds \
+		-max_total_time=$(SECONDS) -timeout=5 -rss_limit_mb=2048 -print_final_stats=1 -verbosity=0
 
 $(VENV)/.bench: pyproject.toml $(VENV)/.installed benchmarks/peers/package-lock.json
 	$(BIN)/python -m pip install --quiet --group bench
@@ -90,5 +101,5 @@ document: install $(VENV)/.bench
 	$(BIN)/python -m benchmarks.document
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage tests/node/node_modules benchmarks/peers/node_modules $(PAGE)/vendor
+	rm -rf $(VENV) .fuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage tests/node/node_modules benchmarks/peers/node_modules $(PAGE)/vendor
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

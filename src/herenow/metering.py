@@ -29,6 +29,9 @@ class Meters:
         self.changes = Counter("herenow_changes", "Changes that others could see.", ["cause"], registry=self.registry)
         self.connects = Counter("herenow_connects", "Connections let in.", registry=self.registry)
         self.refused = Counter("herenow_connects_refused", "Connections refused.", ["code"], registry=self.registry)
+        self.cut = Counter(
+            "herenow_requests_cut", "HTTP connections that kept the server waiting.", ["what"], registry=self.registry
+        )
         self.disconnects = Counter("herenow_disconnects", "Connections ended.", ["reason"], registry=self.registry)
         self.errors = Counter(
             "herenow_event_errors", "Events answered with an error.", ["code"], registry=self.registry

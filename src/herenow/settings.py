@@ -118,6 +118,9 @@ class Settings(BaseSettings):
     write_buffer_high: int = Field(65_536, gt=0, description="Unsent bytes from which a client is slow.")
     max_payload: int = Field(1_000_000, gt=0, description="One message of a client, at most.")
     connect_timeout_s: float = Field(10.0, gt=0, description="Within which a client must say who it is.")
+    request_timeout_s: float = Field(
+        15.0, gt=0, description="Within which the head of an HTTP request must be there, and then its body."
+    )
     max_connections: int = Field(100_000, gt=0, description="In all.")
     max_connections_per_user: int = Field(100, gt=0, description="Tabs and devices of one user.")
     max_connections_per_address: int = Field(

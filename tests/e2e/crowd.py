@@ -37,13 +37,14 @@ class Visitor(asyncio.Protocol):
     """One connection. It looks for whole frames of the server and knows two of them: the welcome and the ping.
 
     Args:
-        user_id: who it says it is.
+        auth: what it says of itself; a text is a user's id, for a server under ``--dev``.
         received: told of every event, as JSON.
     """
 
-    def __init__(self, user_id: str, received: Callable[[bytes], object] = len) -> None:
+    def __init__(self, auth: str | dict[str, str], received: Callable[[bytes], object] = len) -> None:
         self._received = received
-        self._hello = frame("40" + msgspec.json.encode({"userId": user_id}).decode())
+        said = {"userId": auth} if isinstance(auth, str) else auth
+        self._hello = frame("40" + msgspec.json.encode(said).decode())
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
         self.connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -85,6 +86,8 @@ class Visitor(asyncio.Protocol):
         elif packet.startswith(b"40") and not self.connected.done():
             self.is_open = True
             self.connected.set_result(None)
+        elif packet.startswith(b"44") and not self.connected.done():
+            self.connected.set_exception(ConnectionRefusedError(packet.decode()))
         elif packet.startswith(b"42"):
             self._received(packet[2:])
 
@@ -99,20 +102,25 @@ class Visitor(asyncio.Protocol):
         self.send("41")
         self._transport.close()
 
+    def vanish(self) -> None:
+        """Go without a word, as a closed tab does."""
+        assert self._transport is not None
+        self._transport.close()
+
     def connection_lost(self, error: Exception | None) -> None:
         self.is_open = False
         if not self.connected.done():
             self.connected.set_exception(error or ConnectionError("closed before it was connected"))
 
 
-async def visit(port: int, user_id: str, received: Callable[[bytes], object] = len) -> Visitor:
+async def visit(port: int, auth: str | dict[str, str], received: Callable[[bytes], object] = len) -> Visitor:
     """Connect one user.
 
     Raises:
         OSError: there is no server, or it does not want us.
     """
     loop = asyncio.get_running_loop()
-    _, visitor = await loop.create_connection(lambda: Visitor(user_id, received), "127.0.0.1", port)
+    _, visitor = await loop.create_connection(lambda: Visitor(auth, received), "127.0.0.1", port)
     await visitor.connected
     return visitor
 

@@ -14,10 +14,11 @@ from support import ROOT, free_port
 
 
 class PresenceServer:
-    """``herenow serve --dev`` on a port and a database that stay the same over restarts.
+    """``herenow serve`` on a port and a database that stay the same over restarts.
 
     Args:
         database: the SQLite file.
+        flags: of the command; by default that of a first try.
         settings: further settings, by name.
 
     Attributes:
@@ -26,8 +27,9 @@ class PresenceServer:
 
     from_nothing = False
 
-    def __init__(self, database: Path, /, **settings: Any) -> None:
+    def __init__(self, database: Path, /, *, flags: tuple[str, ...] = ("--dev",), **settings: Any) -> None:
         self.database = database
+        self._flags = flags
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._settings = settings
@@ -45,7 +47,7 @@ class PresenceServer:
         """Start it and wait until it is ready; return how long that took, in seconds."""
         began = time.monotonic()
         self._process = start(
-            *("serve", "--dev", "--port", str(self.port)),
+            *("serve", *self._flags, "--port", str(self.port)),
             cwd=self.database.parent,
             environment=self.environment,
             out=self._log,
@@ -61,6 +63,12 @@ class PresenceServer:
             except httpx.HTTPError:
                 time.sleep(0.02)
         raise AssertionError(f"the server is not ready after {timeout_s} s:\n{self.log()[-3000:]}")
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
 
     def kill(self) -> None:
         """``kill -9``."""

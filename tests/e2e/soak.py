@@ -22,6 +22,8 @@ from e2e.floods import Flood, half_open_handshakes, tiny_packets
 from e2e.servers import PresenceServer
 from e2e.troubles import Trouble, troubled_storm
 from e2e.weather import Weather, killing_storm, storm
+from security.beside import Outcome
+from security.full import attack_all, attacks_table
 from support import ROOT, SHELLS
 
 
@@ -113,6 +115,7 @@ def report(
     load: float,
     flooded: list[Flood],
     troubles: list[Trouble],
+    attacked: list[Outcome],
 ) -> str:
     """The document."""
     restarts = sorted(killed.restarts_s)
@@ -171,10 +174,13 @@ def report(
         *map(flood_row, flooded),
         "",
     ]
+    lines += attacks_table(attacked)
     lines += troubles_table(troubles)
     faults = calm.faults + killed.faults
     for faulty in (*(flood.faults for flood in flooded), *(trouble.faults for trouble in troubles)):
         faults += faulty
+    for outcome in attacked:
+        faults += outcome.faults + outcome.late
     if faults:
         lines += ["What was false (the first twenty):", "", *(f"- {fault}" for fault in faults[:20]), ""]
     return "\n".join(lines)
@@ -196,6 +202,7 @@ def main() -> int:
     PresenceServer.from_nothing = True
     load = os.getloadavg()[0]
     flooded = floods(options.packets, options.handshakes)
+    attacked = attack_all()
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         asyncio.run(fill(directory / "size.db", options.stored))
@@ -206,10 +213,11 @@ def main() -> int:
         # Last, for it gives way, and all that this process started afterwards would too.
         seconds = options.seconds
         calm = asyncio.run(storm(directory / "calm.db", users=options.users, seconds=seconds, give_way=True))
-    text = report(calm, killed, page, looks, (options.stored, options.connected), load, flooded, troubles)
+    text = report(calm, killed, page, looks, (options.stored, options.connected), load, flooded, troubles, attacked)
     (ROOT / "docs/reliability.md").write_text(text)
     sys.stdout.write(text)
     false = calm.faults or killed.faults or any(flood.faults for flood in flooded)
+    false = false or any(outcome.faults or outcome.late for outcome in attacked)
     false = false or any(trouble.faults for trouble in troubles)
     is_late = percentile(calm.told_ms, 0.99) > 100 or calm.stored_ms[-1] > 250 or looks.seconds[-1] > 1
     return 1 if false or page["changes"] != ["connect"] or is_late else 0

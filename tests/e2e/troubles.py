@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import mongod
 from e2e.servers import PresenceServer
@@ -29,7 +30,7 @@ class MongoPresenceServer(PresenceServer):
         settings: as of ``PresenceServer``.
     """
 
-    def __init__(self, directory: Path, database: mongod.Mongod, **settings: object) -> None:
+    def __init__(self, directory: Path, database: mongod.Mongod, **settings: Any) -> None:
         self.mongod = database
         self.name = mongod.fresh_database()
         given = {"database": database.url(self.name), "create_users": True, **settings}

@@ -26,6 +26,7 @@ from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, complain, out
 from herenow.errors import StoreError
 from herenow.http.api import answer_in_our_form
 from herenow.http.headers import SecurityHeaders
+from herenow.http.patience import patient
 from herenow.mounting import Mounted
 from herenow.presence import Presence
 from herenow.settings import Settings, is_loopback
@@ -145,7 +146,7 @@ class _Process:
         self.config = uvicorn.Config(
             SecurityHeaders(self._app, transport=SOCKET_IO),
             loop="uvloop" if os.name == "posix" else "asyncio",
-            http="httptools",
+            http=patient(settings.request_timeout_s, lambda what: self._presence.meters.cut.labels(what).inc()),
             ws=FastWebSocket,
             lifespan="on",
             access_log=False,

@@ -6,7 +6,7 @@ diff. That of no tenant is always there; another is there while it has a client.
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -59,7 +59,7 @@ class Audience:
             pace=pace,
             slow_timeout_s=settings.slow_reader_timeout_s,
             meters=presence.meters,
-            told=self._told,
+            told=lambda changes: self.punctuality.told(changes, time.time()),
         )
         can_watch = presence.can_watch
         if can_watch is not None and tenant is not None:
@@ -68,7 +68,8 @@ class Audience:
             None if can_watch is None else Sight(can_watch, settings.can_watch_stale_s, settings.max_watched_users)
         )
         self.encoded = EncodedUsers()
-        self._first_page: dict[str, Any] | None = None  # as of the last flush, or later
+        self._page: asyncio.Future[dict[str, Any]] | None = None  # the first, of those online
+        self._page_since = 0  # after so many flushes it was asked for
         self.punctuality = Punctuality(presence.meters)
         self.connections_of: dict[str, int] = {}
         self.bucket_of: dict[str, TokenBucket] = {}
@@ -124,15 +125,11 @@ class Audience:
         """Return the first page of those online; the same one to all who ask until the next diffs are sent.
 
         Whoever asks must watch all by now: then they get what changed since that page with those diffs. So when
-        everybody joins at once, the crowd is not gone through for each of them.
+        everybody joins at once, the crowd is gone through once a flush, and not once for each of them.
         """
-        if self._first_page is not None:
-            return self._first_page
-        flushes = self.outbox.flushes
-        page = await self.page(None)
-        if self.outbox.flushes == flushes:  # else a later watcher would miss what was sent meanwhile
-            self._first_page = page
-        return page
+        if self._page is None or self._page_since != self.outbox.flushes:
+            self._page, self._page_since = asyncio.ensure_future(self.page(None)), self.outbox.flushes
+        return await asyncio.shield(self._page)  # it is others' too
 
     async def page(self, cursor: str | None) -> dict[str, Any]:
         """Return a page of those online, as the answer to a watch on all.
@@ -144,17 +141,13 @@ class Audience:
         answer = {"version": page.version, "users": self.encoded.of(page.users), "full": True}
         return answer if page.cursor is None else {**answer, "cursor": page.cursor}
 
-    def _told(self, changes: Iterable[Change]) -> None:
-        self._first_page = None
-        self.punctuality.told(changes, time.time())
-
     def _batch(self, batch: Batch) -> None:
         # Whoever is invisible still sees themselves as they are.
         invisible = {
             row.user_id for row in batch.rows if row.claim is not None and row.claim.availability is Claimed.INVISIBLE
         }
         if not self.watches.of_all:  # nobody is told, so no flush will say that this page is old
-            self._first_page = None
+            self._page = None
         self.outbox.publish(batch.changes, invisible=invisible)
         for change in batch.changes:
             if change.user_id in invisible and self.connections_of.get(change.user_id):

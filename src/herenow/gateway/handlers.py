@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,6 +25,7 @@ from herenow.presence import Presence
 from herenow.registry.deadlines import Deadlines
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
+from herenow.socketio_server.turns import Turns
 from herenow.tenancy import SEPARATOR
 from herenow.times import to_iso
 from herenow.wire import claim_of, user_to_wire
@@ -34,6 +36,18 @@ P = TypeVar("P")
 
 USERS_AN_EVENT = 200
 """So many users that are named count as one more event of their client's rate."""
+
+EVENTS_AT_ONCE = 4
+"""So many of a client's events are worked on at the same time; what comes beside waits for its turn."""
+
+EVENT_COST_S = 0.000_2
+"""What an event takes of the event loop."""
+
+USER_COST_S = 0.000_015
+"""What each user of a long list takes: decoded, looked up, read from the store, encoded."""
+
+LONGEST_REST_S = 1.0
+"""Nothing is read for so long from who sends more than it may; for less, where heartbeats are quicker."""
 
 CLOSING = {
     Reason.CLIENT: Closing.LEFT,
@@ -53,7 +67,7 @@ LOOKS_AT_ONCE = 50
 class Client(Watcher):
     """One connection: what the gateway keeps of it in ``socket.data``."""
 
-    __slots__ = ("audience", "bucket", "identity", "opened_s")
+    __slots__ = ("audience", "bucket", "identity", "one_list", "opened_s", "queued", "rests", "running")
 
     def __init__(
         self, socket: Socket, identity: Identity, audience: Audience, bucket: TokenBucket, now_s: float
@@ -63,6 +77,14 @@ class Client(Watcher):
         self.audience = audience
         self.bucket = bucket
         self.opened_s = now_s
+        self.rests = False
+        self.running = 0  # events that are not answered yet
+        self.queued = 0  # those of them that wait for their turn; the next must not overtake them
+        self.one_list: asyncio.Lock | None = None  # of long ones, one at a time
+
+    def end_rest(self) -> None:
+        """Let it be read from again."""
+        self.rests = False
 
 
 class Gateway:
@@ -79,14 +101,17 @@ class Gateway:
         self.presence = presence
         self._settings = settings
         self._authenticate = authenticate
+        self._rest_s = min(LONGEST_REST_S, settings.ping_timeout_s / 4)
         self._user_rate = max(settings.max_events_per_s_of_user, settings.max_events_per_s)
         self._expiry = Expiry()
         self._looks_again = Deadlines()
         self._meters = presence.meters
         self._pulse = Pulse(presence.meters)
+        self._turns = Turns()  # of events; those of bytes are the engine's, so that a pong waits for no event
         self._stopping = False
         self._tasks: set[asyncio.Future[None]] = set()
         self.server = Server(_server_settings(settings, path))
+        self.server.engine.on_refused = lambda code: self._meters.refused.labels(code).inc()
         self._namespace = self.server.namespace("/")
         self._pace = Pace(settings.flush_interval_s, settings.flush_longest_s)
         self._audiences: dict[str | None, Audience] = {None: self._make_audience(None)}
@@ -361,25 +386,59 @@ class Gateway:
     # -- events ------------------------------------------------------------------------------------------------------
 
     def _on(self, event: str, kind: type[P], handler: Callable[[Client, P], Awaitable[dict[str, Any]]]) -> None:
-        def handle(socket: Socket, *args: Any) -> Awaitable[dict[str, Any] | Reply]:
+        def handle(socket: Socket, *args: Any) -> Reply | Awaitable[dict[str, Any] | Reply]:
             # The client is taken now: when its turn comes, the socket may have gone, and have let go of it.
-            return self._answer(socket.data, event, lambda client: handler(client, events.decode(kind, args)))
+            return self._limited(socket.data) or self._answer(
+                socket.data, event, lambda client: handler(client, events.decode(kind, args))
+            )
 
         self._namespace.on(event)(handle)
 
     async def _answer(
         self, client: Client, event: str, work: Callable[[Client], Awaitable[dict[str, Any]]]
     ) -> dict[str, Any] | Reply:
+        client.running += 1
         try:
-            self._charge(client, 1)
+            if (
+                client.running > EVENTS_AT_ONCE
+                or client.queued
+                or client.bucket.is_low(self._settings.max_events_per_s)
+            ):
+                await self._queue(client)
             return {"ok": True, **await work(client)}
         except WireError as error:
-            self._meters.errors.labels(error.code).inc()
             log.info("event refused", code=error.code, **_about(client), event_name=event)
             return self._refusal(error)
         except Exception:  # whatever it is, the client gets an answer, and no more of it than that
             log.exception("event failed", **_about(client), event_name=event)
             return self._refusal(WireError("internal", "the server could not do it"))
+        finally:
+            client.running -= 1
+
+    async def _queue(self, client: Client) -> None:
+        """Let one who sends much at once wait for its turn: the bursts of fifty such would else keep the loop."""
+        client.queued += 1
+        try:
+            await self._turns.wait(EVENT_COST_S)
+        finally:
+            client.queued -= 1
+
+    def _limited(self, client: Client) -> Reply | None:
+        """Charge for an event; refuse one that is too many, at once: there may be thousands.
+
+        And read nothing more for a while: who goes on all the same fills its own socket, and neither the loop nor the
+        log, which has one line for each while.
+        """
+        try:
+            self._charge(client, 1)
+        except WireError as error:
+            if not client.rests:
+                client.rests = True
+                client.socket.connection.rest(self._rest_s)
+                asyncio.get_running_loop().call_later(self._rest_s, client.end_rest)
+                log.info("rate limited", **_about(client))
+            return self._refusal(error)
+        return None
 
     def _charge(self, client: Client, cost: float) -> None:
         now_s = asyncio.get_running_loop().time()
@@ -394,14 +453,26 @@ class Gateway:
         """Charge for the work beyond that of an event: a thousand users of the store are some 7 ms of everybody's."""
         self._charge(client, min(users / USERS_AN_EVENT, self._settings.max_events_per_s))
 
+    @asynccontextmanager
+    async def _in_turn(self, client: Client, users: int) -> AsyncIterator[None]:
+        """Let a long list wait for its turn, one of a client's at a time: all together have a part of the loop."""
+        if users <= USERS_AN_EVENT:
+            yield
+            return
+        client.one_list = client.one_list or asyncio.Lock()
+        async with client.one_list:
+            await self._turns.wait(users * USER_COST_S)
+            yield
+
     def _refusal(self, error: WireError) -> Reply:
+        self._meters.errors.labels(error.code).inc()
         return Reply({"ok": False, "error": error.body()}, otherwise=(events.ERROR, error.body()))
 
-    def _unknown(self, socket: Socket, event: Any, *args: Any) -> Awaitable[dict[str, Any] | Reply]:
+    def _unknown(self, socket: Socket, event: Any, *args: Any) -> Reply | Awaitable[dict[str, Any] | Reply]:
         async def refuse(client: Client) -> dict[str, Any]:
             raise WireError("unknown_event", f"there is no event {str(event)[:80]!r}")
 
-        return self._answer(socket.data, "unknown", refuse)
+        return self._limited(socket.data) or self._answer(socket.data, "unknown", refuse)
 
     async def _watch(self, client: Client, payload: events.Watch) -> dict[str, Any]:
         if payload.all == (payload.users is not None):
@@ -422,13 +493,19 @@ class Gateway:
                 return newer
         if payload.cursor is None:
             return await client.audience.first_page()
-        try:
-            return await client.audience.page(payload.cursor)
-        except ValueError as error:
-            raise WireError("bad_request", "cursor is not one that this server gave") from error
+        async with self._in_turn(client, events.MAX_USERS_A_CALL):
+            try:
+                return await client.audience.page(payload.cursor)
+            except ValueError as error:
+                raise WireError("bad_request", "cursor is not one that this server gave") from error
 
     async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
-        self._charge_for(client, len(users) if since is None else events.MAX_USERS_A_CALL)
+        many = len(users) if since is None else events.MAX_USERS_A_CALL
+        self._charge_for(client, many)
+        async with self._in_turn(client, many):
+            return await self._watch_these(client, users, since)
+
+    async def _watch_these(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
         await self._check_sight(client, users, anew=True)
         _see_that_it_is_here(client)
         most, watches = self._settings.max_watched_users, client.audience.watches
@@ -476,8 +553,9 @@ class Gateway:
 
     async def _get(self, client: Client, payload: events.Users) -> dict[str, Any]:
         self._charge_for(client, len(payload.users))
-        await self._check_sight(client, payload.users)
-        return await self._snapshot(client, payload.users)
+        async with self._in_turn(client, len(payload.users)):
+            await self._check_sight(client, payload.users)
+            return await self._snapshot(client, payload.users)
 
     async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
         snapshot = await self.presence.snapshot(users, tenant=client.audience.tenant)

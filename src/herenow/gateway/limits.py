@@ -10,6 +10,10 @@ class TokenBucket:
         self._tokens = 2 * rate_per_s
         self._at_s = now_s
 
+    def is_low(self, rate_per_s: float) -> bool:
+        """Whether half of the burst is used up."""
+        return self._tokens < rate_per_s
+
     def take(self, rate_per_s: float, now_s: float, cost: float = 1) -> bool:
         """Whether one more event may pass now, one that counts as ``cost`` of them."""
         self._tokens = min(2 * rate_per_s, self._tokens + max(0.0, now_s - self._at_s) * rate_per_s)

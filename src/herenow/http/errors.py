@@ -130,6 +130,9 @@ class Route(APIRoute):
 
         async def guarded(request: Request) -> Response:
             try:
+                for guard in self.dependencies:  # before FastAPI reads, and parses, what a stranger sends
+                    if guard.dependency is not None:
+                        await guard.dependency(request)
                 return await handle(Request(request.scope, _limited(request.receive)))
             except Exception as error:  # the boundary: whatever it is, the client gets a sentence
                 return respond(request, error)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping, Sequence
+from time import monotonic, thread_time
 from types import coroutine
 from typing import Any, Final
 
@@ -21,13 +22,14 @@ from .requests import (
     Scope,
     Send,
     handshake_of,
-    hide_sids,
+    hide_secrets,
     parse_query,
     peer_of,
     respond,
 )
 from .session import MESSAGE_COST, Reason, Transport
 from .shortcut import Shortcut
+from .turns import Allowance
 
 log = logging.getLogger("herenow.socketio")
 
@@ -59,7 +61,7 @@ class EngineApp:
         self.engine = engine
         self._other = other
         self._on_shutdown = on_shutdown
-        hide_sids()
+        hide_secrets()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
@@ -160,15 +162,21 @@ class AsgiWebSocket:
     async def serve(self, receive: Receive) -> None:
         """Feed the session until the WebSocket is gone."""
         self._task = asyncio.current_task()
+        allowance = Allowance()
         try:
             while True:
                 await self._may_read()
                 message = await receive()
+                began_s = thread_time()
                 if message["type"] == "websocket.disconnect":
                     # 1000, 1001 and 1005 are a peer's goodbye; 1006 is a socket that broke, or just went.
                     self._lost(error=False)
                     break
                 self._received(message)
+                now_s, spent_s = monotonic(), thread_time() - began_s
+                allowance.spend(now_s, spent_s)
+                if allowance.is_spent(now_s):
+                    await self._engine.turns.wait(spent_s)
             if self._pump is not None:
                 await self._pump
         except asyncio.CancelledError:

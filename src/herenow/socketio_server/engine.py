@@ -16,7 +16,7 @@ Backpressure, both ways:
 import asyncio
 import logging
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -39,6 +39,7 @@ from .session import (
     Transport,
     Upgraded,
 )
+from .turns import Turns
 
 log = logging.getLogger("herenow.socketio")
 
@@ -48,12 +49,11 @@ STATE_KEY: Final = "herenow.socketio_server"
 MAX_HEADERS: Final = 16_384
 """Bytes of a handshake's headers, at most: a session keeps them for as long as it lives."""
 
+WARN_EVERY_MS: Final = 1_000
+"""Between two lines in the log about sessions that are refused."""
+
 CLOSE_TIMEOUT_MS: Final = 2_000
 """How long a peer has to complete the WebSocket closing handshake before its socket is cut."""
-
-TURN_S: Final = 0.002
-"""How long what one client has sent may keep the event loop; then all others have their turn. A segment of noops, or a
-polling payload of them, takes a second and more to parse."""
 
 _NEVER: Final = float("inf")
 
@@ -283,6 +283,11 @@ class Connection:
         if self._held == 0:
             self.link.release()
 
+    def rest(self, delay_s: float) -> None:
+        """Read nothing from the client for so long; for one that sends more than it may."""
+        self.hold()
+        asyncio.get_running_loop().call_later(delay_s, self.release)
+
     # -- for the shells --------------------------------------------------------------------------------------------
 
     def became_slow(self) -> None:
@@ -305,15 +310,22 @@ class Engine:
     Args:
         application: gets the events.
         settings: how it behaves.
+
+    Attributes:
+        turns: whose bytes are parsed when.
+        on_refused: told of each handshake that is refused, as what it counts.
     """
 
     def __init__(self, application: Application, settings: EngineSettings) -> None:
         self.application = application
+        self.on_refused: Callable[[str], object] = len
         self.settings = settings
         self.connections: dict[str, Connection] = {}
         self.stopping = False
+        self.turns = Turns()
         self._trusted = parse_networks(settings.trusted_proxies)
         self._sessions_of: dict[str, int] = {}
+        self._may_warn_at_ms = 0.0
         # A ping comes early by a twentieth of the interval at least (session.JITTER), and is at most one tick late, as
         # is its time-out: so together they are over when the client's own count is.
         tick_ms = min(max(min(settings.ping_interval_ms, settings.ping_timeout_ms) / 50, 5), 100)
@@ -344,6 +356,21 @@ class Engine:
         Raises:
             RequestRefused: with the answer to give.
         """
+        try:
+            return self._admit(transport, method, query, headers, peer)
+        except errors.RequestRefused as refusal:
+            if "sid" not in query and not isinstance(refusal, errors.Forbidden):  # that is counted where it is found
+                self.on_refused(refusal.counted_as)
+            raise
+
+    def _admit(
+        self,
+        transport: Transport,
+        method: str,
+        query: Mapping[str, str],
+        headers: Iterable[tuple[bytes, bytes]],
+        peer: tuple[str, int] | None,
+    ) -> Connection | None:
         if query.get("transport") != transport:
             raise errors.UnknownTransport
         if query.get("EIO") != "4":
@@ -391,6 +418,7 @@ class Engine:
             is_allowed = allowed == "*" or origin in allowed
         if not is_allowed:
             log.info("a request from the origin %.200r was refused: it is not among those allowed", origin)
+            self.on_refused(errors.Forbidden.counted_as)
             raise errors.Forbidden
         return origin
 
@@ -400,9 +428,11 @@ class Engine:
             return
         address = self._client_address(peer[0], headers)
         if self._sessions_of.get(customer_of(address) or "", 0) >= most:
-            log.warning(
-                "a session was refused: %s has %d. If it is a proxy, let trusted_proxies name it", address, most
-            )
+            if (now_ms := self.now_ms()) >= self._may_warn_at_ms:  # a line for each would be an attack of its own
+                self._may_warn_at_ms = now_ms + WARN_EVERY_MS
+                log.warning(
+                    "sessions are refused: %s has %d. If it is a proxy, let trusted_proxies name it", address, most
+                )
             raise errors.TooManySessions
 
     def _client_address(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:

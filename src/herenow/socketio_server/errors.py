@@ -31,8 +31,10 @@ class RequestRefused(SocketIOError):
         status: the HTTP status code.
         code: Engine.IO's own error number, sent in the body.
         message: Engine.IO's sentence, sent in the body.
+        counted_as: what a handshake that is refused so counts as.
     """
 
+    counted_as: str = "bad_request"
     status: int = 400
     code: int = 3
     message: str = "Bad request"
@@ -62,6 +64,7 @@ class BadMethod(RequestRefused):
 class Forbidden(RequestRefused):
     """The request comes from an origin that is not allowed."""
 
+    counted_as = "forbidden"
     status = 403
     code = 4
     message = "Forbidden"
@@ -91,6 +94,7 @@ class HeadersTooLarge(RequestRefused):
 class TooManySessions(RequestRefused):
     """The address has as many sessions as one may have."""
 
+    counted_as = "too_many_connections"
     status = 429
     message = "Too many connections from this address"
 
@@ -98,6 +102,7 @@ class TooManySessions(RequestRefused):
 class ShuttingDown(RequestRefused):
     """The server is stopping and opens no new session."""
 
+    counted_as = "shutting_down"
     status = 503
     message = "Server is shutting down"
 

@@ -6,11 +6,12 @@ from time import monotonic
 from typing import Final
 
 from . import packets
-from .engine import TURN_S, Connection, Engine, find_header
+from .engine import Connection, Engine, find_header
 from .errors import BadPacket, RequestRefused, SocketIOError, TooLarge
 from .message import Message
 from .requests import Headers, Receive, Scope, Send, handshake_of, parse_query, peer_of, refusal_body, respond
 from .session import Reason, Transport
+from .turns import READ_SLICE, TURN_S
 
 _TEXT: Final = (b"content-type", b"text/plain; charset=UTF-8")
 _JSON: Final = (b"content-type", b"application/json")
@@ -161,11 +162,13 @@ class PollingRequest:
             # No longer than a session lives that is silent, and while it posts a polling client is.
             async with asyncio.timeout((settings.ping_interval_ms + settings.ping_timeout_ms) / 1000):
                 body = await _read_body(self._scope, self._receive, settings.max_payload)
-            end = monotonic() + TURN_S
+            if len(body) > READ_SLICE:
+                await self._engine.turns.wait()
+            began_s = monotonic()
             for packet in packets.split_payload(body):
-                if monotonic() > end:
-                    await asyncio.sleep(0)
-                    end = monotonic() + TURN_S
+                if (spent_s := monotonic() - began_s) > TURN_S:
+                    await self._engine.turns.wait(spent_s)
+                    began_s = monotonic()
                 await link.released()
                 if link.is_current:
                     self._engine.handle(connection, session.receive(packet))

@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import msgspec
+from websockets.frames import Frame
 
 from .engine import Handshake
 from .errors import RequestRefused
@@ -74,10 +75,12 @@ def peer_of(scope: Scope) -> tuple[str, int] | None:
     return (client[0], client[1]) if client else None
 
 
-class HideSids(logging.Filter):
-    """Shortens session ids in log lines: whoever reads one whole could speak for its client.
+class HideSecrets(logging.Filter):
+    """Shortens session ids in log lines, and leaves out what clients say who they are with.
 
-    uvicorn writes the query string of every request to its access log, and of every WebSocket to its error log.
+    Whoever reads one whole could speak for its client. uvicorn writes the query string of every request to its access
+    log, and of every WebSocket to its error log; at level DEBUG, ``websockets`` writes the beginning and the end of
+    each frame, which is all of a short one.
     """
 
     _SID: Final = re.compile(r'(\bsid(?:=|":")[^&\s"]{1,6})[^&\s"]*')
@@ -89,14 +92,21 @@ class HideSids(logging.Filter):
         return True
 
     def _hide(self, argument: object) -> object:
+        if isinstance(argument, Frame) and _tells_who(bytes(argument.data)):
+            return f"{argument.opcode.name} [{len(argument.data)} bytes]"
         text = str(argument)
         hidden = self._SID.sub(r"\1…", text)
         return argument if hidden == text else hidden
 
 
-def hide_sids() -> None:
-    """Keep session ids out of uvicorn's logs. Idempotent."""
+def _tells_who(data: bytes) -> bool:
+    """Whether a frame is a CONNECT, whose payload only the application knows, or speaks of a token."""
+    return data.startswith(b"40") or b"token" in data
+
+
+def hide_secrets() -> None:
+    """Keep session ids and tokens out of uvicorn's logs and of ours. Idempotent."""
     for name in ("uvicorn.access", "uvicorn.error", WEBSOCKET_LOGGER):
         logger = logging.getLogger(name)
-        if not any(isinstance(each, HideSids) for each in logger.filters):
-            logger.addFilter(HideSids())
+        if not any(isinstance(each, HideSecrets) for each in logger.filters):
+            logger.addFilter(HideSecrets())

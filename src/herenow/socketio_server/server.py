@@ -49,6 +49,12 @@ log = logging.getLogger("herenow.socketio")
 MAX_BACKLOG: Final = 64
 """Packets of one connection that may wait for its handlers; with more, nothing is read from it."""
 
+MAX_HELLO: Final = 131_072
+"""Bytes of a message from a connection that is in no namespace, at most: what a stranger sends is a CONNECT."""
+
+MAX_REFUSALS: Final = 10
+"""So many CONNECTs of one connection are refused; with one more it is closed. Each may cost a look into a database."""
+
 MAX_BACKLOG_BYTES: Final = 65_536
 """And how much they may hold."""
 
@@ -92,9 +98,10 @@ class _Client:
         backlog: packets that wait, each with its size; ``backlog_size`` is that of all.
         held: whether nothing is read because of the backlog.
         incoming: the size of the packet that is being received.
+        refusals: how often it was not let into a namespace.
     """
 
-    __slots__ = ("backlog", "backlog_size", "decoder", "former", "held", "incoming", "running", "sockets")
+    __slots__ = ("backlog", "backlog_size", "decoder", "former", "held", "incoming", "refusals", "running", "sockets")
 
     def __init__(self, max_packet: int) -> None:
         self.decoder = Decoder(max_packet)
@@ -106,6 +113,7 @@ class _Client:
         self.backlog_size = 0
         self.held = False
         self.incoming = 0
+        self.refusals = 0
 
     def is_full(self) -> bool:
         """Whether more waits than may."""
@@ -205,6 +213,7 @@ class Server:
         """The connection is in no namespace for too long."""
         client: _Client = connection.state
         if not any(socket.connected for socket in client.sockets.values()):
+            self.engine.on_refused("connect_timeout")
             connection.close()
 
     def received(self, connection: Connection, data: str | bytes) -> None:
@@ -212,6 +221,8 @@ class Server:
         client: _Client = connection.state
         client.incoming += len(data)
         try:
+            if client.incoming > MAX_HELLO and not client.sockets:
+                raise BadPacket("a message that is too large for one that is in no namespace")
             packet = client.decoder.feed(data)
             if packet is None:
                 return
@@ -352,6 +363,10 @@ class Server:
             log.exception("what a connect handler of %s refused with cannot be encoded", namespace)
             message = Message(*encode(Packet(PacketType.CONNECT_ERROR, namespace, {"message": "Internal error"})))
         connection.push(message)
+        client: _Client = connection.state
+        client.refusals += 1
+        if client.refusals > MAX_REFUSALS:
+            connection.close()
 
     def _event(self, connection: Connection, client: _Client, socket: Socket, packet: Packet) -> None:
         name, *args = packet.data

@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -28,16 +28,14 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, TURN_S, Connection, Engine, Handshake
+from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine, Handshake
 from .errors import RequestRefused
 from .message import Message, frames
 from .requests import PLAIN_HANDSHAKE, WEBSOCKET_LOGGER, parse_query, refusal_body
 from .session import Reason, Transport
+from .turns import READ_SLICE, TURN_S, Allowance, Turns
 
 log = logging.getLogger(WEBSOCKET_LOGGER)
-
-READ_SLICE = 4_096
-"""Bytes parsed at a time, so that a connection that comes to be held, or has had its turn, keeps the rest unparsed."""
 
 _HOP_HEADERS = frozenset((b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version",
                           b"sec-websocket-extensions"))  # fmt: skip
@@ -88,9 +86,9 @@ class FastWebSocket(asyncio.Protocol):
     The arguments are those that uvicorn gives every protocol class.
     """
 
-    __slots__ = ("_app_state", "_close_timer", "_config", "_connection", "_direct", "_fd", "_fragments", "_held",
-                 "_other", "_protocol", "_server_state", "_text", "_transport", "_turn", "_unread", "full",
-                 "ready")  # fmt: skip
+    __slots__ = ("_allowance", "_app_state", "_close_timer", "_config", "_connection", "_direct", "_fd", "_fragments",
+                 "_held", "_other", "_protocol", "_server_state", "_text", "_transport", "_turns", "_unread",
+                 "_waiting", "full", "ready")  # fmt: skip
 
     def __init__(
         self,
@@ -109,7 +107,9 @@ class FastWebSocket(asyncio.Protocol):
         self._text = False
         self._held = False
         self._unread = b""
-        self._turn: asyncio.Handle | None = None  # when to read on: not before all others have had theirs
+        self._allowance = Allowance()
+        self._turns: Turns | None = None
+        self._waiting = False  # for its turn to read on
         self._close_timer: asyncio.TimerHandle | None = None
         self.full = False
         self.ready = False
@@ -129,7 +129,7 @@ class FastWebSocket(asyncio.Protocol):
             self._other.data_received(data)
         elif self._protocol is None:
             self._request_received(data)
-        elif self._held or self._unread:
+        elif self._held or self._waiting:
             self._unread += data  # what was on its way when reading was paused
         else:
             self._read(self._protocol, data)
@@ -200,6 +200,7 @@ class FastWebSocket(asyncio.Protocol):
         if engine is None:
             self._hand_over(data)
             return
+        self._turns = engine.turns
         self._transport.set_write_buffer_limits(engine.settings.write_buffer_high, engine.settings.write_buffer_low)
         # Open from the start: its parser would else keep the request for as long as the connection lives.
         self._protocol = ServerProtocol(state=State.OPEN, max_size=engine.settings.max_payload, logger=log)
@@ -264,20 +265,24 @@ class FastWebSocket(asyncio.Protocol):
     # -- frames in -------------------------------------------------------------------------------------------------
 
     def _read(self, protocol: ServerProtocol, data: bytes) -> None:
-        end = monotonic() + TURN_S
-        for at in range(0, len(data), READ_SLICE):
-            if self._held or monotonic() > end:
-                self._unread = data[at:]
-                if not self._held:
-                    if not self._transport.is_closing():
-                        self._transport.pause_reading()
-                    self._read_on()
-                return
-            protocol.receive_data(data[at : at + READ_SLICE])
-            for event in protocol.events_received():
-                if isinstance(event, Frame):
-                    self._frame_received(protocol, event)
-            self._answer(protocol)  # also while closing: the peer's close frame is still to come
+        """Parse what came: at once, if that is little, else in turn."""
+        now_s = monotonic()
+        if len(data) > READ_SLICE or self._allowance.is_spent(now_s):
+            self._unread = data
+            if not self._transport.is_closing():
+                self._transport.pause_reading()
+            self._read_on()
+            return
+        began_s = thread_time()
+        self._parse(protocol, data)
+        self._allowance.spend(now_s, thread_time() - began_s)
+
+    def _parse(self, protocol: ServerProtocol, data: bytes) -> None:
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if isinstance(event, Frame):
+                self._frame_received(protocol, event)
+        self._answer(protocol)  # also while closing: the peer's close frame is still to come
 
     def _frame_received(self, protocol: ServerProtocol, frame: Frame) -> None:
         if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
@@ -415,14 +420,22 @@ class FastWebSocket(asyncio.Protocol):
 
     def _read_on(self) -> None:
         """Go on with reading at this connection's next turn."""
-        if self._turn is None:
-            self._turn = asyncio.get_running_loop().call_soon(self._take_turn)
+        if not self._waiting and self._turns is not None:
+            self._waiting = True
+            self._turns.ask(self._take_turn)
 
     def _take_turn(self) -> None:
-        self._turn = None
+        self._waiting = False
         if self._held or self._protocol is None:
             return
         data, self._unread = self._unread, b""
-        self._read(self._protocol, data)
-        if not self._unread and not self._held and not self._transport.is_closing():
+        end = monotonic() + TURN_S
+        for at in range(0, len(data), READ_SLICE):
+            if self._held or monotonic() > end:
+                self._unread = data[at:]
+                if not self._held:
+                    self._read_on()
+                return
+            self._parse(self._protocol, data[at : at + READ_SLICE])
+        if not self._held and not self._transport.is_closing():
             self._transport.resume_reading()

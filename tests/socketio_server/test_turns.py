@@ -1,0 +1,74 @@
+"""Whose turn it is: who sends little is served at once, the others share what is left, one turn each."""
+
+import asyncio
+import time
+from collections import Counter
+from functools import partial
+
+from herenow.socketio_server.turns import HEAVY_SHARE, LIGHT_BURST_S, LIGHT_SHARE, TURN_S, Allowance, Turns
+
+
+def _busy(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def test_an_allowance_is_spent_by_a_burst_and_grows_with_time() -> None:
+    allowance = Allowance()
+    assert not allowance.is_spent(100.0)
+    allowance.spend(100.0, LIGHT_BURST_S * 1.1)
+    assert allowance.is_spent(100.1)
+    assert not allowance.is_spent(100.0 + LIGHT_BURST_S / LIGHT_SHARE)
+    for second in range(200, 260):  # what is within the share may go on for ever
+        allowance.spend(second, LIGHT_SHARE)
+        assert not allowance.is_spent(second + 0.5)
+
+
+async def test_turns_go_round_and_leave_the_loop_its_part() -> None:
+    turns, taken = Turns(), Counter[str]()
+    end = time.monotonic() + 0.2
+
+    def take(who: str) -> None:
+        _busy(TURN_S)
+        taken[who] += 1
+        if time.monotonic() < end:
+            turns.ask(partial(take, who))
+
+    for who in "abc":
+        turns.ask(partial(take, who))
+    await asyncio.sleep(0.3)
+    assert max(taken.values()) - min(taken.values()) <= 1
+    assert taken.total() * TURN_S <= 0.2 * HEAVY_SHARE + 2 * TURN_S + 0.01
+
+
+async def test_one_who_raises_stops_nobody() -> None:
+    turns, heard, raised = Turns(), asyncio.Event(), asyncio.Event()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: raised.set())
+
+    def fail() -> None:
+        raise ValueError("a fault")
+
+    turns.ask(fail)
+    turns.ask(heard.set)
+    async with asyncio.timeout(1):
+        await heard.wait()
+        await raised.wait()
+
+
+async def test_what_a_turn_costs_beside_is_waited_for_by_the_next() -> None:
+    turns, began = Turns(), time.monotonic()
+    await asyncio.gather(*(turns.wait(0.02) for _ in range(4)))
+    assert time.monotonic() - began >= 3 * 0.02 / HEAVY_SHARE - 0.005
+    began = time.monotonic()
+    await turns.wait()
+    assert time.monotonic() - began >= 0.02 / HEAVY_SHARE - 0.005
+
+
+async def test_who_gives_up_waiting_keeps_nobody() -> None:
+    turns = Turns()
+    waiting = asyncio.create_task(turns.wait(0.02))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    async with asyncio.timeout(1):
+        await turns.wait()
