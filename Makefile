@@ -55,7 +55,7 @@ pure:
 
 rest:
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 5 --dist worksteal tests $(addprefix --ignore=,$(PURE) $(SERVERS))
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 3 --dist worksteal $(SERVERS)
+	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 4 --dist worksteal $(SERVERS)
 
 # The storms at full length, the floods and the attacks at full size, some twenty minutes; what they saw goes into docs/reliability.md.
 soak: install

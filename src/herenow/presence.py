@@ -58,7 +58,7 @@ STORE_READ_TIMEOUT_S = 1.0
 STOP_TIMEOUT_S = 3.0
 """How long a stop waits for the store to take the last rows; the whole of it must end within 5 s."""
 
-PAGES_AHEAD = 50
+PAGES_AHEAD = 100
 """Pages of users online that are read while the database looks for its newest version, which takes it a while."""
 
 DECIDED_PER_S = 20_000
