@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PAGE   := examples/quickstart
 
-.PHONY: install run test lint types unit pure rest soak fuzz bench bench-check bench-small profile document clean
+.PHONY: install run test lint types unit pure rest soak fuzz check-proxy bench bench-check bench-small profile document clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
@@ -60,6 +60,10 @@ rest:
 # The storms at full length, the floods and the attacks at full size, some twenty minutes; what they saw goes into docs/reliability.md.
 soak: install
 	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.soak
+
+# The nginx of docs/operations.md before a real server, where nginx is installed.
+check-proxy: install
+	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.proxy
 
 $(VENV)/.fuzz: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group fuzz
