@@ -15,9 +15,9 @@ Backpressure, both ways:
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -26,6 +26,7 @@ import msgspec
 from . import errors
 from .addresses import client_address, customer_of, parse_networks
 from .heartbeat import Heartbeat
+from .ids import new_id
 from .message import Message
 from .session import (
     Closed,
@@ -332,8 +333,8 @@ class Engine:
         self._heartbeat: Heartbeat[Connection] = Heartbeat(tick_ms, self._due)
 
     def now_ms(self) -> float:
-        """The engine's time, monotonic, in milliseconds."""
-        return asyncio.get_running_loop().time() * 1000
+        """The engine's time in milliseconds: the system's monotonic clock, which event loops go by too."""
+        return monotonic() * 1000
 
     # -- requests --------------------------------------------------------------------------------------------------
 
@@ -458,7 +459,7 @@ class Engine:
                 handshake = msgspec.structs.replace(handshake, address=(host, handshake.address[1]))
         if self.settings.max_sessions_per_address is not None:
             self._count(handshake, 1)
-        session = Session(secrets.token_urlsafe(15), transport, self.settings, self.now_ms())
+        session = Session(new_id(), transport, self.settings, self.now_ms())
         connection = Connection(self, session, link, handshake)
         self.connections[session.sid] = connection
         self.schedule(connection)

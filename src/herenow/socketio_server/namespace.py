@@ -14,12 +14,12 @@ In the first two, what is sent is held back: till the CONNECT, which must come f
 import asyncio
 import inspect
 import itertools
-import secrets
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from .engine import Connection, Handshake
 from .errors import CallTimeout, Disconnected
+from .ids import new_id
 from .message import Message
 from .packets import RESERVED_EVENTS, Packet, PacketType, encode
 from .session import Reason, Transport
@@ -65,7 +65,7 @@ class Socket:
     __slots__ = ("_acks", "_early", "_state", "connection", "data", "id", "namespace", "reason")
 
     def __init__(self, namespace: "Namespace", connection: Connection) -> None:
-        self.id = secrets.token_urlsafe(15)
+        self.id = new_id()
         self.namespace = namespace
         self.data: Any = None
         self.connection = connection
