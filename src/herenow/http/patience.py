@@ -12,12 +12,18 @@ Who had begun a request is told (408, 431) before the connection is closed; who 
 
 import asyncio
 from collections.abc import Callable
+from itertools import islice
+from time import monotonic
 from typing import Any, Final, Literal
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD: Final = 65_536
 """Bytes of a request's line and headers, at most, beside those that came in the same segment."""
+
+_AT_ONCE: Final = 50
+_PAUSE_S: Final = 0.01
+"""So many are cut off at once, and the next after a pause."""
 
 What = Literal["head", "body", "answer", "size"]
 """What took too long, or was too large."""
@@ -29,15 +35,54 @@ _ANSWERS: Final[dict[What, bytes]] = {
 }
 
 
+class Waits:
+    """Who is waited for, and since when. All are waited for equally long, so that who came first is due first: one
+    timer of the event loop does for all, where one for each connection would be a good part of what a connect costs.
+
+    Args:
+        patience_s: how long.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self._waits: dict[PatientHttp, tuple[float, What]] = {}  # until when; in this order
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __contains__(self, protocol: "PatientHttp") -> bool:
+        return protocol in self._waits
+
+    def begin(self, protocol: "PatientHttp", what: What) -> None:
+        """Wait for something from now on, and for nothing else."""
+        self.end(protocol)
+        self._waits[protocol] = (monotonic() + self._patience_s, what)
+        if self._timer is None:
+            self._timer = protocol.loop.call_later(self._patience_s, self._look, protocol.loop)
+
+    def end(self, protocol: "PatientHttp") -> None:
+        """Wait for nothing more."""
+        self._waits.pop(protocol, None)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Cut those off who are due; come back for the next. A crowd of them goes in parts, with the others between."""
+        self._timer = None
+        now_s, wait_s = monotonic(), _PAUSE_S
+        for protocol, (due_s, what) in list(islice(self._waits.items(), _AT_ONCE)):
+            if due_s > now_s:
+                wait_s = due_s - now_s
+                break
+            protocol.cut_off(what)
+        if self._waits:
+            self._timer = loop.call_later(wait_s, self._look, loop)
+
+
 class PatientHttp(HttpToolsProtocol):
     """uvicorn's HTTP protocol with an end to its patience; see :func:`patient`."""
 
-    patience_s: float
+    waits: Waits
     cut: Callable[[What], None]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._deadline: asyncio.TimerHandle | None = None
         self._head_size: int | None = 0  # None once it is complete
         self._began = False
 
@@ -45,56 +90,51 @@ class PatientHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
-        self._wait_for("head")
+        self.waits.begin(self, "head")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._wait_for(None)
+        self.waits.end(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if self._head_size is not None:
             if not self._began:
                 self._began = True
-                if self._deadline is None:  # after an answer, it was uvicorn that waited
-                    self._wait_for("head")
+                if self not in self.waits:  # after an answer, it was uvicorn that waited
+                    self.waits.begin(self, "head")
             if self._head_size > MAX_HEAD:
-                self._cut("size")
+                self.cut_off("size")
                 return
             self._head_size += len(data)
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
         self._head_size = None
-        self._wait_for("body")
+        self.waits.begin(self, "body")
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._wait_for(None)
+        self.waits.end(self)
         self._head_size, self._began = 0, False
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
-        self._wait_for(None)
+        self.waits.end(self)
         super().handle_websocket_upgrade()
 
     def pause_writing(self) -> None:
-        self._wait_for("answer")
+        self.waits.begin(self, "answer")
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        self._wait_for(None)
+        self.waits.end(self)
         super().resume_writing()
 
-    # -- the deadline --------------------------------------------------------------------------------------------------
+    # -- the end -------------------------------------------------------------------------------------------------------
 
-    def _wait_for(self, what: What | None) -> None:
-        """Wait for something from now on; ``None``: for nothing."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._deadline = None if what is None else self.loop.call_later(self.patience_s, self._cut, what)
-
-    def _cut(self, what: What) -> None:
-        self._wait_for(None)
+    def cut_off(self, what: What) -> None:
+        """End a connection that took too long, or sent too much; tell it, if it had begun a request."""
+        self.waits.end(self)
         type(self).cut(what)
         is_answered = self.cycle is not None and self.cycle.response_started
         if what == "answer" or (is_answered and not self.cycle.response_complete):
@@ -113,4 +153,4 @@ def patient(patience_s: float, cut: Callable[[What], None]) -> type[PatientHttp]
         patience_s: how long a head, a body and each pause in reading an answer may take.
         cut: told of each connection that is cut off, and why.
     """
-    return type("PatientHttp", (PatientHttp,), {"patience_s": patience_s, "cut": staticmethod(cut)})
+    return type("PatientHttp", (PatientHttp,), {"waits": Waits(patience_s), "cut": staticmethod(cut)})
