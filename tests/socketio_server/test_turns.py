@@ -17,12 +17,24 @@ def _busy(seconds: float) -> None:
 def test_an_allowance_is_spent_by_a_burst_and_grows_with_time() -> None:
     allowance = Allowance()
     assert not allowance.is_spent(100.0)
-    allowance.spend(100.0, LIGHT_BURST_S * 1.1)
+    for _ in range(3):
+        allowance.spend(100.0, LIGHT_BURST_S * 0.4)
     assert allowance.is_spent(100.1)
     assert not allowance.is_spent(100.0 + LIGHT_BURST_S / LIGHT_SHARE)
     for second in range(200, 260):  # what is within the share may go on for ever
         allowance.spend(second, LIGHT_SHARE)
         assert not allowance.is_spent(second + 0.5)
+
+
+def test_a_machine_that_was_busy_with_something_else_costs_a_client_half_its_allowance_at_most() -> None:
+    allowance = Allowance()
+    assert allowance.clock(100.0) is time.monotonic
+    allowance.spend(100.0, 60.0)  # it slept
+    assert not allowance.is_spent(100.0)
+    allowance.spend(100.0, LIGHT_BURST_S * 0.1)
+    assert allowance.clock(100.0) is time.thread_time
+    allowance.spend(100.0, LIGHT_BURST_S)
+    assert allowance.is_spent(100.0)
 
 
 async def test_turns_go_round_and_leave_the_loop_its_part() -> None:

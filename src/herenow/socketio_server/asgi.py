@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping, Sequence
-from time import monotonic, thread_time
+from time import monotonic
 from types import coroutine
 from typing import Any, Final
 
@@ -167,15 +167,17 @@ class AsgiWebSocket:
             while True:
                 await self._may_read()
                 message = await receive()
-                began_s = thread_time()
+                now_s = monotonic()
+                clock = allowance.clock(now_s)
+                began_s = clock()
                 if message["type"] == "websocket.disconnect":
                     # 1000, 1001 and 1005 are a peer's goodbye; 1006 is a socket that broke, or just went.
                     self._lost(error=False)
                     break
                 self._received(message)
-                now_s, spent_s = monotonic(), thread_time() - began_s
+                spent_s = clock() - began_s
                 allowance.spend(now_s, spent_s)
-                if allowance.is_spent(now_s):
+                if allowance.is_spent(monotonic()):
                     await self._engine.turns.wait(spent_s)
             if self._pump is not None:
                 await self._pump

@@ -12,7 +12,7 @@ to parse; twenty such would have it all. So reading has two lanes:
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Final
 
 READ_SLICE: Final = 4_096
@@ -34,7 +34,8 @@ HEAVY_SHARE: Final = 0.3
 
 class Allowance:
     """What one client may still use of the loop at once, in processor time: that the machine was busy with something
-    else meanwhile is no fault of a client's.
+    else meanwhile is no fault of a client's. Asking for that time is a system call, which is spared as long as half of
+    the allowance is left: till then the other clock will do, by which nobody spends more than the other half.
     """
 
     __slots__ = ("_spent_until_s",)
@@ -46,9 +47,18 @@ class Allowance:
         """Whether the client must wait for its turn."""
         return self._spent_until_s > now_s + LIGHT_BURST_S / LIGHT_SHARE
 
+    def clock(self, now_s: float) -> Callable[[], float]:
+        """By which to measure what the client is about to spend."""
+        return monotonic if self._half_is_left(now_s) else thread_time
+
     def spend(self, now_s: float, spent_s: float) -> None:
-        """Note that the client was served for so long."""
+        """Note that the client was served for so long, which began at ``now_s``."""
+        if self._half_is_left(now_s):
+            spent_s = min(spent_s, LIGHT_BURST_S / 2)
         self._spent_until_s = max(self._spent_until_s, now_s) + spent_s / LIGHT_SHARE
+
+    def _half_is_left(self, now_s: float) -> bool:
+        return self._spent_until_s <= now_s + LIGHT_BURST_S / LIGHT_SHARE / 2
 
 
 class Turns:

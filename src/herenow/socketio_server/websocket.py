@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
-from time import monotonic, thread_time
+from time import monotonic
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -273,9 +273,10 @@ class FastWebSocket(asyncio.Protocol):
                 self._transport.pause_reading()
             self._read_on()
             return
-        began_s = thread_time()
+        clock = self._allowance.clock(now_s)
+        began_s = clock()
         self._parse(protocol, data)
-        self._allowance.spend(now_s, thread_time() - began_s)
+        self._allowance.spend(now_s, clock() - began_s)
 
     def _parse(self, protocol: ServerProtocol, data: bytes) -> None:
         protocol.receive_data(data)
