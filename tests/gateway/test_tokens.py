@@ -89,6 +89,13 @@ async def test_a_public_key_is_no_secret() -> None:
         assert (await refused(verifier, forged)).code == "unauthorized"
 
 
+def test_nor_may_one_be_set_as_the_secret() -> None:
+    """Else everybody could sign: it is public. Other libraries have had that hole."""
+    for text in (pem(RSA), pem(EC)):
+        with pytest.raises(SettingsInvalid, match="jwt_public_keys"):
+            auth.from_settings(Settings.load(jwt_secret=text))
+
+
 @pytest.mark.parametrize(
     "header",
     [

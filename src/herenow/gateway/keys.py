@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cryptography.x509 import load_pem_x509_certificate
+from jwt.algorithms import HMACAlgorithm
 
 from herenow.settings import Settings
 
@@ -49,11 +50,27 @@ class Key(msgspec.Struct, frozen=True):
         return self.algorithm == algorithm and (kid is None or self.kid is None or self.kid == kid)
 
 
+class _KnownSecret(HMACAlgorithm):
+    """HMAC with a secret that was looked through once: PyJWT does it anew with each token, for half of its price."""
+
+    def prepare_key(self, key: str | bytes) -> bytes:
+        return key if isinstance(key, bytes) else super().prepare_key(key)
+
+
 def of_secret(secret: str) -> Key:
-    """Make an HS256 key."""
-    # As a JWK: a bare secret PyJWT would look through for public keys anew with each token.
+    """Make an HS256 key.
+
+    Raises:
+        KeyUnfit: it is no secret, but a public key or a certificate.
+    """
     encoded = urlsafe_b64encode(secret.encode()).rstrip(b"=").decode()
-    return Key("HS256", jwt.PyJWK({"kty": "oct", "alg": "HS256", "k": encoded}))
+    jwk = jwt.PyJWK({"kty": "oct", "alg": "HS256", "k": encoded})
+    try:
+        jwk.Algorithm.prepare_key(jwk.key)
+    except jwt.InvalidKeyError as error:
+        raise KeyUnfit("jwt_secret: it is a public key or a certificate; those go into jwt_public_keys") from error
+    jwk.Algorithm = _KnownSecret(HMACAlgorithm.SHA256)
+    return Key("HS256", jwk)
 
 
 def of_pem(text: str) -> Key:
