@@ -91,9 +91,11 @@ def address_of(listener: socket.socket, scheme: str) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-FULL_COLLECTION_EVERY = 100
-"""Of so many middle garbage collections one is full; Python's own is 10. A full one stops everybody for 50 ms with a
-thousand connections, and finds nothing: an ended connection leaves no cycles (``tests/test_garbage.py``)."""
+COLLECTIONS = (10_000, 10, 10)
+"""When garbage is collected: after so many new objects that are still there, of so many such collections a middle one,
+of so many of those a full one. Python's own are 700, 10 and 10: a crowd that comes in would be looked through again and
+again, and nothing found: an ended connection leaves no cycles (``tests/test_garbage.py``). A full collection stops
+everybody for 50 ms with a thousand connections."""
 
 
 class _Server(uvicorn.Server):
@@ -108,7 +110,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
-        gc.set_threshold(*gc.get_threshold()[:2], FULL_COLLECTION_EVERY)
+        gc.set_threshold(*COLLECTIONS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

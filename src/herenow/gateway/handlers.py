@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any, TypeVar
 
 import msgspec
@@ -216,7 +217,7 @@ class Gateway:
         user_id, tenant = identity.user_id, identity.tenant
         if SEPARATOR in user_id:  # the application's own ``authenticate``: everything else checks ids
             raise ValueError("a user id holds no control characters")
-        settings, loop = self._settings, asyncio.get_running_loop()
+        settings = self._settings
         if len(self._namespace.sockets) >= settings.max_connections:
             is_full = "the server is full"  # to a tenant no more than that: whose connections they are is not its own
             if tenant is None:
@@ -226,7 +227,7 @@ class Gateway:
         mine = audience.connections_of.get(user_id, 0)
         if mine >= settings.max_connections_per_user:
             raise WireError("too_many_connections", f"{user_id} has {mine} connections, which is the most")
-        now_s = loop.time()
+        now_s = monotonic()
         client = Client(socket, identity, audience, TokenBucket(settings.max_events_per_s, now_s), now_s)
         socket.data = client
         audience.count_in(user_id, lambda: TokenBucket(self._user_rate, now_s))
@@ -265,7 +266,7 @@ class Gateway:
         audience.outbox.forget(client)
         self._expiry.forget(socket.id)
         self._looks_again.cancel(socket.id)
-        duration_s = asyncio.get_running_loop().time() - client.opened_s
+        duration_s = monotonic() - client.opened_s
         log.info("disconnected", **_about(client), reason=reason.value, seconds=round(duration_s, 3))
         self._meters.disconnects.labels(reason.value).inc()
         heard_ms = self._heard_ms_ago(socket) if reason is Reason.PING_TIMEOUT else None
@@ -345,16 +346,15 @@ class Gateway:
 
     async def _refused(self, sight: Sight, client: Client, users: Collection[str], *, anew: bool) -> list[str]:
         try:
-            return await sight.refused(client.user_id, users, asyncio.get_running_loop().time(), anew=anew)
+            return await sight.refused(client.user_id, users, monotonic(), anew=anew)
         finally:
             client.audience.forget_sight(client.user_id)  # gone meanwhile?
 
     async def _look_again(self) -> None:
         """Ask anew about those who are watched, when the answers are stale; who may not be any more, is not."""
-        loop = asyncio.get_running_loop()
         while not self._stopping:
             await asyncio.sleep(min(1.0, self._settings.can_watch_stale_s))
-            due = self._looks_again.pop_due(round(loop.time() * 1000))
+            due = self._looks_again.pop_due(round(monotonic() * 1000))
             sockets = [socket for each in due if (socket := self._namespace.sockets.get(each)) is not None]
             for start in range(0, len(sockets), LOOKS_AT_ONCE):
                 some = sockets[start : start + LOOKS_AT_ONCE]
@@ -380,7 +380,7 @@ class Gateway:
 
     def _look_again_later(self, client: Client) -> None:
         if client.audience.sight is not None and client.audience.watches.watched_by(client):
-            due_s = asyncio.get_running_loop().time() + self._settings.can_watch_stale_s
+            due_s = monotonic() + self._settings.can_watch_stale_s
             self._looks_again.set(client.socket.id, round(due_s * 1000))
 
     # -- events ------------------------------------------------------------------------------------------------------
@@ -441,7 +441,7 @@ class Gateway:
         return None
 
     def _charge(self, client: Client, cost: float) -> None:
-        now_s = asyncio.get_running_loop().time()
+        now_s = monotonic()
         rate, user_rate = self._settings.max_events_per_s, self._user_rate
         if not client.bucket.take(rate, now_s, cost):
             raise WireError("rate_limited", f"more than {rate:g} events a second, or too large ones")
