@@ -116,6 +116,45 @@ async def test_an_item_that_raises_stops_no_other() -> None:
     assert [str(fault["exception"]) for fault in faults] == ["bad"]
 
 
+def test_of_a_crowd_the_earliest_come_first_and_the_rest_stay_due() -> None:
+    wheel: Wheel[Item] = Wheel(10)
+    early, late, gone = [Item() for _ in range(30)], [Item() for _ in range(30)], Item()
+    for item in (*late, gone):
+        wheel.schedule(item, 90)
+    for item in early:
+        wheel.schedule(item, 80)
+    first = wheel.turn(100, 40)
+    assert first[:30] == sorted(early, key=first.index)
+    wheel.cancel(gone)
+    rest = wheel.turn(100, 40)
+    assert {*first, *rest} - {gone} == {*early, *late}
+    assert not wheel
+
+
+async def test_a_crowd_that_is_due_at_once_leaves_the_loop_to_others_in_between() -> None:
+    loop = asyncio.get_running_loop()
+    done, all_done, turns = 0, asyncio.Event(), []
+
+    def on_due(item: Item, now_ms: float) -> None:
+        nonlocal done
+        done += 1
+        if done == 1_000:
+            all_done.set()
+
+    def other() -> None:
+        turns.append(done)
+        if done < 1_000:
+            loop.call_soon(other)
+
+    heartbeat: Heartbeat[Item] = Heartbeat(5, on_due)
+    for _ in range(1_000):
+        heartbeat.schedule(Item(), loop.time() * 1000 + 10)
+    other()
+    async with asyncio.timeout(5):
+        await all_done.wait()
+    assert len({*turns}) >= 10
+
+
 def test_a_second_event_loop_has_a_heartbeat_too() -> None:
     """A timer that the first loop never let ring was once taken for one that is still to come."""
     came: list[Item] = []

@@ -1,11 +1,12 @@
 """One timing wheel for all that falls due on a server: pings, pongs, time-outs. No task and no timer a session.
 
 Time is cut into slots of ``tick_ms``. An item lies in the slot of its due time, rounded up, so it is never early and
-at most one tick late; moving or cancelling it costs one set operation. :class:`Heartbeat` turns the wheel with a
-single timer of the event loop, and with none while the wheel is empty.
+at most one tick late, unless a crowd is due with it; moving or cancelling it costs one set operation.
+:class:`Heartbeat` turns the wheel with a single timer of the event loop, and with none while the wheel is empty.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable
 from math import ceil
 from typing import Generic, Protocol, TypeVar
@@ -21,6 +22,10 @@ T = TypeVar("T", bound=Timed)
 
 _TIMER_EARLY_S = 0.001
 """uvloop's timers count whole milliseconds and may come so much early; the slot would not have begun."""
+
+_AT_ONCE = 50
+"""So many items are done without a pause. A crowd's time-outs fall due in one slot; between them the loop must serve
+all others."""
 
 
 class Wheel(Generic[T]):
@@ -61,14 +66,19 @@ class Wheel(Generic[T]):
             del self._slots[item.wheel_slot]
         item.wheel_slot = None
 
-    def turn(self, now_ms: float) -> list[T]:
-        """Take off and return all that is due, the earliest slot first."""
+    def turn(self, now_ms: float, limit: int = sys.maxsize) -> list[T]:
+        """Take off and return what is due, up to ``limit`` items, the earliest slot first. The others stay due."""
         current = int(now_ms // self._tick_ms)
         self._turned = max(self._turned, current)
         due: list[T] = []
         # Sorted keys, not a count from the last slot to this one: after a machine's sleep that would be millions.
         for slot in sorted(slot for slot in self._slots if slot <= current):
-            due += self._slots.pop(slot)
+            items = self._slots[slot]
+            while items and len(due) < limit:
+                due.append(items.pop())
+            if items:
+                break
+            del self._slots[slot]
         for item in due:
             item.wheel_slot = None
         return due
@@ -86,7 +96,7 @@ class Heartbeat(Generic[T]):
         self._tick_s = tick_ms / 1000
         self._wheel: Wheel[T] = Wheel(tick_ms)
         self._on_due = on_due
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
 
     def schedule(self, item: T, due_ms: float) -> None:
         """Let ``on_due`` be called with ``item`` at ``due_ms`` of the loop's clock; replaces an earlier call for it."""
@@ -105,12 +115,16 @@ class Heartbeat(Generic[T]):
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         now_ms = loop.time() * 1000
-        for item in self._wheel.turn(now_ms):
+        due = self._wheel.turn(now_ms, _AT_ONCE)
+        for item in due:
             try:
                 self._on_due(item, now_ms)
             except Exception as error:  # one item's fault must not stop the heart of all the others
                 loop.call_exception_handler({"message": "an item on the wheel raised", "exception": error})
-        self._timer = self._set_timer(loop) if self._wheel else None
+        if len(due) == _AT_ONCE and self._wheel:  # there may be more
+            self._timer = loop.call_soon(self._tick)
+        else:
+            self._timer = self._set_timer(loop) if self._wheel else None
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> asyncio.TimerHandle:
         """Come back when the next slot has begun, not a tick from now: an item would be late by up to two ticks."""
