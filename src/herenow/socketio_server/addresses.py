@@ -7,6 +7,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 _V6_PREFIX = 64
 """Bits of an IPv6 address that tell customers apart: each has at least all addresses behind them."""
 
+_LONGEST = 100
+"""Characters of an address that are looked at; what is longer is none."""
+
 
 def parse_networks(networks: Iterable[str]) -> tuple[IPv4Network | IPv6Network, ...]:
     """Read addresses and networks (``10.0.0.0/8``).
@@ -32,7 +35,7 @@ def client_address(peer: str, forwarded: str | None, trusted: tuple[IPv4Network 
     if forwarded is None or not _is_among(peer, trusted):
         return client
     for entry in reversed(forwarded.split(",")):
-        address = _parse(entry)
+        address = _parse(entry.strip()[:_LONGEST])
         if address is None:
             break  # what a proxy of ours passes on is an address: here its word ends
         client = str(address)
@@ -47,7 +50,7 @@ def customer_of(address: str) -> str | None:
 
     A proxy on this machine that says nothing of its clients would else be refused for all of them.
     """
-    parsed = _parse(address)
+    parsed = _parse(address[:_LONGEST])
     if parsed is None:
         return address
     if parsed.is_loopback:
@@ -58,13 +61,13 @@ def customer_of(address: str) -> str | None:
 
 
 def _is_among(address: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
-    parsed = _parse(address)
+    parsed = _parse(address[:_LONGEST])
     return parsed is not None and any(parsed in network for network in networks)
 
 
+@lru_cache(maxsize=4096)
 def _parse(text: str) -> IPv4Address | IPv6Address | None:
     """Read ``192.0.2.1``, ``192.0.2.1:80``, ``2001:db8::1`` or ``[2001:db8::1]:80``."""
-    text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

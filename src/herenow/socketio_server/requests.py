@@ -3,6 +3,10 @@
 import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from email.utils import formatdate
+from functools import lru_cache
+from http import HTTPStatus
+from time import time
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -48,6 +52,21 @@ def parse_query(query: str) -> dict[str, str]:
 def refusal_body(refusal: RequestRefused) -> bytes:
     """Build the body that Engine.IO clients know: ``{"code": …, "message": …}``."""
     return msgspec.json.encode({"code": refusal.code, "message": refusal.message})
+
+
+def refusal_response(refusal: RequestRefused) -> bytes:
+    """Build the whole answer to a WebSocket handshake that is refused; a flood of them is a flood of these."""
+    body = refusal_body(refusal)
+    return (
+        f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}\r\n"
+        f"Date: {_date(int(time()))}\r\nConnection: close\r\n"
+        f"Content-Length: {len(body)}\r\nContent-Type: application/json\r\n\r\n"
+    ).encode() + body
+
+
+@lru_cache(maxsize=1)
+def _date(now_s: int) -> str:
+    return formatdate(now_s, usegmt=True)
 
 
 async def respond(send: Send, status: int, body: bytes, headers: Headers) -> None:

@@ -24,14 +24,14 @@ from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from uvicorn.server import ServerState
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Request, Response
+from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine, Handshake
 from .errors import RequestRefused
 from .message import Message, frames
-from .requests import PLAIN_HANDSHAKE, WEBSOCKET_LOGGER, parse_query, refusal_body
+from .requests import PLAIN_HANDSHAKE, WEBSOCKET_LOGGER, parse_query, refusal_response
 from .session import Reason, Transport
 from .turns import READ_SLICE, TURN_S, Allowance, Turns
 
@@ -128,7 +128,8 @@ class FastWebSocket(asyncio.Protocol):
         if self._other is not None:
             self._other.data_received(data)
         elif self._protocol is None:
-            self._request_received(data)
+            if not self._transport.is_closing():  # what comes behind a request that is refused is nobody's
+                self._request_received(data)
         elif self._held or self._waiting:
             self._unread += data  # what was on its way when reading was paused
         else:
@@ -201,28 +202,25 @@ class FastWebSocket(asyncio.Protocol):
             self._hand_over(data)
             return
         self._turns = engine.turns
-        self._transport.set_write_buffer_limits(engine.settings.write_buffer_high, engine.settings.write_buffer_low)
-        # Open from the start: its parser would else keep the request for as long as the connection lives.
-        self._protocol = ServerProtocol(state=State.OPEN, max_size=engine.settings.max_payload, logger=log)
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed for uvicorn's own classes
         headers = _headers_of(data)
         try:
             connection = engine.admit(Transport.WEBSOCKET, "GET", parse_query(query), headers, self._peer())
         except RequestRefused as refusal:
-            response = self._protocol.reject(refusal.status, refusal_body(refusal).decode())
-            del response.headers["Content-Type"]
-            response.headers["Content-Type"] = "application/json"
-            self._refuse(response)
+            self._refuse(refusal_response(refusal))
             return
+        self._transport.set_write_buffer_limits(engine.settings.write_buffer_high, engine.settings.write_buffer_low)
+        # Open from the start: its parser would else keep the request for as long as the connection lives.
+        self._protocol = ServerProtocol(state=State.OPEN, max_size=engine.settings.max_payload, logger=log)
         named = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
         response = self._protocol.accept(Request(target, named, method))
         if response.status_code == 101:
             self._accept(engine, connection, query, headers, response.serialize())
         else:
-            self._refuse(response)
+            self._refuse(response.serialize())
 
-    def _refuse(self, response: Response) -> None:
-        self._write(response.serialize())
+    def _refuse(self, response: bytes) -> None:
+        self._write(response)
         self._transport.close()
         self._cut_later()
 
