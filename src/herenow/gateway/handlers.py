@@ -44,7 +44,7 @@ EVENTS_AT_ONCE = 4
 EVENT_COST_S = 0.000_2
 """What an event takes of the event loop."""
 
-USER_COST_S = 0.000_015
+USER_COST_S = 0.000_005
 """What each user of a long list takes: decoded, looked up, read from the store, encoded."""
 
 LONGEST_REST_S = 1.0

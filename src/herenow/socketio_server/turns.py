@@ -6,7 +6,8 @@ to parse; twenty such would have it all. So reading has two lanes:
 * *At once*: what comes is at most ``READ_SLICE`` long, and this client has lately used no more than ``LIGHT_SHARE`` of
   the loop. Nearly everything that honest clients send is so.
 * *In turn*: everything else waits in one queue, each at most ``TURN_S`` at a time. All of it together has
-  ``HEAVY_SHARE`` of the loop, however many wait. Who waits is not read from, so what it sends fills its own socket.
+  ``HEAVY_SHARE`` of the loop, however many wait; and what the others leave, up to ``MOST_SHARE`` with theirs. Who waits
+  is not read from, so what it sends fills its own socket.
 """
 
 import asyncio
@@ -29,7 +30,13 @@ LIGHT_BURST_S: Final = 0.01
 """And so much of it at a time, after a while of silence: more than a connect with its first watches takes."""
 
 HEAVY_SHARE: Final = 0.3
-"""Of the loop, for all who wait for their turn."""
+"""Of the loop, for all who wait for their turn, at least."""
+
+MOST_SHARE: Final = 0.7
+"""Of the loop, for all who wait for their turn and all others, as far as it is the former who come to it."""
+
+LATELY_S: Final = 0.1
+"""How long what the others took of the loop is remembered."""
 
 
 class Allowance:
@@ -68,6 +75,7 @@ class Turns:
         self._waiting: deque[tuple[Callable[[], None], float]] = deque()
         self._scheduled = False
         self._free_at_s = 0.0
+        self._others = _Others()
 
     def ask(self, take: Callable[[], None], cost_s: float = 0.0) -> None:
         """Call ``take`` once it is this one's turn; it takes no longer than ``TURN_S``, as far as it can help it.
@@ -97,6 +105,7 @@ class Turns:
 
     def _work(self) -> None:
         """Give turns until the time of one is over."""
+        share = max(HEAVY_SHARE, MOST_SHARE - self._others.take())
         began_s, cost_s = monotonic(), 0.0
         try:
             while self._waiting and monotonic() - began_s + cost_s < TURN_S:
@@ -106,7 +115,27 @@ class Turns:
         finally:
             now_s = monotonic()
             # What was done has passed already; what it costs beside is still to come.
-            self._free_at_s = now_s + (now_s - began_s) * (1 / HEAVY_SHARE - 1) + cost_s / HEAVY_SHARE
+            self._free_at_s = now_s + (now_s - began_s) * (1 / share - 1) + cost_s / share
+            self._others.begin(cost_s)
             self._scheduled = False
             if self._waiting:
                 self._schedule()
+
+
+class _Others:
+    """What share of the loop all else has lately had, in processor time."""
+
+    def __init__(self) -> None:
+        self._share = 0.0
+        self.begin(0.0)
+
+    def begin(self, cost_s: float) -> None:
+        """From now on it is the others' again, but for what is still to come of the turns before."""
+        self._since_s, self._spent_s = monotonic(), thread_time() + cost_s
+
+    def take(self) -> float:
+        """The share, up to now."""
+        waited_s = max(monotonic() - self._since_s, 1e-6)
+        busy = min(1.0, max(0.0, thread_time() - self._spent_s) / waited_s)
+        self._share += (busy - self._share) * min(1.0, waited_s / LATELY_S)
+        return self._share
