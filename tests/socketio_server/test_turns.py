@@ -63,6 +63,7 @@ async def _take_turns(turns: Turns, seconds: float) -> Counter[str]:
 
 async def test_turns_go_round_and_leave_a_busy_loop_its_part() -> None:
     loop, turns = asyncio.get_running_loop(), Turns()
+    going: asyncio.Handle | None = None
 
     def other() -> None:
         nonlocal going
@@ -72,6 +73,7 @@ async def test_turns_go_round_and_leave_a_busy_loop_its_part() -> None:
     going = loop.call_soon(other)
     await turns.wait()
     taken = await _take_turns(turns, 0.5)
+    assert going is not None
     going.cancel()
     assert max(taken.values()) - min(taken.values()) <= 1
     # By its end, at the latest, the loop is seen to be busy.
