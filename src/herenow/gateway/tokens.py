@@ -1,6 +1,10 @@
-"""What a token says, once it is known to be true: JSON Web Tokens (RFC 7519), checked as RFC 8725 asks."""
+"""What a token says, once it is known to be true: JSON Web Tokens (RFC 7519), checked as RFC 8725 asks.
 
-from typing import Annotated, Any, Literal
+The signature is PyJWT's to check; what is signed is read straight into the types that it must have.
+"""
+
+import time
+from typing import Annotated, Literal
 
 import jwt
 import msgspec
@@ -20,6 +24,8 @@ LONGEST_TOKEN = 32_768
 
 _NO_TOKEN = "the token is not a JSON Web Token"
 
+_verify = jwt.PyJWS().decode
+
 
 class Claims(msgspec.Struct, frozen=True):
     """What herenow reads off a token.
@@ -35,6 +41,18 @@ class Claims(msgspec.Struct, frozen=True):
     exp: float | None = None
     watch: Literal["*"] | Annotated[frozenset[UserId], msgspec.Meta(max_length=MOST_WATCHED_BY_CLAIM)] = "*"
     tenant: Tenant | None = None
+
+
+class _Signed(Claims, frozen=True):
+    """All claims that are looked at: also those of which it is enough that they fit."""
+
+    nbf: float | None = None
+    iat: float | None = None
+    iss: str | None = None
+    aud: str | list[str] | None = None
+
+
+_read = msgspec.json.Decoder(_Signed).decode
 
 
 class Verifier:
@@ -73,11 +91,15 @@ class Verifier:
         """
         if len(token) > LONGEST_TOKEN:
             raise WireError("unauthorized", f"the token has more than {LONGEST_TOKEN:,} characters")
-        claims = self._decode(token, await self._candidates(token))
+        payload = _signed_payload(token, await self._candidates(token))
         try:
-            return msgspec.convert(claims, Claims)
+            claims = _read(payload)
         except msgspec.ValidationError as error:
             raise WireError("unauthorized", f"the token's claims are not valid: {_claim(error)}") from error
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise WireError("unauthorized", _NO_TOKEN) from error
+        self._check(claims, time.time())
+        return claims
 
     async def _candidates(self, token: str) -> list[Key]:
         """Choose the keys to try. Where there is but one, what the header says is the decoder's to check."""
@@ -97,28 +119,35 @@ class Verifier:
                     raise WireError("internal", "the keys that tokens are signed with cannot be fetched now") from error
         return keys
 
-    def _decode(self, token: str, keys: list[Key]) -> dict[str, Any]:
-        for key in keys:
-            try:
-                claims: dict[str, Any] = jwt.decode(
-                    token,
-                    key.material,
-                    algorithms=[key.algorithm],
-                    issuer=self._issuer,
-                    audience=self._audience,
-                    leeway=self._leeway_s,
-                    options={"require": ["sub"]},
-                )
-            except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
-                continue  # perhaps another of the keys
-            except jwt.DecodeError as error:
-                raise WireError("unauthorized", _NO_TOKEN) from error
-            except jwt.ExpiredSignatureError as error:
-                raise WireError("token_expired", "the token has expired") from error
-            except jwt.InvalidTokenError as error:
-                raise WireError("unauthorized", f"the token is not valid: {str(error)[:200]}") from error
-            return claims
-        raise WireError("unauthorized", "the token is not signed with a key of this server")
+    def _check(self, claims: _Signed, now_s: float) -> None:
+        """See that the claims fit this server and this moment (RFC 7519, section 4.1)."""
+        if claims.exp is not None and claims.exp <= now_s - self._leeway_s:
+            raise WireError("token_expired", "the token has expired")
+        for name, since_s in (("nbf", claims.nbf), ("iat", claims.iat)):
+            if since_s is not None and since_s > now_s + self._leeway_s:
+                raise WireError("unauthorized", f"the token is not valid yet: {name} lies ahead")
+        if self._issuer is not None and claims.iss != self._issuer:
+            raise WireError("unauthorized", "the token is not valid: iss is not the issuer that is expected")
+        audiences = [claims.aud] if isinstance(claims.aud, str) else claims.aud
+        if audiences is not None and self._audience is None:
+            raise WireError("unauthorized", "the token is not valid: it has an aud, and this server expects none")
+        if self._audience is not None and self._audience not in (audiences or ()):
+            raise WireError("unauthorized", "the token is not valid: aud does not name this server")
+
+
+def _signed_payload(token: str, keys: list[Key]) -> bytes:
+    """Return what one of the keys has signed."""
+    for key in keys:
+        try:
+            payload: bytes = _verify(token, key.material, algorithms=[key.algorithm])
+        except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
+            continue  # perhaps another of the keys
+        except jwt.DecodeError as error:
+            raise WireError("unauthorized", _NO_TOKEN) from error
+        except jwt.InvalidTokenError as error:
+            raise WireError("unauthorized", f"the token is not valid: {str(error)[:200]}") from error
+        return payload
+    raise WireError("unauthorized", "the token is not signed with a key of this server")
 
 
 def _claim(error: msgspec.ValidationError) -> str:

@@ -64,6 +64,18 @@ def refusal_response(refusal: RequestRefused) -> bytes:
     ).encode() + body
 
 
+def switching_response(accepted: str) -> bytes:
+    """Build the whole answer to a WebSocket handshake that is accepted, with neither extension nor subprotocol.
+
+    Args:
+        accepted: what ``Sec-WebSocket-Accept`` is to say.
+    """
+    return (
+        f"HTTP/1.1 101 Switching Protocols\r\nDate: {_date(int(time()))}\r\n"
+        f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {accepted}\r\n\r\n"
+    ).encode()
+
+
 @lru_cache(maxsize=1)
 def _date(now_s: int) -> str:
     return formatdate(now_s, usegmt=True)

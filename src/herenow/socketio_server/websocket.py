@@ -23,6 +23,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from uvicorn.server import ServerState
 from websockets.datastructures import Headers
+from websockets.exceptions import InvalidHandshake
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
@@ -31,7 +32,7 @@ from websockets.server import ServerProtocol
 from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine, Handshake
 from .errors import RequestRefused
 from .message import Message, frames
-from .requests import PLAIN_HANDSHAKE, WEBSOCKET_LOGGER, parse_query, refusal_response
+from .requests import PLAIN_HANDSHAKE, WEBSOCKET_LOGGER, parse_query, refusal_response, switching_response
 from .session import Reason, Transport
 from .turns import READ_SLICE, TURN_S, Allowance, Turns
 
@@ -212,12 +213,14 @@ class FastWebSocket(asyncio.Protocol):
         self._transport.set_write_buffer_limits(engine.settings.write_buffer_high, engine.settings.write_buffer_low)
         # Open from the start: its parser would else keep the request for as long as the connection lives.
         self._protocol = ServerProtocol(state=State.OPEN, max_size=engine.settings.max_payload, logger=log)
-        named = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
-        response = self._protocol.accept(Request(target, named, method))
-        if response.status_code == 101:
-            self._accept(engine, connection, query, headers, response.serialize())
+        named = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers if name in _HOP_HEADERS]
+        request = Request(target, Headers(named), method)
+        try:
+            accepted, *_ = self._protocol.process_request(request)
+        except InvalidHandshake:
+            self._refuse(self._protocol.accept(request).serialize())  # which says what is wrong with it
         else:
-            self._refuse(response.serialize())
+            self._accept(engine, connection, query, headers, switching_response(accepted))
 
     def _refuse(self, response: bytes) -> None:
         self._write(response)
