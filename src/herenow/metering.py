@@ -9,6 +9,8 @@ Nothing here is touched for each delivery: a flush adds its sums once.
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+from herenow.model import Cause
+
 PROMISES = ("connect", "closed", "left", "silent")
 """The promises whose times are measured as they happen: P1, P2, P3 and P4 of the README's table."""
 
@@ -22,11 +24,13 @@ class Meters:
 
     Attributes:
         registry: where they are collected; not the process-wide one, so that an application's own stay apart.
+        changes_by: the counter of each cause.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.changes = Counter("herenow_changes", "Changes that others could see.", ["cause"], registry=self.registry)
+        self.changes_by = {cause: self.changes.labels(cause.value) for cause in Cause}
         self.connects = Counter("herenow_connects", "Connections let in.", registry=self.registry)
         self.refused = Counter("herenow_connects_refused", "Connections refused.", ["code"], registry=self.registry)
         self.cut = Counter(

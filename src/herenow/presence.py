@@ -21,7 +21,6 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -421,12 +420,13 @@ class Presence:
 
     def _batch(self, batch: Batch, writer: Writer, tenant: str | None) -> None:
         writer.submit(keyed(tenant, batch.rows))
-        for cause, number in Counter(change.cause for change in batch.changes).items():
-            self.meters.changes.labels(cause.value).inc(number)
         of_tenant = {} if tenant is None else {"tenant": tenant}
         for change in batch.changes:
+            self.meters.changes_by[change.cause].inc()
             log.info("change", user=change.user_id, availability=change.availability, cause=change.cause, **of_tenant)
-            if tenant is not None and self._subscribers:
+            if not self._subscribers:
+                continue
+            if tenant is not None:
                 change = msgspec.structs.replace(change, tenant=tenant)  # the same step, told apart
             for handler in tuple(self._subscribers):
                 self._call(handler, change)

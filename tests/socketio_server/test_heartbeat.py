@@ -43,6 +43,20 @@ def test_an_item_can_be_moved_and_cancelled() -> None:
     assert not wheel
 
 
+def test_an_item_that_is_put_off_stays_and_one_that_is_hastened_moves() -> None:
+    wheel: Wheel[Item] = Wheel(10)
+    item = Item()
+    wheel.hasten(item, 90)
+    wheel.hasten(item, 200)
+    assert wheel.turn(90) == [item]
+    wheel.hasten(item, 200)
+    wheel.hasten(item, NEVER)
+    wheel.hasten(item, 150)
+    assert wheel.turn(150) == [item]
+    wheel.hasten(item, NEVER)
+    assert not wheel
+
+
 def test_what_is_overdue_comes_at_the_next_turn() -> None:
     wheel: Wheel[Item] = Wheel(10)
     item = Item()

@@ -115,6 +115,20 @@ class Refresh(_Payload, frozen=True):
     token: str
 
 
+class Ready(msgspec.Struct, frozen=True, rename="camel"):
+    """``presence:ready``, which the server sends: who the client is, and what it may rely on.
+
+    Attributes:
+        bounds: the promises, in milliseconds, as JSON.
+    """
+
+    user_id: str
+    connection_id: str
+    version: int
+    server_time: str
+    bounds: msgspec.Raw
+
+
 def decode(kind: Any, args: tuple[Any, ...]) -> Any:
     """Check the arguments of an event: one payload, or none where all of its fields may be left out.
 

@@ -103,6 +103,7 @@ class Gateway:
         self._settings = settings
         self._authenticate = authenticate
         self._rest_s = min(LONGEST_REST_S, settings.ping_timeout_s / 4)
+        self._bounds = msgspec.Raw(msgspec.json.encode(presence.bounds()))
         self._user_rate = max(settings.max_events_per_s_of_user, settings.max_events_per_s)
         self._expiry = Expiry()
         self._looks_again = Deadlines()
@@ -247,16 +248,9 @@ class Gateway:
         audience.punctuality.came(user_id)
         self._meters.connects.inc()
         log.info("connected", **_about(client), transport=socket.transport)
-        socket.emit(
-            events.READY,
-            {
-                "userId": user_id,
-                "connectionId": socket.id,
-                "version": audience.registry.version,
-                "serverTime": to_iso(time.time_ns() // 1_000_000),
-                "bounds": self.presence.bounds(),
-            },
-        )
+        server_time = to_iso(time.time_ns() // 1_000_000)
+        ready = events.Ready(user_id, socket.id, audience.registry.version, server_time, self._bounds)
+        socket.emit(events.READY, msgspec.Raw(msgspec.json.encode(ready)))
 
     def _disconnect(self, socket: Socket, reason: Reason) -> None:
         client: Client = socket.data

@@ -287,7 +287,8 @@ class LocalRegistry:
             self._pending.popleft()
             results.append((future, result, error))
         else:
-            self._command(_ADVANCE, now)
+            if self._rules.wait_ms(now) == 0:
+                self._command(_ADVANCE, now)
         self._deliver()
         for future, result, error in results:
             if future.done():  # its awaiter was cancelled; the command was applied all the same

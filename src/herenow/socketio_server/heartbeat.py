@@ -56,6 +56,14 @@ class Wheel(Generic[T]):
         item.wheel_slot = slot
         self._slots.setdefault(slot, set()).add(item)
 
+    def hasten(self, item: T, due_ms: float) -> None:
+        """Put an item where it falls due, unless it lies earlier: there it may stay; who takes it looks again.
+
+        So what is put off again and again, as a heartbeat is with each answer, moves but once.
+        """
+        if item.wheel_slot is None or due_ms < item.wheel_slot * self._tick_ms:
+            self.schedule(item, due_ms)
+
     def cancel(self, item: T) -> None:
         """Take an item off; nothing if it does not lie on the wheel."""
         if item.wheel_slot is None:
@@ -99,8 +107,10 @@ class Heartbeat(Generic[T]):
         self._timer: asyncio.Handle | None = None
 
     def schedule(self, item: T, due_ms: float) -> None:
-        """Let ``on_due`` be called with ``item`` at ``due_ms`` of the loop's clock; replaces an earlier call for it."""
-        self._wheel.schedule(item, due_ms)
+        """Let ``on_due`` be called with ``item`` at ``due_ms`` of the loop's clock; or before, if that was asked for
+        earlier: then it must schedule the item again.
+        """
+        self._wheel.hasten(item, due_ms)
         if self._timer is None and self._wheel:
             self._timer = self._set_timer(asyncio.get_running_loop())
 

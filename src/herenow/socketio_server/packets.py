@@ -342,7 +342,7 @@ def _take_out(value: Any, attachments: list[bytes], depth: int) -> Any:
     return value
 
 
-_SCALARS: Final = frozenset((str, int, float, bool, type(None)))
+_SCALARS: Final = frozenset((str, int, float, bool, type(None), msgspec.Raw))
 """What can hold no bytes: not worth a call each, where an array has half a million of them."""
 
 
