@@ -15,7 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": {"times"},
     "times": set(),
     "version": set(),
-    "metering": set(),
+    "metering": {"model"},
     "tenancy": {"model"},
     "settings": {"errors", "tenancy"},
     "wire": PLAIN,

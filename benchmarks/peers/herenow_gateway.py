@@ -39,14 +39,17 @@ def meter_nothing(gateway: Gateway) -> Callable[[], None]:
     ]
     for owner, name, _ in kept:
         setattr(owner, name, NoMeter())
+    by_cause = presence.meters.changes_by
+    presence.meters.changes_by = dict.fromkeys(by_cause, NoMeter())  # type: ignore[arg-type]
     told, outbox._told = outbox._told, lambda changes: None
-    gateway._charge = lambda client, cost: None  # type: ignore[method-assign]
+    gateway._throttle._charge = lambda client, cost: None  # type: ignore[method-assign]
 
     def undo() -> None:
         for owner, name, meter in kept:
             setattr(owner, name, meter)
+        presence.meters.changes_by = by_cause
         outbox._told = told
-        del gateway._charge
+        del gateway._throttle._charge
 
     return undo
 

@@ -15,7 +15,8 @@ from structlog.testing import capture_logs
 from clients import Client, Refused
 from herenow.gateway.auth import Identity
 from herenow.gateway.events import WireError
-from herenow.gateway.handlers import USERS_AN_EVENT, Gateway
+from herenow.gateway.handlers import Gateway
+from herenow.gateway.throttle import USERS_AN_EVENT
 from herenow.mounting import mount
 from herenow.presence import Presence
 from raw import Raw, client_frame

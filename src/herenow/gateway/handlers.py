@@ -3,8 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -14,19 +13,19 @@ import structlog
 from herenow.errors import TenantsNotKept
 from herenow.gateway import events
 from herenow.gateway.audience import Audience
-from herenow.gateway.auth import Authenticate, Identity, identify
+from herenow.gateway.auth import Authenticate, identify
+from herenow.gateway.client import Client, close
 from herenow.gateway.events import WireError
 from herenow.gateway.expiry import WARNING_S, Expiry
 from herenow.gateway.limits import TokenBucket
-from herenow.gateway.outbox import Pace, Watcher
+from herenow.gateway.outbox import Pace
+from herenow.gateway.permission import Permission
 from herenow.gateway.pulse import Pulse
-from herenow.gateway.sight import Sight
+from herenow.gateway.throttle import Throttle
 from herenow.model import Closing, Connection, UserPresence
 from herenow.presence import Presence
-from herenow.registry.deadlines import Deadlines
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
-from herenow.socketio_server.turns import Turns
 from herenow.tenancy import SEPARATOR
 from herenow.times import to_iso
 from herenow.wire import claim_of, user_to_wire
@@ -34,21 +33,6 @@ from herenow.wire import claim_of, user_to_wire
 log = structlog.get_logger("herenow.gateway")
 
 P = TypeVar("P")
-
-USERS_AN_EVENT = 200
-"""So many users that are named count as one more event of their client's rate."""
-
-EVENTS_AT_ONCE = 4
-"""So many of a client's events are worked on at the same time; what comes beside waits for its turn."""
-
-EVENT_COST_S = 0.000_2
-"""What an event takes of the event loop."""
-
-USER_COST_S = 0.000_005
-"""What each user of a long list takes: decoded, looked up, read from the store, encoded."""
-
-LONGEST_REST_S = 1.0
-"""Nothing is read for so long from who sends more than it may; for less, where heartbeats are quicker."""
 
 CLOSING = {
     Reason.CLIENT: Closing.LEFT,
@@ -59,33 +43,6 @@ CLOSING = {
     Reason.BAD_PACKET: Closing.ERROR,
 }
 """How the end of a socket counts for presence: after ``LEFT`` there is no grace."""
-
-
-LOOKS_AT_ONCE = 50
-"""Clients for whom the application is asked anew at the same time."""
-
-
-class Client(Watcher):
-    """One connection: what the gateway keeps of it in ``socket.data``."""
-
-    __slots__ = ("audience", "bucket", "identity", "one_list", "opened_s", "queued", "rests", "running")
-
-    def __init__(
-        self, socket: Socket, identity: Identity, audience: Audience, bucket: TokenBucket, now_s: float
-    ) -> None:
-        super().__init__(socket, identity.user_id)
-        self.identity = identity
-        self.audience = audience
-        self.bucket = bucket
-        self.opened_s = now_s
-        self.rests = False
-        self.running = 0  # events that are not answered yet
-        self.queued = 0  # those of them that wait for their turn; the next must not overtake them
-        self.one_list: asyncio.Lock | None = None  # of long ones, one at a time
-
-    def end_rest(self) -> None:
-        """Let it be read from again."""
-        self.rests = False
 
 
 class Gateway:
@@ -102,19 +59,17 @@ class Gateway:
         self.presence = presence
         self._settings = settings
         self._authenticate = authenticate
-        self._rest_s = min(LONGEST_REST_S, settings.ping_timeout_s / 4)
         self._bounds = msgspec.Raw(msgspec.json.encode(presence.bounds()))
-        self._user_rate = max(settings.max_events_per_s_of_user, settings.max_events_per_s)
         self._expiry = Expiry()
-        self._looks_again = Deadlines()
         self._meters = presence.meters
         self._pulse = Pulse(presence.meters)
-        self._turns = Turns()  # of events; those of bytes are the engine's, so that a pong waits for no event
+        self._throttle = Throttle(settings)
         self._stopping = False
         self._tasks: set[asyncio.Future[None]] = set()
         self.server = Server(_server_settings(settings, path))
         self.server.engine.on_refused = lambda code: self._meters.refused.labels(code).inc()
         self._namespace = self.server.namespace("/")
+        self._permission = Permission(settings.can_watch_stale_s, self._namespace.sockets.get)
         self._pace = Pace(settings.flush_interval_s, settings.flush_longest_s)
         self._audiences: dict[str | None, Audience] = {None: self._make_audience(None)}
         self.server.on_stop(self._say_goodbye)
@@ -146,7 +101,7 @@ class Gateway:
         self._keep(asyncio.create_task(self._end_the_expired(), name="herenow expiry"))
         self._keep(asyncio.create_task(self._pulse.run(), name="herenow pulse"))
         if self.presence.can_watch is not None:
-            self._keep(asyncio.create_task(self._look_again(), name="herenow sight"))
+            self._keep(asyncio.create_task(self._permission.run(), name="herenow sight"))
 
     def stop(self) -> None:
         """Tell every client, let nobody in any more, and close all connections. Idempotent."""
@@ -185,7 +140,7 @@ class Gateway:
         for connection in connections:
             socket = self._namespace.sockets.get(connection.connection_id)
             if socket is not None:
-                _close(socket, may_return=may_return)
+                close(socket, may_return=may_return)
 
     def _became_slow(self, socket: Socket) -> None:
         if socket.data is not None:  # one that has not been let in yet watches nobody
@@ -231,7 +186,7 @@ class Gateway:
         now_s = monotonic()
         client = Client(socket, identity, audience, TokenBucket(settings.max_events_per_s, now_s), now_s)
         socket.data = client
-        audience.count_in(user_id, lambda: TokenBucket(self._user_rate, now_s))
+        audience.count_in(user_id, lambda: TokenBucket(self._throttle.user_rate, now_s))
         address = socket.handshake.address
         try:
             await audience.registry.connect(
@@ -247,7 +202,7 @@ class Gateway:
         self._expiry.set(socket.id, identity.expires_s)
         audience.punctuality.came(user_id)
         self._meters.connects.inc()
-        log.info("connected", **_about(client), transport=socket.transport)
+        log.info("connected", **client.about, transport=socket.transport)
         server_time = to_iso(time.time_ns() // 1_000_000)
         ready = events.Ready(user_id, socket.id, audience.registry.version, server_time, self._bounds)
         socket.emit(events.READY, msgspec.Raw(msgspec.json.encode(ready)))
@@ -259,9 +214,9 @@ class Gateway:
         audience.watches.forget(client)
         audience.outbox.forget(client)
         self._expiry.forget(socket.id)
-        self._looks_again.cancel(socket.id)
+        self._permission.forget(socket.id)
         duration_s = monotonic() - client.opened_s
-        log.info("disconnected", **_about(client), reason=reason.value, seconds=round(duration_s, 3))
+        log.info("disconnected", **client.about, reason=reason.value, seconds=round(duration_s, 3))
         self._meters.disconnects.labels(reason.value).inc()
         heard_ms = self._heard_ms_ago(socket) if reason is Reason.PING_TIMEOUT else None
         if heard_ms is not None and audience.connections_of[client.user_id] == 1:
@@ -308,10 +263,10 @@ class Gateway:
 
     def _end(self, socket: Socket) -> None:
         client: Client = socket.data
-        log.info("token expired", **_about(client))
+        log.info("token expired", **client.about)
         socket.emit(events.ERROR, _EXPIRED.body())
         client.closing = Closing.CLOSED  # with the grace: who comes back with a new token never flickers
-        _close(socket, may_return=True)
+        close(socket, may_return=True)
 
     async def _refresh(self, client: Client, payload: events.Refresh) -> dict[str, Any]:
         identity = await identify(self._authenticate, {"token": payload.token}, client.socket.handshake)
@@ -325,57 +280,6 @@ class Gateway:
         if identity.watch != "*":
             watches.unwatch_all(client)
         return {"expires": None if identity.expires_s is None else to_iso(round(identity.expires_s * 1000))}
-
-    # -- whom the application lets a client see ------------------------------------------------------------------------
-
-    async def _check_sight(self, client: Client, users: Collection[str], *, anew: bool = False) -> None:
-        for user_id in users:
-            if not client.identity.may_watch(user_id):
-                raise WireError("forbidden", f"the token does not let this user watch {user_id}")
-        if client.audience.sight is None:
-            return
-        refused = await self._refused(client.audience.sight, client, users, anew=anew)
-        if refused:
-            raise WireError("forbidden", f"this user may not watch {_some(refused)}")
-
-    async def _refused(self, sight: Sight, client: Client, users: Collection[str], *, anew: bool) -> list[str]:
-        try:
-            return await sight.refused(client.user_id, users, monotonic(), anew=anew)
-        finally:
-            client.audience.forget_sight(client.user_id)  # gone meanwhile?
-
-    async def _look_again(self) -> None:
-        """Ask anew about those who are watched, when the answers are stale; who may not be any more, is not."""
-        while not self._stopping:
-            await asyncio.sleep(min(1.0, self._settings.can_watch_stale_s))
-            due = self._looks_again.pop_due(round(monotonic() * 1000))
-            sockets = [socket for each in due if (socket := self._namespace.sockets.get(each)) is not None]
-            for start in range(0, len(sockets), LOOKS_AT_ONCE):
-                some = sockets[start : start + LOOKS_AT_ONCE]
-                await asyncio.gather(*(self._look_again_at(socket) for socket in some))
-
-    async def _look_again_at(self, socket: Socket) -> None:
-        client: Client | None = socket.data
-        if client is None or client.audience.sight is None:  # gone, while others were looked at
-            return
-        sight, watches = client.audience.sight, client.audience.watches
-        watched = tuple(watches.named_by(client))
-        try:
-            refused = await self._refused(sight, client, watched, anew=True)
-        except WireError:
-            refused = []  # what was allowed stays so until it can be asked
-        if not socket.connected:
-            return
-        self._look_again_later(client)
-        if refused:
-            watches.unwatch(client, refused)
-            notice = WireError("forbidden", f"{_some(refused)} cannot be watched any more")
-            socket.emit(events.ERROR, notice.body())
-
-    def _look_again_later(self, client: Client) -> None:
-        if client.audience.sight is not None and client.audience.watches.watched_by(client):
-            due_s = monotonic() + self._settings.can_watch_stale_s
-            self._looks_again.set(client.socket.id, round(due_s * 1000))
 
     # -- events ------------------------------------------------------------------------------------------------------
 
@@ -393,70 +297,21 @@ class Gateway:
     ) -> dict[str, Any] | Reply:
         client.running += 1
         try:
-            if (
-                client.running > EVENTS_AT_ONCE
-                or client.queued
-                or client.bucket.is_low(self._settings.max_events_per_s)
-            ):
-                await self._queue(client)
+            await self._throttle.wait(client)
             return {"ok": True, **await work(client)}
         except WireError as error:
-            log.info("event refused", code=error.code, **_about(client), event_name=event)
+            log.info("event refused", code=error.code, **client.about, event_name=event)
             return self._refusal(error)
         except Exception:  # whatever it is, the client gets an answer, and no more of it than that
-            log.exception("event failed", **_about(client), event_name=event)
+            log.exception("event failed", **client.about, event_name=event)
             return self._refusal(WireError("internal", "the server could not do it"))
         finally:
             client.running -= 1
 
-    async def _queue(self, client: Client) -> None:
-        """Let one who sends much at once wait for its turn: the bursts of fifty such would else keep the loop."""
-        client.queued += 1
-        try:
-            await self._turns.wait(EVENT_COST_S)
-        finally:
-            client.queued -= 1
-
     def _limited(self, client: Client) -> Reply | None:
-        """Charge for an event; refuse one that is too many, at once: there may be thousands.
-
-        And read nothing more for a while: who goes on all the same fills its own socket, and neither the loop nor the
-        log, which has one line for each while.
-        """
-        try:
-            self._charge(client, 1)
-        except WireError as error:
-            if not client.rests:
-                client.rests = True
-                client.socket.connection.rest(self._rest_s)
-                asyncio.get_running_loop().call_later(self._rest_s, client.end_rest)
-                log.info("rate limited", **_about(client))
-            return self._refusal(error)
-        return None
-
-    def _charge(self, client: Client, cost: float) -> None:
-        now_s = monotonic()
-        rate, user_rate = self._settings.max_events_per_s, self._user_rate
-        if not client.bucket.take(rate, now_s, cost):
-            raise WireError("rate_limited", f"more than {rate:g} events a second, or too large ones")
-        of_user = client.audience.bucket_of.get(client.user_id)  # there is none once the last connection has gone
-        if of_user is not None and not of_user.take(user_rate, now_s, cost):
-            raise WireError("rate_limited", f"this user's connections send more than {user_rate:g} events a second")
-
-    def _charge_for(self, client: Client, users: int) -> None:
-        """Charge for the work beyond that of an event: a thousand users of the store are some 7 ms of everybody's."""
-        self._charge(client, min(users / USERS_AN_EVENT, self._settings.max_events_per_s))
-
-    @asynccontextmanager
-    async def _in_turn(self, client: Client, users: int) -> AsyncIterator[None]:
-        """Let a long list wait for its turn, one of a client's at a time: all together have a part of the loop."""
-        if users <= USERS_AN_EVENT:
-            yield
-            return
-        client.one_list = client.one_list or asyncio.Lock()
-        async with client.one_list:
-            await self._turns.wait(users * USER_COST_S)
-            yield
+        """Refuse an event that is one too many at once: there may be thousands."""
+        error = self._throttle.admit(client)
+        return None if error is None else self._refusal(error)
 
     def _refusal(self, error: WireError) -> Reply:
         self._meters.errors.labels(error.code).inc()
@@ -478,7 +333,7 @@ class Gateway:
         if client.audience.sight is not None:
             raise WireError("forbidden", "the application says user by user who may be watched: name them")
         if payload.since is not None:
-            self._charge_for(client, events.MAX_USERS_A_CALL)
+            self._throttle.charge_for(client, events.MAX_USERS_A_CALL)
         _see_that_it_is_here(client)
         client.audience.watches.watch_all(client)
         if payload.since is not None:
@@ -487,7 +342,7 @@ class Gateway:
                 return newer
         if payload.cursor is None:
             return await client.audience.first_page()
-        async with self._in_turn(client, events.MAX_USERS_A_CALL):
+        async with self._throttle.in_turn(client, events.MAX_USERS_A_CALL):
             try:
                 return await client.audience.page(payload.cursor)
             except ValueError as error:
@@ -495,12 +350,12 @@ class Gateway:
 
     async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
         many = len(users) if since is None else events.MAX_USERS_A_CALL
-        self._charge_for(client, many)
-        async with self._in_turn(client, many):
+        self._throttle.charge_for(client, many)
+        async with self._throttle.in_turn(client, many):
             return await self._watch_these(client, users, since)
 
     async def _watch_these(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
-        await self._check_sight(client, users, anew=True)
+        await self._permission.check(client, users, anew=True)
         _see_that_it_is_here(client)
         most, watches = self._settings.max_watched_users, client.audience.watches
         if watches.watched_by(client) + watches.adds(client, users) > most:
@@ -509,7 +364,7 @@ class Gateway:
         first = not watches.watched_by(client)
         watches.watch(client, users)
         if first:
-            self._look_again_later(client)
+            self._permission.look_again_later(client)
         if since is not None:
             newer = await self._newer(client, since, frozenset(users))
             if newer is not None:
@@ -546,9 +401,9 @@ class Gateway:
         return {}
 
     async def _get(self, client: Client, payload: events.Users) -> dict[str, Any]:
-        self._charge_for(client, len(payload.users))
-        async with self._in_turn(client, len(payload.users)):
-            await self._check_sight(client, payload.users)
+        self._throttle.charge_for(client, len(payload.users))
+        async with self._throttle.in_turn(client, len(payload.users)):
+            await self._permission.check(client, payload.users)
             return await self._snapshot(client, payload.users)
 
     async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
@@ -588,7 +443,7 @@ class Gateway:
     async def _leave(self, client: Client, payload: events.Empty) -> dict[str, Any]:
         client.closing = Closing.LEFT
         # The acknowledgement goes first, then the connection.
-        asyncio.get_running_loop().call_soon(lambda: _close(client.socket, may_return=False))
+        asyncio.get_running_loop().call_soon(lambda: close(client.socket, may_return=False))
         return {}
 
 
@@ -598,22 +453,10 @@ _EXPIRING = WireError(
 _EXPIRED = WireError("token_expired", "the token has expired")
 
 
-def _about(client: Client) -> dict[str, str]:
-    """Whose connection it is, for the log."""
-    about = {"user": client.user_id, "connection": client.socket.id[:6]}
-    tenant = client.audience.tenant
-    return about if tenant is None else {"tenant": tenant, **about}
-
-
 def _see_that_it_is_here(client: Client) -> None:
     """Refuse what would outlive a connection that has ended since it asked: nobody would take it back."""
     if not client.socket.connected:
         raise WireError("internal", "the connection is closing")
-
-
-def _some(users: Sequence[str]) -> str:
-    """Name the first of the users, and how many there are."""
-    return users[0] if len(users) == 1 else f"{users[0]} and {len(users) - 1} more"
 
 
 def _refused(error: WireError) -> ConnectRefused:
@@ -621,13 +464,6 @@ def _refused(error: WireError) -> ConnectRefused:
     if error.code == "overloaded":  # not all at the same moment
         data["retryAfterMs"] = random.randint(1_000, 5_000)
     return ConnectRefused(error.message, data)
-
-
-def _close(socket: Socket, *, may_return: bool) -> None:
-    """Close a connection. The stock client comes back by itself unless it was told to leave the namespace first."""
-    if not may_return:
-        socket.disconnect()
-    socket.disconnect(close=True)
 
 
 def _server_settings(settings: Settings, path: str) -> ServerSettings:
