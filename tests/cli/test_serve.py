@@ -68,6 +68,21 @@ async def test_at_the_end_clients_are_told_and_everyone_is_offline(tmp_path: Pat
     assert rows(tmp_path, "SELECT * FROM herenow_nodes") == []
 
 
+async def test_who_cannot_wait_and_signals_again_has_a_clean_end_too(tmp_path: Path) -> None:
+    with serving_process(tmp_path) as server:
+        slow = await connect(websocket_url(server.address), compression=None, ping_interval=None, max_queue=1)
+        await slow.recv()
+        await slow.send('40{"userId":"slow"}')
+        await slow.recv()
+        slow.transport.pause_reading()
+        server.program.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.05)
+        code, seconds = await asyncio.to_thread(server.end, signal.SIGINT)
+        slow.transport.abort()
+    assert (code, seconds < 2) == (0, True)
+    assert rows(tmp_path, "SELECT count(*) FROM users WHERE isOnline") == [(0,)]
+
+
 async def test_it_ends_in_time_with_open_polls_slow_readers_and_half_requests(tmp_path: Path) -> None:
     with serving_process(tmp_path) as server:
         async with Poller(server.address) as poller:

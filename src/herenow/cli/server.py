@@ -112,6 +112,12 @@ class _Server(uvicorn.Server):
         gc.freeze()
         gc.set_threshold(*COLLECTIONS)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End the lifespan also after a second signal: uvicorn would leave its task to be cancelled, with a traceback."""
+        await super().shutdown(sockets)
+        if self.force_exit:
+            await self.lifespan.shutdown()
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop in our order on SIGTERM and SIGINT."""
