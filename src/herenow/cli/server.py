@@ -113,7 +113,7 @@ class _Server(uvicorn.Server):
         gc.set_threshold(*COLLECTIONS)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the lifespan also after a second signal: uvicorn would leave its task to be cancelled, with a traceback."""
+        """End the lifespan also after a second signal: uvicorn has its task cancelled, with a traceback."""
         await super().shutdown(sockets)
         if self.force_exit:
             await self.lifespan.shutdown()

@@ -50,8 +50,8 @@ STATE_KEY: Final = "herenow.socketio_server"
 MAX_HEADERS: Final = 16_384
 """Bytes of a handshake's headers, at most: a session keeps them for as long as it lives."""
 
-WARN_EVERY_MS: Final = 1_000
-"""Between two lines in the log about sessions that are refused."""
+SAY_EVERY_MS: Final = 1_000
+"""Between two lines in the log about requests that are refused."""
 
 CLOSE_TIMEOUT_MS: Final = 2_000
 """How long a peer has to complete the WebSocket closing handshake before its socket is cut."""
@@ -326,7 +326,7 @@ class Engine:
         self.turns = Turns()
         self._trusted = parse_networks(settings.trusted_proxies)
         self._sessions_of: dict[str, int] = {}
-        self._may_warn_at_ms = 0.0
+        self._may_say_at_ms = 0.0
         # A ping comes early by a twentieth of the interval at least (session.JITTER), and is at most one tick late, as
         # is its time-out: so together they are over when the client's own count is.
         tick_ms = min(max(min(settings.ping_interval_ms, settings.ping_timeout_ms) / 50, 5), 100)
@@ -418,7 +418,8 @@ class Engine:
         else:
             is_allowed = allowed == "*" or origin in allowed
         if not is_allowed:
-            log.info("a request from the origin %.200r was refused: it is not among those allowed", origin)
+            if self._may_say():
+                log.info("a request from the origin %.200r was refused: it is not among those allowed", origin)
             self.on_refused(errors.Forbidden.counted_as)
             raise errors.Forbidden
         return origin
@@ -429,12 +430,19 @@ class Engine:
             return
         address = self._client_address(peer[0], headers)
         if self._sessions_of.get(customer_of(address) or "", 0) >= most:
-            if (now_ms := self.now_ms()) >= self._may_warn_at_ms:  # a line for each would be an attack of its own
-                self._may_warn_at_ms = now_ms + WARN_EVERY_MS
+            if self._may_say():
                 log.warning(
                     "sessions are refused: %s has %d. If it is a proxy, let trusted_proxies name it", address, most
                 )
             raise errors.TooManySessions
+
+    def _may_say(self) -> bool:
+        """Whether there may be a line about who is refused: one for each would be an attack of its own."""
+        now_ms = self.now_ms()
+        if now_ms < self._may_say_at_ms:
+            return False
+        self._may_say_at_ms = now_ms + SAY_EVERY_MS
+        return True
 
     def _client_address(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
         forwarded = [value for name, value in headers if name == b"x-forwarded-for"]
