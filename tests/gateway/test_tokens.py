@@ -126,6 +126,15 @@ async def test_rubbish_is_no_token(token: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "payload", [b'{"sub":"\xff"}', b"\xff", b"", b"{", b"[]", b"null", b"{}", b'{"sub":"\\ud800"}']
+)
+async def test_what_is_signed_must_be_claims(payload: bytes) -> None:
+    error = await refused(Verifier([keys.of_secret(SECRET)]), jwt.PyJWS().encode(payload, SECRET, algorithm="HS256"))
+    assert error.code == "unauthorized"
+    assert error.message in ("the token is not a JSON Web Token", "the token's claims are not valid: sub")
+
+
+@pytest.mark.parametrize(
     ("claims", "code"),
     [
         ({"exp": int(time.time()) - 10}, "token_expired"),

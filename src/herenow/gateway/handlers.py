@@ -16,7 +16,7 @@ from herenow.gateway import events
 from herenow.gateway.audience import Audience
 from herenow.gateway.auth import Authenticate, Identity, identify
 from herenow.gateway.events import WireError
-from herenow.gateway.expiry import WARNING_S, Expiry
+from herenow.gateway.expiry import WARNING_S, Expiry, end_ms
 from herenow.gateway.limits import TokenBucket
 from herenow.gateway.outbox import Pace, Watcher
 from herenow.gateway.pulse import Pulse
@@ -234,6 +234,7 @@ class Gateway:
         audience.count_in(user_id, lambda: TokenBucket(self._user_rate, now_s))
         address = socket.handshake.address
         try:
+            self._expiry.set(socket.id, identity.expires_s)
             await audience.registry.connect(
                 user_id,
                 socket.id,
@@ -242,9 +243,9 @@ class Gateway:
                 address=address[0] if address else None,
             )
         except BaseException:
+            self._expiry.forget(socket.id)
             self._count_out(client)
             raise
-        self._expiry.set(socket.id, identity.expires_s)
         audience.punctuality.came(user_id)
         self._meters.connects.inc()
         log.info("connected", **_about(client), transport=socket.transport)
@@ -324,7 +325,8 @@ class Gateway:
         watches.keep(client, identity.may_watch)
         if identity.watch != "*":
             watches.unwatch_all(client)
-        return {"expires": None if identity.expires_s is None else to_iso(round(identity.expires_s * 1000))}
+        ends_ms = end_ms(identity.expires_s)
+        return {"expires": None if ends_ms is None else to_iso(ends_ms)}
 
     # -- whom the application lets a client see ------------------------------------------------------------------------
 
