@@ -295,7 +295,16 @@ async def test_an_unknown_key_id_fetches_but_not_as_often_as_a_stranger_likes(mo
 
 
 @pytest.mark.parametrize(
-    ("status", "body"), [(500, b""), (200, b"<html>"), (200, {"keys": []}), (200, [1]), (302, b""), (200, b"\xff")]
+    ("status", "body"),
+    [
+        (500, b""),
+        (200, b"<html>"),
+        (200, {"keys": []}),
+        (200, [1]),
+        (302, b""),
+        (200, b"\xff"),
+        (200, b"[" * 100_000),
+    ],
 )
 async def test_an_endpoint_that_fails_leaves_the_old_keys(
     status: int, body: Any, monkeypatch: pytest.MonkeyPatch
