@@ -111,6 +111,7 @@ class Gateway:
         self._pulse = Pulse(presence.meters)
         self._turns = Turns()  # of events; those of bytes are the engine's, so that a pong waits for no event
         self._stopping = False
+        self._clients = 0  # who is in, and who is just being let in
         self._tasks: set[asyncio.Future[None]] = set()
         self.server = Server(_server_settings(settings, path))
         self.server.engine.on_refused = lambda code: self._meters.refused.labels(code).inc()
@@ -219,7 +220,7 @@ class Gateway:
         if SEPARATOR in user_id:  # the application's own ``authenticate``: everything else checks ids
             raise ValueError("a user id holds no control characters")
         settings = self._settings
-        if len(self._namespace.sockets) >= settings.max_connections:
+        if self._clients >= settings.max_connections:
             is_full = "the server is full"  # to a tenant no more than that: whose connections they are is not its own
             if tenant is None:
                 is_full = f"the server has its {settings.max_connections} connections"
@@ -231,6 +232,7 @@ class Gateway:
         now_s = monotonic()
         client = Client(socket, identity, audience, TokenBucket(settings.max_events_per_s, now_s), now_s)
         socket.data = client
+        self._clients += 1
         audience.count_in(user_id, lambda: TokenBucket(self._user_rate, now_s))
         address = socket.handshake.address
         try:
@@ -288,6 +290,7 @@ class Gateway:
 
     def _count_out(self, client: Client) -> None:
         """Count a connection out; the last one of a tenant closes its audience."""
+        self._clients -= 1
         audience = client.audience
         audience.count_out(client.user_id)
         if audience.tenant is not None and not audience.connections_of:
