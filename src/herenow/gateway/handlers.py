@@ -334,14 +334,13 @@ class Gateway:
     # -- whom the application lets a client see ------------------------------------------------------------------------
 
     async def _check_sight(self, client: Client, users: Collection[str], *, anew: bool = False) -> None:
-        for user_id in users:
-            if not client.identity.may_watch(user_id):
-                raise WireError("forbidden", f"the token does not let this user watch {user_id}")
+        _check_claim(client, users)
         if client.audience.sight is None:
             return
         refused = await self._refused(client.audience.sight, client, users, anew=anew)
         if refused:
             raise WireError("forbidden", f"this user may not watch {_some(refused)}")
+        _check_claim(client, users)  # the token may be another by now
 
     async def _refused(self, sight: Sight, client: Client, users: Collection[str], *, anew: bool) -> list[str]:
         try:
@@ -608,6 +607,13 @@ def _about(client: Client) -> dict[str, str]:
     about = {"user": client.user_id, "connection": client.socket.id[:6]}
     tenant = client.audience.tenant
     return about if tenant is None else {"tenant": tenant, **about}
+
+
+def _check_claim(client: Client, users: Iterable[str]) -> None:
+    """Refuse whom the client's token does not name."""
+    for user_id in users:
+        if not client.identity.may_watch(user_id):
+            raise WireError("forbidden", f"the token does not let this user watch {user_id}")
 
 
 def _see_that_it_is_here(client: Client) -> None:
