@@ -1,4 +1,6 @@
-from herenow.gateway.expiry import WARNING_S, Expiry
+import pytest
+
+from herenow.gateway.expiry import WARNING_S, Expiry, end_ms
 
 
 def test_everyone_is_warned_once_and_ends_once() -> None:
@@ -37,6 +39,20 @@ def test_a_new_end_replaces_the_old_one_and_is_warned_of_anew() -> None:
     assert expiry.due(1990) == (["a"], [])
     expiry.set("a", None)
     assert expiry.due(3000) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("ends_s", "ms"), [(None, None), (1000.5, 1_000_500), (1e13, None), (1e306, None), (float("inf"), None)]
+)
+def test_what_ends_after_all_times_never_ends(ends_s: float | None, ms: int | None) -> None:
+    assert end_ms(ends_s) == ms
+
+
+@pytest.mark.parametrize("ends_s", [0, -5, -1e308, float("-inf"), float("nan")])
+def test_what_ended_before_all_times_or_at_none_has_ended(ends_s: float) -> None:
+    expiry = Expiry()
+    expiry.set("a", ends_s)
+    assert expiry.due(1) == ([], ["a"])
 
 
 def test_memory_is_bounded_by_who_is_here() -> None:

@@ -255,6 +255,25 @@ async def test_connections_are_limited_for_each_user_and_in_all(serve: Serve) ->
             await client.close()
 
 
+async def test_a_crowd_that_comes_at_once_is_limited_too(tmp_path: Path) -> None:
+    """All of them asked how many there were before the first was one of them."""
+    all_are_here = asyncio.Barrier(10)
+
+    async def authenticate(auth: Any, handshake: Any) -> Identity:
+        await all_are_here.wait()
+        return Identity(auth["name"])
+
+    presence = Presence(f"sqlite:///{tmp_path}/app.db", authenticate=authenticate, max_connections=3)
+    app = FastAPI()
+    presence.mount(app)
+    async with serving(app) as url:
+        came = await asyncio.gather(*(Client.connect(url, name=f"user-{n}") for n in range(10)), return_exceptions=True)
+        clients = [each for each in came if isinstance(each, Client)]
+        assert len(clients) == 3
+        for client in clients:
+            await client.close()
+
+
 # -- watching ----------------------------------------------------------------------------------------------------
 
 

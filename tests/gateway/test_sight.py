@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 
 from clients import Client
+from herenow.gateway.auth import Identity
 from herenow.gateway.events import WireError
 from herenow.gateway.sight import Sight
 from herenow.mounting import mount
@@ -75,6 +76,31 @@ async def test_only_whom_the_application_names_can_be_watched_or_asked_about(ser
         assert alice.shows("dave") is None
         for client in (alice, bob, dave):
             await client.close()
+
+
+async def test_a_token_that_is_replaced_while_the_application_is_asked_opens_nothing(tmp_path: Path) -> None:
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    def authenticate(auth: Any, handshake: Any) -> Identity:
+        return Identity("alice", watch=frozenset([auth["token"]]))
+
+    async def can_watch(viewer: str, users: Sequence[str]) -> Sequence[str]:
+        asked.set()
+        await may_answer.wait()
+        return users
+
+    presence = Presence(f"sqlite:///{tmp_path}/app.db", authenticate=authenticate, can_watch=can_watch)
+    web = FastAPI()
+    gateway = mount(presence, web)
+    async with serving(web) as url:
+        alice = await Client.connect(url, token="bob")
+        watching = asyncio.create_task(alice.call("presence:watch", {"users": ["bob"]}))
+        await asked.wait()
+        assert (await alice.call("presence:refresh", {"token": "carol"}))["ok"]
+        may_answer.set()
+        assert (await watching)["error"]["code"] == "forbidden"
+        assert gateway._audiences[None].watches.of("bob") == frozenset()
+        await alice.close()
 
 
 async def test_a_yes_is_remembered_and_a_no_is_asked_anew(serve: Serve, app: App) -> None:

@@ -126,6 +126,15 @@ async def test_rubbish_is_no_token(token: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "payload", [b'{"sub":"\xff"}', b"\xff", b"", b"{", b"[]", b"null", b"{}", b'{"sub":"\\ud800"}']
+)
+async def test_what_is_signed_must_be_claims(payload: bytes) -> None:
+    error = await refused(Verifier([keys.of_secret(SECRET)]), jwt.PyJWS().encode(payload, SECRET, algorithm="HS256"))
+    assert error.code == "unauthorized"
+    assert error.message in ("the token is not a JSON Web Token", "the token's claims are not valid: sub")
+
+
+@pytest.mark.parametrize(
     ("claims", "code"),
     [
         ({"exp": int(time.time()) - 10}, "token_expired"),
@@ -286,7 +295,16 @@ async def test_an_unknown_key_id_fetches_but_not_as_often_as_a_stranger_likes(mo
 
 
 @pytest.mark.parametrize(
-    ("status", "body"), [(500, b""), (200, b"<html>"), (200, {"keys": []}), (200, [1]), (302, b""), (200, b"\xff")]
+    ("status", "body"),
+    [
+        (500, b""),
+        (200, b"<html>"),
+        (200, {"keys": []}),
+        (200, [1]),
+        (302, b""),
+        (200, b"\xff"),
+        (200, b"[" * 100_000),
+    ],
 )
 async def test_an_endpoint_that_fails_leaves_the_old_keys(
     status: int, body: Any, monkeypatch: pytest.MonkeyPatch

@@ -100,6 +100,19 @@ async def test_a_refresh_that_fails_changes_nothing(serve: Serve, given: Callabl
         await alice.close()
 
 
+@pytest.mark.parametrize("exp", [4_102_444_800_000, 1e306])
+async def test_an_end_that_no_calendar_has_is_none(serve: Serve, exp: float) -> None:
+    """Such a token, of milliseconds or of a huge number, was refused after its user was online already: for ever."""
+    async with serve() as url:
+        bob = await connect(url, "bob")
+        await bob.watch("alice")
+        alice = await connect(url, exp=exp)
+        assert await alice.call("presence:refresh", {"token": token(exp=exp)}) == {"ok": True, "expires": None}
+        await alice.close()
+        await bob.until(lambda: bob.shows("alice") == "offline")
+        await bob.close()
+
+
 async def test_the_claim_watch_limits_what_may_be_asked(serve: Serve) -> None:
     async with serve() as url:
         alice = await connect(url, watch=["bob"])

@@ -86,6 +86,22 @@ async def test_a_second_request_is_waited_for_as_long_as_the_first() -> None:
         raw.abort()
 
 
+async def test_a_head_that_began_before_an_answer_was_read_is_waited_for_no_longer() -> None:
+    """Once the answer had gone, nothing was waited for any more: the head could drip for ever."""
+    async with served() as (url, cut):
+        raw = await Raw.open(url)
+        await raw.send(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(PATIENCE_S / 3)  # by now, more of it is unsent than the server likes
+        await raw.send(HEAD[:20])
+        await raw.reader.readuntil(b"\r\n\r\n")
+        await raw.reader.readexactly(50_000_000)
+        dripping = asyncio.create_task(_drip(raw, b"x" * 50))
+        await asyncio.sleep(PATIENCE_S * 3)
+        dripping.cancel()
+        raw.abort()
+        assert cut == {"head": 1}
+
+
 async def test_an_answer_that_nobody_reads_is_not_kept() -> None:
     async with served() as (url, cut):
         raw = await Raw.open(url)
@@ -93,6 +109,18 @@ async def test_an_answer_that_nobody_reads_is_not_kept() -> None:
         await asyncio.sleep(PATIENCE_S * 3)
         assert cut == {"answer": 1}
         raw.abort()
+
+
+async def test_nor_is_one_behind_whose_request_comes_another() -> None:
+    """The next request, once it was whole, ended the wait for the answer."""
+    async with served() as (url, cut):
+        raw = await Raw.open(url)
+        await raw.send(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(PATIENCE_S / 3)
+        await raw.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asyncio.sleep(PATIENCE_S * 3)
+        raw.abort()
+        assert cut == {"answer": 1}
 
 
 async def test_a_head_that_is_too_large_is_refused() -> None:

@@ -1,9 +1,17 @@
 """Whose right to be here ends when. Pure: it is told the time, by the wall clock, which a token's ``exp`` speaks of."""
 
 from herenow.registry.deadlines import Deadlines
+from herenow.times import LATEST_MS
 
 WARNING_S = 60.0
 """How long before its end a connection is warned; at once, if it has less."""
+
+
+def end_ms(ends_s: float | None) -> int | None:
+    """Return an end in whole milliseconds; ``None``: never, as what would end after the year 9999, or at infinity."""
+    if ends_s is None or ends_s * 1000 > LATEST_MS:
+        return None
+    return round(ends_s * 1000) if ends_s > 0 else 0
 
 
 class Expiry:
@@ -19,9 +27,10 @@ class Expiry:
     def set(self, connection_id: str, ends_s: float | None) -> None:
         """Set an end, or take it away. A new end is warned of anew."""
         self.forget(connection_id)
-        if ends_s is not None:
-            self._ends.set(connection_id, round(ends_s * 1000))
-            self._warnings.set(connection_id, round((ends_s - WARNING_S) * 1000))
+        ends_ms = end_ms(ends_s)
+        if ends_ms is not None:
+            self._ends.set(connection_id, ends_ms)
+            self._warnings.set(connection_id, ends_ms - round(WARNING_S * 1000))
 
     def forget(self, connection_id: str) -> None:
         """Take an end away; there need not be one."""

@@ -16,7 +16,7 @@ from herenow.gateway.audience import Audience
 from herenow.gateway.auth import Authenticate, identify
 from herenow.gateway.client import Client, close
 from herenow.gateway.events import WireError
-from herenow.gateway.expiry import WARNING_S, Expiry
+from herenow.gateway.expiry import WARNING_S, Expiry, end_ms
 from herenow.gateway.limits import TokenBucket
 from herenow.gateway.outbox import Pace
 from herenow.gateway.permission import Permission
@@ -65,6 +65,7 @@ class Gateway:
         self._pulse = Pulse(presence.meters)
         self._throttle = Throttle(settings)
         self._stopping = False
+        self._clients = 0  # who is in, and who is just being let in
         self._tasks: set[asyncio.Future[None]] = set()
         self.server = Server(_server_settings(settings, path))
         self.server.engine.on_refused = lambda code: self._meters.refused.labels(code).inc()
@@ -174,7 +175,7 @@ class Gateway:
         if SEPARATOR in user_id:  # the application's own ``authenticate``: everything else checks ids
             raise ValueError("a user id holds no control characters")
         settings = self._settings
-        if len(self._namespace.sockets) >= settings.max_connections:
+        if self._clients >= settings.max_connections:
             is_full = "the server is full"  # to a tenant no more than that: whose connections they are is not its own
             if tenant is None:
                 is_full = f"the server has its {settings.max_connections} connections"
@@ -186,9 +187,11 @@ class Gateway:
         now_s = monotonic()
         client = Client(socket, identity, audience, TokenBucket(settings.max_events_per_s, now_s), now_s)
         socket.data = client
+        self._clients += 1
         audience.count_in(user_id, lambda: TokenBucket(self._throttle.user_rate, now_s))
         address = socket.handshake.address
         try:
+            self._expiry.set(socket.id, identity.expires_s)
             await audience.registry.connect(
                 user_id,
                 socket.id,
@@ -197,9 +200,9 @@ class Gateway:
                 address=address[0] if address else None,
             )
         except BaseException:
+            self._expiry.forget(socket.id)
             self._count_out(client)
             raise
-        self._expiry.set(socket.id, identity.expires_s)
         audience.punctuality.came(user_id)
         self._meters.connects.inc()
         log.info("connected", **client.about, transport=socket.transport)
@@ -242,6 +245,7 @@ class Gateway:
 
     def _count_out(self, client: Client) -> None:
         """Count a connection out; the last one of a tenant closes its audience."""
+        self._clients -= 1
         audience = client.audience
         audience.count_out(client.user_id)
         if audience.tenant is not None and not audience.connections_of:
@@ -279,7 +283,8 @@ class Gateway:
         watches.keep(client, identity.may_watch)
         if identity.watch != "*":
             watches.unwatch_all(client)
-        return {"expires": None if identity.expires_s is None else to_iso(round(identity.expires_s * 1000))}
+        ends_ms = end_ms(identity.expires_s)
+        return {"expires": None if ends_ms is None else to_iso(ends_ms)}
 
     # -- events ------------------------------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ class Jwks:
             document: Any = await asyncio.to_thread(self._client.fetch_data)
             self._keys = of_jwk_set(document)
             self._fetched_s = time.monotonic()
-        except (jwt.PyJWKClientError, KeyUnfit, ValueError, OSError) as error:
+        except (jwt.PyJWKClientError, KeyUnfit, ValueError, OSError, RecursionError) as error:
             log.warning("keys cannot be fetched", url=self._url, error=str(error), kept=len(self._keys))
         finally:
             self._fetching = None

@@ -39,14 +39,13 @@ class Permission:
         Raises:
             WireError: ``forbidden``, one of them it may not; ``internal``, the application cannot say.
         """
-        for user_id in users:
-            if not client.identity.may_watch(user_id):
-                raise WireError("forbidden", f"the token does not let this user watch {user_id}")
+        _check_token(client, users)
         if client.audience.sight is None:
             return
         refused = await self._refused(client.audience.sight, client, users, anew=anew)
         if refused:
             raise WireError("forbidden", f"this user may not watch {_some(refused)}")
+        _check_token(client, users)  # which may be another by now
 
     def look_again_later(self, client: Client) -> None:
         """Ask the application anew about those whom a client watches, when its answer is stale."""
@@ -88,6 +87,12 @@ class Permission:
             return await sight.refused(client.user_id, users, monotonic(), anew=anew)
         finally:
             client.audience.forget_sight(client.user_id)  # gone meanwhile?
+
+
+def _check_token(client: Client, users: Collection[str]) -> None:
+    for user_id in users:
+        if not client.identity.may_watch(user_id):
+            raise WireError("forbidden", f"the token does not let this user watch {user_id}")
 
 
 def _some(users: Sequence[str]) -> str:

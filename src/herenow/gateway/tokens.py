@@ -96,7 +96,7 @@ class Verifier:
             claims = _read(payload)
         except msgspec.ValidationError as error:
             raise WireError("unauthorized", f"the token's claims are not valid: {_claim(error)}") from error
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise WireError("unauthorized", _NO_TOKEN) from error
         self._check(claims, time.time())
         return claims
@@ -151,5 +151,6 @@ def _signed_payload(token: str, keys: list[Key]) -> bytes:
 
 
 def _claim(error: msgspec.ValidationError) -> str:
-    """Which claim is wrong; not what stands in it."""
-    return str(error).rpartition("`$.")[2].rstrip("`") or "sub"
+    """Which claim is wrong, or missing, as only ``sub`` can be; not what stands in it."""
+    _, named, claim = str(error).rpartition("`$.")
+    return claim.rstrip("`") if named else "sub"

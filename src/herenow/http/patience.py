@@ -85,6 +85,7 @@ class PatientHttp(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_size: int | None = 0  # None once it is complete
         self._began = False
+        self._is_unread = False
 
     # -- uvicorn's own, with a deadline ------------------------------------------------------------------------------
 
@@ -110,12 +111,12 @@ class PatientHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._head_size = None
-        self.waits.begin(self, "body")
+        self._wait_on()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self.waits.end(self)
         self._head_size, self._began = 0, False
+        self._wait_on()
         super().on_message_complete()
 
     def handle_websocket_upgrade(self) -> None:
@@ -123,12 +124,25 @@ class PatientHttp(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def pause_writing(self) -> None:
+        self._is_unread = True
         self.waits.begin(self, "answer")
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        self.waits.end(self)
+        self._is_unread = False
+        self._wait_on()
         super().resume_writing()
+
+    def _wait_on(self) -> None:
+        """Wait for what is next: while an answer is not read, for nothing else, whatever comes behind its request."""
+        if self._is_unread:
+            return
+        if self._head_size is None:
+            self.waits.begin(self, "body")
+        elif self._began:
+            self.waits.begin(self, "head")
+        else:
+            self.waits.end(self)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
