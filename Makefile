@@ -57,7 +57,7 @@ rest:
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 5 --dist worksteal tests $(addprefix --ignore=,$(PURE) $(SERVERS))
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 4 --dist worksteal $(SERVERS)
 
-# The storms at full length, the floods and the attacks at full size, some twenty minutes; what they saw goes into docs/reliability.md.
+# The storms at full length, the floods and the attacks at full size, some twenty-five minutes; what they saw goes into docs/reliability.md.
 soak: install
 	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.soak
 

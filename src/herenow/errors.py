@@ -14,6 +14,7 @@
         ├── StoreCorrupt        damaged, or not a database at all
         ├── StoreTooNew         a newer herenow made its schema
         ├── StoreMismatch       a users table is there that cannot be adopted
+        ├── StoreRefused        it took some of the users, and would not take others
         ├── StoreInUse          another live server owns it
         ├── StoreUrlInvalid     the address names no store that can be used
         └── CursorInvalid       a paging cursor that this store did not give out
@@ -124,6 +125,12 @@ class StoreMismatch(StoreError):
     """A users table (or collection) is there, but cannot be adopted as it stands."""
 
     _sentence = "The users of the database {database} cannot be used: {reason}."
+
+
+class StoreRefused(StoreError):
+    """Some users were written, and others not, as the database refuses them: a validator of the application does."""
+
+    _sentence = "The database {database} refuses some of it: {reason}."
 
 
 class StoreInUse(StoreError):

@@ -325,8 +325,9 @@ class Presence:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._registry = self._writer = self._audit = self._node = self._tenants = self._truth = None
-        with contextlib.suppress(StoreError):  # without the row's end, the next start waits for its lease at most
-            await self.store.release_node(node)
+        if not left:  # else our row stays: it tells the next start until when the users may have been here
+            with contextlib.suppress(StoreError):  # without the row's end, the next start waits for its lease at most
+                await self.store.release_node(node)
         await self.store.close()
         log.info("stopped", store=self.store.name)
 

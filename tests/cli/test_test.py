@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,6 +71,35 @@ async def test_a_time_over_its_bound_is_measured_again_and_says_so(
     results = await probes._until_kept(probes._leave)
     assert probes.tries == tries
     assert [(each.measured, each.ok) for each in results] == [(measured, ok)]
+
+
+class _Resident(Probes):
+    """One who comes, and whom the store shows online 0.2 s later: within the bound of P1."""
+
+    def __init__(self) -> None:
+        self._online_at_s = time.monotonic() + 0.2
+        self._server: Any = SimpleNamespace(store=self)
+        self._settings: Any = SimpleNamespace(silent_loss_s=0)
+        self._watcher: Any = SimpleNamespace(client=self, changes={"resident": []})
+
+    async def _open(self, user_id: str) -> Any:
+        await asyncio.sleep(0)
+
+    async def _cut(self, client: Any) -> None:
+        await asyncio.sleep(0)
+
+    async def read(self, user_ids: list[str]) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"resident": SimpleNamespace(is_online=True)} if time.monotonic() > self._online_at_s else {}
+
+    async def emit(self, event: str, payload: object) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        return {"users": [{"isOnline": True}]}
+
+
+async def test_the_store_may_take_its_moment_before_p8_is_looked_at() -> None:
+    (result,) = await _Resident()._never_offline()
+    assert result.ok, result.measured
 
 
 async def test_a_probe_that_cannot_be_finished_has_not_kept_its_promise() -> None:

@@ -37,9 +37,14 @@ class PresenceServer:
         self._process: Running | None = None
 
     @property
+    def address(self) -> str:
+        """Of its database."""
+        return f"sqlite:///{self.database}"
+
+    @property
     def environment(self) -> dict[str, str]:
         """Its settings."""
-        given = {"database": f"sqlite:///{self.database}", **self._settings}
+        given = {"database": self.address, **self._settings}
         settings = {f"HERENOW_{name.upper()}": str(value) for name, value in given.items()}
         return {**os.environ, "PYTHONPATH": str(ROOT / "src"), **settings}
 

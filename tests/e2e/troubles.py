@@ -33,8 +33,11 @@ class MongoPresenceServer(PresenceServer):
     def __init__(self, directory: Path, database: mongod.Mongod, **settings: Any) -> None:
         self.mongod = database
         self.name = mongod.fresh_database()
-        given = {"database": database.url(self.name), "create_users": True, **settings}
-        super().__init__(directory / "herenow.db", **given)
+        super().__init__(directory / "herenow.db", **{"create_users": True, **settings})
+
+    @property
+    def address(self) -> str:
+        return self.mongod.url(self.name)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from e2e.servers import PresenceServer
 from e2e.storm import SLACK_S, Observer, Storm, faults
@@ -25,6 +24,8 @@ class Weather:
         faults: every false statement that was seen, as sentences; the promise is that there is none.
         checks: how often each view was held against the truth.
         told_ms: how long after users were to connect a watcher was told, sorted; ``stored_ms``: and the database.
+        gone_told_ms: how long after users closed their only connection a watcher was told, sorted;
+            ``gone_stored_ms``: and the database.
     """
 
     users: int
@@ -40,15 +41,18 @@ class Weather:
     faults: list[str] = field(default_factory=list)
     told_ms: list[float] = field(default_factory=list)
     stored_ms: list[float] = field(default_factory=list)
+    gone_told_ms: list[float] = field(default_factory=list)
+    gone_stored_ms: list[float] = field(default_factory=list)
 
 
-async def storm(database: Path, *, users: int, seconds: float, seed: int = 1, give_way: bool = False) -> Weather:
-    """Let clients come and go at random; look every half second, and at the end.
+async def storm(
+    server: PresenceServer, *, users: int, seconds: float, seed: int = 1, give_way: bool = False
+) -> Weather:
+    """Let clients come and go at random; look every half second, and at the end. Starts the server, and stops it.
 
     With ``give_way``, this process, which plays all the clients, leaves the processor to the server and the prober
     where they want it, as clients on other machines would; it cannot take that back.
     """
-    server = PresenceServer(database)
     server.start()
     weather = Weather(users, seconds)
     try:
@@ -75,9 +79,11 @@ async def storm(database: Path, *, users: int, seconds: float, seed: int = 1, gi
     return weather
 
 
-async def killing_storm(database: Path, *, users: int, kills: int, seed: int = 1) -> Weather:
-    """``kill -9`` in the middle of a storm, again and again; after the restart grace all must agree with the truth."""
-    server = PresenceServer(database, restart_grace_s=RESTART_GRACE_S)
+async def killing_storm(server: PresenceServer, *, users: int, kills: int, seed: int = 1) -> Weather:
+    """``kill -9`` in the middle of a storm, again and again; after the restart grace all must agree with the truth.
+
+    The server's restart grace must be ``RESTART_GRACE_S``. Starts the server, and stops it.
+    """
     server.start()
     began = time.monotonic()
     weather = Weather(users, 0)
@@ -132,9 +138,9 @@ async def _agree(weather: Weather, players: Storm, server: PresenceServer, obser
 
 
 async def _start_prober(server: PresenceServer, seconds: float) -> asyncio.subprocess.Process:
-    """Measure P1 beside the storm, in a process of its own: this one is busy with the storm."""
+    """Measure P1 and P2 beside the storm, in a process of its own: this one is busy with the storm."""
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "e2e.prober", str(server.port), str(server.database), str(seconds)),
+        *(sys.executable, "-m", "e2e.prober", str(server.port), server.address, str(seconds)),
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": PYTHONPATH},
     )
@@ -144,7 +150,8 @@ async def _ask_prober(weather: Weather, prober: asyncio.subprocess.Process) -> N
     said, _ = await prober.communicate()
     seen = json.loads(said)
     weather.told_ms, weather.stored_ms = seen["told"], seen["stored"]
-    weather.faults += [f"the user who came at {at} s was never seen" for at in seen["lost"]]
+    weather.gone_told_ms, weather.gone_stored_ms = seen["goneTold"], seen["goneStored"]
+    weather.faults += [f"the user who came at {at} s was never seen, or never seen to go" for at in seen["lost"]]
 
 
 def _count(weather: Weather, players: Storm) -> None:

@@ -132,6 +132,26 @@ async def test_an_index_that_somebody_dropped_is_missed(shop: Shop, kept: MongoS
     await again.close()
 
 
+async def test_a_collation_of_the_collection_is_that_of_our_indexes_too(shop: Shop, unprepared: MongoStore) -> None:
+    shop.database.create_collection("users", collation={"locale": "fr", "strength": 1})
+    ids = [ObjectId(), ObjectId()]
+    shop.users.insert_many([{"_id": each, "isOnline": True} for each in ids])
+    assert (await unprepared.init()).steps
+    assert (await unprepared.init()).steps == ()
+    async with shop.opened() as another:
+        assert another.prepared
+        assert {user.user_id for user in (await another.online(limit=1)).users} < set(map(str, ids))
+        assert (await another.apply([online(str(ids[0]))])).written == 1
+        assert await another.reset(version=online("").version + 1) == 2
+
+
+async def test_ids_that_a_collation_makes_one_are_not_taken(shop: Shop, unprepared: MongoStore) -> None:
+    shop.database.create_collection("users", collation={"locale": "fr", "strength": 1})
+    shop.users.insert_one({"_id": "alice"})
+    with pytest.raises(StoreMismatch, match=r"users has a collation \(fr\)"):
+        await unprepared.init()
+
+
 async def test_an_index_of_another_kind_under_our_name_is_told(shop: Shop, unprepared: MongoStore) -> None:
     shop.users.create_index("email", name="herenow_online")
     with pytest.raises(StoreMismatch, match="drop that first"):
@@ -218,7 +238,7 @@ async def test_a_schema_that_knows_no_other_fields_is_opened_for_ours(shop: Shop
     closed = {"properties": {"_id": {}, "email": {}}, "additionalProperties": False}
     shop.database.create_collection("users", validator={"$jsonSchema": closed})
     shop.users.insert_one({"_id": "alice", "email": "a@example.org"})
-    with pytest.raises(StoreMismatch, match="the validator refuses the fields, as in alice"):
+    with pytest.raises(StoreMismatch, match="the database refuses the fields, as in alice"):
         await unprepared.init()
     await unprepared.init(schema=True)
     assert (await unprepared.apply([online("alice")])).written == 1
@@ -228,8 +248,13 @@ async def test_who_cannot_be_filled_is_told_of_and_the_others_are(shop: Shop, un
     shop.users.insert_many([{"_id": "ann", "email": 1}, {"_id": "ben"}, {"_id": "cleo", "email": 1}])
     shop.database.command("collMod", "users", validator={"email": {"$exists": True}})
     report = await unprepared.init()
-    assert "but for 1 that the validator refuses, such as ben" in report.steps[0]
+    assert "but for 1 whom the database refuses, such as ben" in report.steps[0]
     assert [each.get("isOnline") for each in everything(shop)] == [False, None, False]
+    again = await unprepared.init()  # with nobody left whom it could fill
+    assert len(again.steps) == 1 and "but for 1 whom the database refuses, such as ben" in again.steps[0]
+    shop.users.drop_index("herenow_claims")
+    assert len((await unprepared.init()).steps) == 2  # the server does so at its start, and must come up
+    assert not (await unprepared.init()).steps[1:]
 
 
 async def test_a_validator_is_not_put_over_wrong_values(shop: Shop, unprepared: MongoStore) -> None:

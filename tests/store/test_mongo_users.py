@@ -9,7 +9,7 @@ import pytest
 from bson import Int64, ObjectId
 from bson.binary import Binary, UuidRepresentation
 
-from herenow.errors import StoreMismatch
+from herenow.errors import StoreMismatch, StoreRefused
 from herenow.model import Availability, Claim, Claimed, StoredUser
 from herenow.store.base import Applied
 from herenow.store.mongo import MongoStore
@@ -134,6 +134,15 @@ async def test_a_validator_refuses_one_user_and_the_others_are_written(shop: Sho
     again = await kept.apply([online(f"user-{n:03}", version=1000 + n) for n in range(5, 10)])
     assert (again.written, list(again.refused)) == (4, ["user-007"])
     assert await kept.reset(version=5000) == 299, "nor does it hold up a clean-up"
+
+
+async def test_who_cannot_be_set_offline_is_told_of_once_the_others_are(shop: Shop, kept: MongoStore) -> None:
+    shop.users.insert_many([{"_id": name, "isOnline": True} for name in ("ann", "ben", "cleo")])
+    shop.users.update_many({"_id": {"$ne": "ben"}}, {"$set": {"email": "x"}})
+    shop.database.command("collMod", "users", validator={"email": {"$type": "string"}})
+    with pytest.raises(StoreRefused, match="set offline: 2; refused, and online as before: 1, such as ben: Document"):
+        await kept.reset(version=5000)
+    assert [shop.find(name)["isOnline"] for name in ("ann", "ben", "cleo")] == [False, True, False]
 
 
 async def test_a_unique_index_of_the_application_refuses_a_user_who_would_be_created(shop: Shop) -> None:

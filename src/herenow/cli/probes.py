@@ -289,6 +289,8 @@ class Probes:
         if watcher is None:
             raise AssertionError("the watcher is open while probes run")
         resident = await self._open("resident")
+        # From here on: the store has a moment to say so (P1).
+        await store_says(self._server, "resident", online=True, timeout_s=2)
         wrong = looks = 0
         ends_s = time.monotonic() + self._settings.silent_loss_s + SETTLE_S
         while time.monotonic() < ends_s:

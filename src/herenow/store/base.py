@@ -220,6 +220,9 @@ class Store(Protocol):
 
         Returns:
             How many users were set offline.
+
+        Raises:
+            StoreRefused: all were, but for some whom the database refuses; one of them is named, with the reason.
         """
         ...
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from herenow.errors import StoreNotReady
+from herenow.errors import StoreNotReady, StoreRefused
 from herenow.model import StoredUser
 from herenow.store import mongo_adopt, mongo_nodes, mongo_reads, mongo_writes
 from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Progress, Spare
@@ -27,6 +27,7 @@ from herenow.store.mongo_survey import learn_kind
 from herenow.store.mongo_url import parse_url
 from herenow.store.mongo_writes import Users, Whose
 from herenow.store.nodes import Node
+from herenow.tenancy import shown_key
 
 T = TypeVar("T")
 
@@ -142,14 +143,24 @@ class MongoStore:
     ) -> int:
         total = await self._with_users(partial(mongo_reads.count_online, before_ms=before_ms)) if on_progress else 0
         done = changed = 0
+        refused: dict[str, str] = {}
         async for page in self._walk_online(before_ms=before_ms, page_size=PAGE_SIZE):
             spared = await spare([each.key for each in page]) if spare else ()
             chosen = [each for each in page if each.key not in spared]
             work = partial(mongo_writes.reset, chosen=chosen, before_ms=before_ms, version=version)
-            changed += await self._with_users(work)
+            written, refusals = await self._with_users(work)
+            changed += written
+            refused.update(refusals)
             done += len(page)
             if on_progress:
                 on_progress(done, max(total, done))
+        if refused:
+            user, reason = next(iter(refused.items()))
+            raise StoreRefused(
+                self.name,
+                f"set offline: {changed:,}; refused, and online as before: {len(refused):,}, "
+                f"such as {shown_key(user)}: {reason}",
+            )
         return changed
 
     async def max_version(self) -> int:

@@ -72,7 +72,7 @@ async def is_prepared(database: Database, target: Target) -> bool:
     if await read_schema_version(database, target) is None:
         return False
     indexes = [each async for each in await database[target.collection].list_indexes()]
-    return not _missing_indexes(indexes, target.fields)
+    return not mongo_indexes.missing(indexes, target.fields)
 
 
 async def plan(database: Database, target: Target, *, schema: bool, on_progress: Progress | None) -> Plan:
@@ -92,7 +92,7 @@ async def plan(database: Database, target: Target, *, schema: bool, on_progress:
         steps += _plan_change(target, validator, mongo_validator.allow, _know_sentence(target))
     if sentence := mongo_fill.describe(found, target.fields):
         steps.append(Step(sentence, _filling(target, found, on_progress)))
-    for index in _missing_indexes(found.indexes, target.fields):
+    for index in mongo_indexes.missing(found.indexes, target.fields):
         sentence = f"create the index {index.name} on {target.collection} {index.words}"
         steps.append(Step(sentence, _index_creation(target, index, sentence)))
     if schema:
@@ -105,10 +105,6 @@ async def plan(database: Database, target: Target, *, schema: bool, on_progress:
     if version is None:
         steps.append(Step(f"note the schema version {SCHEMA_VERSION} in {SCHEMAS}", _note(target)))
     return Plan(found, steps)
-
-
-def _missing_indexes(found: Any, fields: Fields) -> list[mongo_indexes.Index]:
-    return [index for index in mongo_indexes.all_of(fields) if not any(map(index.is_like, found))]
 
 
 def _creation(target: Target) -> Callable[[Database], Awaitable[None]]:
@@ -124,10 +120,10 @@ def _filling(
     async def execute(database: Database) -> str | None:
         users = database[target.collection]
         filled = await mongo_fill.fill(users, target.fields, total=found.users, on_progress=on_progress)
-        if filled.refused and not filled.users:
-            raise StoreMismatch(target.shown, f"the validator refuses the fields, as in {filled.example}")
+        if filled.refused and filled.refused == found.users:
+            raise StoreMismatch(target.shown, f"the database refuses the fields, as in {filled.example}")
         if filled.refused:
-            return f"but for {filled.refused:,} that the validator refuses, such as {filled.example}"
+            return f"but for {filled.refused:,} whom the database refuses, such as {filled.example}"
         return None
 
     return execute

@@ -32,6 +32,7 @@ CODEC: CodecOptions[Document] = CodecOptions(
 )
 _CONNECT_TIMEOUT_MS = 2000
 _CONFIRM_TIMEOUT_MS = 10_000
+_CLOSE_TIMEOUT_S = 0.5
 _HEARTBEAT_MS = 1000  # at the driver's 10 s, a server that it has given up for a moment could stay so for as long
 
 
@@ -68,7 +69,8 @@ class MongoConnection:
         """Let go of it. Idempotent."""
         client, self._client = self._client, None
         if client is not None:
-            await client.close()
+            with pymongo.timeout(_CLOSE_TIMEOUT_S):  # it takes leave of the server, which may hang
+                await client.close()
 
     async def _run(self, work: Work[T], timeout_s: float | None) -> T:
         try:

@@ -19,7 +19,7 @@ from herenow.store.mongo_writes import BY_ID, write_each
 
 
 class Filled(msgspec.Struct):
-    """What came of it: how many users were filled, how many the validator refused, and one of these with the reason."""
+    """What came of it: how many users were filled, how many the database refused, and one of these with the reason."""
 
     users: int = 0
     refused: int = 0

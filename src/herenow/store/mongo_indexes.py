@@ -5,6 +5,7 @@ users of the same millisecond; it serves every query that the shorter one serves
 who have a claim, or are away or busy, and cost the others nothing.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,10 +24,13 @@ class Index(msgspec.Struct, frozen=True):
     holds: dict[str, Any]
     words: str
 
-    def is_like(self, found: dict[str, Any]) -> bool:
-        """Say whether an index as ``listIndexes`` shows it serves as well, whatever its name."""
-        options = set(found) - {"v", "key", "name", "ns", "background", "partialFilterExpression"}
-        same_keys = list(found["key"].items()) == self.keys
+    def is_like(self, found: Mapping[str, Any], *, collation: object) -> bool:
+        """Say whether an index as ``listIndexes`` shows it serves as well, whatever its name.
+
+        It must have the collation of the collection, as queries do that name none.
+        """
+        options = set(found) - {"v", "key", "name", "ns", "background", "partialFilterExpression", "collation"}
+        same_keys = list(found["key"].items()) == self.keys and found.get("collation") == collation
         return same_keys and not options and found.get("partialFilterExpression", {}) == self.holds
 
 
@@ -53,3 +57,10 @@ def away_or_busy(fields: Fields) -> Index:
 def all_of(fields: Fields) -> list[Index]:
     """All that herenow needs."""
     return [online(fields), claims(fields), away_or_busy(fields)]
+
+
+def missing(found: Sequence[Mapping[str, Any]], fields: Fields) -> list[Index]:
+    """Those that a collection lacks whose indexes these are."""
+    # MongoDB gives every index the collation of the collection, and that of the id cannot have another.
+    collation = next((each.get("collation") for each in found if each["key"] == {"_id": 1}), None)
+    return [index for index in all_of(fields) if not any(index.is_like(each, collation=collation) for each in found)]

@@ -105,10 +105,19 @@ async def survey(database: Database, name: str, fields: Fields, *, shown: str) -
             f"they have a field {fields.presence} already ({'; '.join(foreign)}): let herenow keep its data under "
             "another name, with HERENOW_PRESENCE_FIELD",
         )
+    options = found.get("options", {})
+    kind = await learn_kind(database, name, shown=shown)
+    if "collation" in options and (kind is IdKind.STRING or fields.tenant is not None):
+        raise StoreMismatch(
+            shown,
+            f"{name} has a collation ({options['collation']['locale']}), under which MongoDB may take two users for "
+            "one whose names differ in case or accents; herenow knows users of such a collection by an ObjectId, a "
+            "whole number or a UUID, and without tenants",
+        )
     return Survey(
         exists=name in collections,
-        options=found.get("options", {}),
-        kind=await learn_kind(database, name, shown=shown),
+        options=options,
+        kind=kind,
         users=sum(is_online.counts.values()),
         indexes=[each async for each in await database[name].list_indexes()],
         neighbours=sorted(other for other in collections if other != name and not other.startswith("system.")),

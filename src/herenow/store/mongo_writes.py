@@ -119,8 +119,13 @@ async def apply(users: Users, rows: Sequence[StoredUser], *, create: bool) -> Ap
     return Applied(written=written, skipped=skipped, unknown=unknown, refused=refused)
 
 
-async def reset(users: Users, chosen: Sequence[Whose], *, version: int, before_ms: int | None) -> int:
-    """Set those of the users offline for whom all of it holds at this moment: online, older, last active before."""
+async def reset(
+    users: Users, chosen: Sequence[Whose], *, version: int, before_ms: int | None
+) -> tuple[int, dict[str, str]]:
+    """Set those of the users offline for whom all of it holds at this moment: online, older, last active before.
+
+    Returns how many, and whom of them the database refuses, with its reason.
+    """
     fields = users.fields
     is_older = {"$nor": [{fields.version: {"$gte": version, "$lt": VERSION_UNBELIEVABLE}}]}
     condition = {**is_older, **is_online_since_before(fields, before_ms)}
@@ -128,15 +133,16 @@ async def reset(users: Users, chosen: Sequence[Whose], *, version: int, before_m
     offline = {fields.is_online: False, fields.availability: Availability.OFFLINE.value, fields.version: Int64(version)}
     change = {"$set": offline}
     try:
-        return (
-            await users.collection.update_many({**are_theirs(whose, fields), **condition}, change, hint=BY_ID)
-        ).modified_count
+        done = await users.collection.update_many({**are_theirs(whose, fields), **condition}, change, hint=BY_ID)
+        return done.modified_count, {}
     except WriteError as error:
         if not is_of_row(error.code):
             raise
     updates = [UpdateOne({**are_theirs([each], fields), **condition}, change, hint=BY_ID) for each in whose]
-    changed, _ = await write_each(users.collection, updates)
-    return changed
+    _, failures = await write_each(users.collection, updates)
+    written = {**are_theirs(whose, fields), fields.version: Int64(version)}  # by the failed command or after it
+    changed = len(await users.collection.find(written, {"_id": 1}, hint=BY_ID).to_list())
+    return changed, {chosen[place].key: describe_refusal(failure) for place, failure in failures.items()}
 
 
 def is_online_since_before(fields: Fields, before_ms: int | None) -> Document:
