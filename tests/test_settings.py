@@ -33,6 +33,14 @@ def test_an_argument_beats_the_environment_which_beats_the_file(
     assert (settings.port, settings.host, settings.node) == (3, "127.0.0.3", "file")
 
 
+@pytest.mark.parametrize("name", ["api_keys", "jwt_public_keys", "tenant_api_keys"])
+def test_a_variable_that_is_not_json_is_named_and_not_told(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"HERENOW_{name.upper()}", "a-secret")
+    with pytest.raises(SettingsInvalid, match=f"HERENOW_{name.upper()} is not JSON") as error:
+        Settings.load()
+    assert "a-secret" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("given", "names"),
     [

@@ -12,7 +12,13 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from .errors import SettingsInvalid
 from .tenancy import is_tenant
@@ -168,6 +174,12 @@ class Settings(BaseSettings):
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
             raise SettingsInvalid("; ".join(_sentence(each) for each in error.errors())) from error
+        except SettingsError as error:
+            name = re.search(r'field "(\w+)"', str(error))
+            variable = "HERENOW_" + (name[1].upper() if name else "…")
+            raise SettingsInvalid(
+                f'{variable} is not JSON: write a list as ["…"], and a table as {{"…": "…"}}'
+            ) from error
         except ValueError as error:  # a TOML file that is none
             raise SettingsInvalid(f"herenow.toml cannot be read: {error}") from error
 
