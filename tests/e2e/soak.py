@@ -183,7 +183,7 @@ def report(
         lines += [
             f"Ready again after a kill: {restarts[0]:.1f} to {restarts[-1]:.1f} s. `restart_grace` was 9.5 s, "
             "the least that goes with a bound of 2 s;",
-            "once it was over, nobody stood online without a connection (P5).",
+            "P5: once it is over, whoever stands online without a connection is false.",
             "",
         ]
     lines += [
