@@ -216,6 +216,7 @@ class Presence:
 
         Raises:
             StoreInUse: another live server owns it; the sentence names it.
+            StoreNotReady: it has no users, and does not create any: its name is wrong, or ``init`` was forgotten.
             StoreError: it cannot be used.
         """
         settings = self.settings
@@ -223,7 +224,7 @@ class Presence:
         await self.store.open()
         try:
             if not self.store.prepared:
-                for step in (await self.store.init()).steps:
+                for step in (await self.store.init(adopt_only=not self.store.creates_users)).steps:
                     log.info("store prepared", step=step)
             node = Node.here(
                 name=settings.node,

@@ -279,18 +279,20 @@ async def test_keys_are_fetched_once_for_all_who_ask_together() -> None:
         assert made.asked == 1
 
 
-async def test_an_unknown_key_id_fetches_but_not_as_often_as_a_stranger_likes(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unknown_key_id_fetches_but_not_as_often_as_a_stranger_likes() -> None:
     async with provider() as (made, url):
         made.body = {"keys": [jwk("RS256", "1")]}
         verifier = Verifier([], Jwks(url))
         await verifier.verify(signed("RS256", kid="1"))
         made.body = {"keys": [jwk("ES256", "2")]}
-        for number in range(50):
-            await refused(verifier, signed("ES256", kid=f"made up {number}"))
-        assert made.asked == 1
-        monkeypatch.setattr(jwks, "RETRY_S", 0.0)
+        made_up = [refused(verifier, signed("ES256", kid=f"made up {number}")) for number in range(50)]
+        began_s = time.monotonic()
+        strangers = asyncio.gather(*made_up)
         assert (await verifier.verify(signed("ES256", kid="2"))).sub == "alice"
+        errors = await strangers
+        assert {error.code for error in errors} == {"unauthorized"}
         assert made.asked == 2
+        assert 0.5 < time.monotonic() - began_s < jwks.RETRY_S + 1
         assert (await refused(verifier, signed("RS256", kid="1"))).code == "unauthorized"  # its key was withdrawn
 
 

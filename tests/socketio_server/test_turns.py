@@ -9,6 +9,7 @@ from herenow.socketio_server.turns import (
     HEAVY_SHARE,
     LIGHT_BURST_S,
     LIGHT_SHARE,
+    MOST_AT_ONCE_S,
     MOST_SHARE,
     TURN_S,
     Allowance,
@@ -34,15 +35,19 @@ def test_an_allowance_is_spent_by_a_burst_and_grows_with_time() -> None:
         assert not allowance.is_spent(second + 0.5)
 
 
-def test_a_machine_that_was_busy_with_something_else_costs_a_client_half_its_allowance_at_most() -> None:
+def test_a_machine_that_slept_costs_a_client_little() -> None:
     allowance = Allowance()
     assert allowance.clock(100.0) is time.monotonic
-    allowance.spend(100.0, 60.0)  # it slept
-    assert not allowance.is_spent(100.0)
-    allowance.spend(100.0, LIGHT_BURST_S * 0.1)
+    allowance.spend(100.0, 3600.0)
     assert allowance.clock(100.0) is time.thread_time
-    allowance.spend(100.0, LIGHT_BURST_S)
     assert allowance.is_spent(100.0)
+    assert not allowance.is_spent(100.0 + MOST_AT_ONCE_S / LIGHT_SHARE)
+
+
+def test_a_message_that_takes_long_counts_whole() -> None:
+    allowance = Allowance()
+    allowance.spend(100.0, MOST_AT_ONCE_S)
+    assert allowance.is_spent(100.0 + (MOST_AT_ONCE_S - LIGHT_BURST_S) / LIGHT_SHARE - 0.1)
 
 
 async def _take_turns(turns: Turns, seconds: float) -> Counter[str]:

@@ -1,8 +1,8 @@
 """The keys of an identity provider, fetched from its JWKS address.
 
 - They are kept in memory. Once older than ``FRESH_S`` they still serve while new ones are fetched beside.
-- An unknown key id fetches at once, at most every ``RETRY_S``: a stranger's invented ids must not become a flood on
-  the provider.
+- An unknown key id fetches at once, or ``RETRY_S`` after the fetch before: a stranger's invented ids must not become a
+  flood on the provider, and must not keep out who comes with a new key.
 - An endpoint that fails, or answers rubbish, leaves the old keys in force. It is logged, and tried again.
 """
 
@@ -21,8 +21,9 @@ log = structlog.get_logger("herenow.gateway")
 FRESH_S: Final = 600.0
 """Keys older than this are fetched anew."""
 
-RETRY_S: Final = 10.0
-"""Between two fetches, at least."""
+RETRY_S: Final = 1.0
+"""Between two fetches, at least. A token with an unknown key waits for the next: the endpoint is asked once a second by
+all strangers with invented keys together, and no true token is refused that is newer than the keys here."""
 
 FETCH_TIMEOUT_S: Final = 5
 """How long the endpoint may take."""
@@ -44,7 +45,7 @@ class Jwks:
         self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_TIMEOUT_S)
         self._keys: Sequence[Key] = ()
         self._fetched_s: float | None = None
-        self._tried_s: float | None = None
+        self._tried_s = -RETRY_S
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, algorithm: str, kid: str | None) -> list[Key]:
@@ -54,15 +55,11 @@ class Jwks:
             KeysUnavailable: there are none at all.
         """
         found = that_fit(self._keys, algorithm, kid)
-        if self._may_fetch():
-            if not found:
-                await asyncio.shield(self._fetch())
-                found = that_fit(self._keys, algorithm, kid)
-            elif self._is_old():
-                self._fetch()
-        elif not found and self._fetching is not None:
-            await asyncio.shield(self._fetching)
+        if not found:
+            await asyncio.shield(self._fetch())
             found = that_fit(self._keys, algorithm, kid)
+        elif self._is_old():
+            self._fetch()
         if not self._keys:
             raise KeysUnavailable
         return found
@@ -70,20 +67,22 @@ class Jwks:
     def _is_old(self) -> bool:
         return self._fetched_s is None or time.monotonic() - self._fetched_s > FRESH_S
 
-    def _may_fetch(self) -> bool:
-        return self._fetching is None and (self._tried_s is None or time.monotonic() - self._tried_s > RETRY_S)
-
     def _fetch(self) -> "asyncio.Task[None]":
-        self._tried_s = time.monotonic()
-        self._fetching = asyncio.create_task(self._fetch_now(), name="herenow jwks")
+        """The fetch under way, or a new one, as soon as there may be one."""
+        if self._fetching is None:
+            self._fetching = asyncio.create_task(self._fetch_in_time(), name="herenow jwks")
         return self._fetching
 
-    async def _fetch_now(self) -> None:
+    async def _fetch_in_time(self) -> None:
         try:
+            await asyncio.sleep(self._tried_s + RETRY_S - time.monotonic())
+            self._tried_s = time.monotonic()
             document: Any = await asyncio.to_thread(self._client.fetch_data)
             self._keys = of_jwk_set(document)
             self._fetched_s = time.monotonic()
         except (jwt.PyJWKClientError, KeyUnfit, ValueError, OSError, RecursionError) as error:
-            log.warning("keys cannot be fetched", url=self._url, error=str(error), kept=len(self._keys))
+            log.warning(
+                "keys cannot be fetched", url=self._url.partition("?")[0], error=str(error), kept=len(self._keys)
+            )
         finally:
             self._fetching = None

@@ -29,6 +29,9 @@ LIGHT_SHARE: Final = 0.002
 LIGHT_BURST_S: Final = 0.01
 """And so much of it at a time, after a while of silence: more than a connect with its first watches takes."""
 
+MOST_AT_ONCE_S: Final = 0.1
+"""More than any message takes to parse; a clock that shows more was at something else, perhaps asleep."""
+
 HEAVY_SHARE: Final = 0.3
 """Of the loop, for all who wait for their turn, at least."""
 
@@ -42,7 +45,7 @@ LATELY_S: Final = 0.1
 class Allowance:
     """What one client may still use of the loop at once, in processor time: that the machine was busy with something
     else meanwhile is no fault of a client's. Asking for that time is a system call, which is spared as long as half of
-    the allowance is left: till then the other clock will do, by which nobody spends more than the other half.
+    the allowance is left: till then the other clock will do, of which no more than ``MOST_AT_ONCE_S`` counts.
     """
 
     __slots__ = ("_spent_until_s",)
@@ -61,7 +64,7 @@ class Allowance:
     def spend(self, now_s: float, spent_s: float) -> None:
         """Note that the client was served for so long, which began at ``now_s``."""
         if self._half_is_left(now_s):
-            spent_s = min(spent_s, LIGHT_BURST_S / 2)
+            spent_s = min(spent_s, MOST_AT_ONCE_S)
         self._spent_until_s = max(self._spent_until_s, now_s) + spent_s / LIGHT_SHARE
 
     def _half_is_left(self, now_s: float) -> bool:

@@ -125,7 +125,12 @@ class Store(Protocol):
         ...
 
     async def init(
-        self, *, dry_run: bool = False, schema: bool = False, on_progress: Progress | None = None
+        self,
+        *,
+        dry_run: bool = False,
+        schema: bool = False,
+        adopt_only: bool = False,
+        on_progress: Progress | None = None,
     ) -> InitReport:
         """Create what is missing, or adopt what the application has: fields with their defaults, and the indexes.
 
@@ -135,9 +140,12 @@ class Store(Protocol):
             dry_run: change nothing, say what would be done.
             schema: let the database itself demand the fields, with their types, of every user that the application
                 writes. A database whose tables do so in any case has nothing to add.
+            adopt_only: where users are never created, and there is no place for them yet, change nothing: it is
+                another database than was meant.
             on_progress: told while existing users are given their defaults.
 
         Raises:
+            StoreNotReady: there was nothing to adopt.
             StoreMismatch: the users that are there cannot be adopted.
             StoreNotWritable, StoreTooNew, StoreCorrupt: as their names say.
         """

@@ -93,10 +93,17 @@ class MongoStore:
         await self._connection.close()
 
     async def init(
-        self, *, dry_run: bool = False, schema: bool = False, on_progress: Progress | None = None
+        self,
+        *,
+        dry_run: bool = False,
+        schema: bool = False,
+        adopt_only: bool = False,
+        on_progress: Progress | None = None,
     ) -> InitReport:
         async def work(database: Database) -> InitReport:
             plan = await mongo_adopt.plan(database, self._target, schema=schema, on_progress=on_progress)
+            if adopt_only and not plan.survey.exists:
+                raise StoreNotReady(self.name, f"it has no collection {self._target.collection}; is the name right?")
             done: list[str] = []
             for step in plan.steps:
                 addition = None if dry_run else await step.execute(database)

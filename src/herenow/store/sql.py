@@ -72,7 +72,12 @@ class SqlStore:
         self._lock.release()
 
     async def init(
-        self, *, dry_run: bool = False, schema: bool = False, on_progress: Progress | None = None
+        self,
+        *,
+        dry_run: bool = False,
+        schema: bool = False,
+        adopt_only: bool = False,
+        on_progress: Progress | None = None,
     ) -> InitReport:
         if dry_run:
             return InitReport(dry_run=True, steps=tuple(await self._plan()))
