@@ -199,3 +199,11 @@ def shared(*, replica_set: bool = False) -> Mongod:
 def fresh_database() -> str:
     """Name a database that nobody has used."""
     return f"test_{secrets.token_hex(6)}"
+
+
+def empty_collection() -> str:
+    """Make a collection ``users`` without any, in a database of its own, on the shared server; return its address."""
+    name = fresh_database()
+    with shared().client() as client:
+        client[name].create_collection("users")
+    return shared().url(name)

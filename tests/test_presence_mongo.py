@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import mongod
-from herenow.errors import StoreInUse
+from herenow.errors import StoreInUse, StoreNotReady
 from herenow.presence import Presence
 from support import until
 
@@ -75,3 +75,15 @@ async def test_a_second_server_is_refused_and_the_next_one_adopts_who_was_left_o
     assert (await second.get(["alice"]))["alice"].is_online
     await second.stop()
     assert users.find_one("alice")["isOnline"] is False
+
+
+async def test_a_database_without_users_is_another_than_was_meant(users: Any) -> None:
+    """A wrong name once made an empty collection, and served nobody from it."""
+    url = mongod.shared().url(users.database.name)
+    with pytest.raises(StoreNotReady, match="no collection users; is the name right"):
+        await Presence(url, dev=True).start()
+    assert users.database.list_collection_names() == []
+    creating = Presence(url, dev=True, create_users=True)
+    await creating.start()
+    await creating.stop()
+    assert "users" in users.database.list_collection_names()

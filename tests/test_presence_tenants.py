@@ -203,7 +203,7 @@ async def test_a_tenant_that_none_can_be_called_is_refused(presence: Presence) -
 
 
 async def test_a_collection_without_the_field_has_no_tenants() -> None:
-    presence = Presence(mongod.shared().url(mongod.fresh_database()), dev=True)
+    presence = Presence(mongod.empty_collection(), dev=True)
     await presence.start()
     with pytest.raises(TenantsNotKept, match="tenant_field"):
         await presence.get(["alice"], tenant="acme")

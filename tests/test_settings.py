@@ -132,3 +132,29 @@ def test_the_key_of_a_tenant_opens_nothing_else() -> None:
     )
     assert set(settings.tenant_api_keys) == {"acme", "globex"}
     assert "long enough" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [("HERENOW_JWT_ISSUR", "HERENOW_JWT_ISSUER"), ("herenow_origin", "HERENOW_ORIGINS")],
+)
+def test_a_variable_that_is_nearly_a_setting_is_refused(
+    variable: str, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be passed over, and the server would let in whom it was to refuse."""
+    monkeypatch.setenv(variable, "x")
+    with pytest.raises(SettingsInvalid, match=f"{variable}: is {meant} meant"):
+        Settings.load()
+
+
+def test_variables_of_others_are_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes has some for a service of this name."""
+    for name in ("HERENOW_PORT_8000_TCP_ADDR", "HERENOW_SERVICE_HOST", "HERENOW_URL"):
+        monkeypatch.setenv(name, "x")
+    Settings.load()
+
+
+@pytest.mark.parametrize("origin", ["https://app.example/", "app.example", "https://", "https://a@b", "https://a?b"])
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    with pytest.raises(SettingsInvalid, match="origins"):
+        Settings.load(origins=["https://app.example:8443", "null", origin])

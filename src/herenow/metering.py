@@ -65,4 +65,6 @@ class Meters:
             registry=self.registry,
         )
         for promise in PROMISES:
-            self.promise.labels(promise)  # shown from the start, as zero
+            self.promise.labels(promise)  # shown from the start, as zero; so are those that alerts look at
+        for code in ("unauthorized", "token_expired", "overloaded", "too_many_connections", "forbidden", "internal"):
+            self.refused.labels(code)

@@ -5,7 +5,10 @@ A setting comes, in this order of weight, from a flag or an argument, from the e
 """
 
 import hashlib
+import os
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Self
@@ -36,10 +39,14 @@ FIELD_NAME = r"^[^.$\x00][^.\x00]*$"
 """A field of a document, not a path into one."""
 
 
+PREFIX = "HERENOW_"
+"""Of the environment variables."""
+
+
 class Settings(BaseSettings):
     """How herenow behaves. Times are in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix="HERENOW_", toml_file="herenow.toml", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, toml_file="herenow.toml", extra="forbid", frozen=True)
 
     database: str = Field(
         "sqlite:///herenow.db",
@@ -170,6 +177,7 @@ class Settings(BaseSettings):
         Raises:
             SettingsInvalid: one is wrong, or two do not fit together; the sentence names them.
         """
+        _see_that_names_are_right(os.environ, cls.model_fields)
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
@@ -260,6 +268,11 @@ class Settings(BaseSettings):
                 "each of trusted_proxies must be an address or a network, such as 10.0.0.0/8",
             ),
             (
+                all(map(_is_origin, self.origins or ())),
+                "each of origins is a scheme, a host and perhaps a port, such as https://app.example, and nothing "
+                "behind: browsers send no more",
+            ),
+            (
                 self.jwt_jwks_url is None or _is_safe_url(self.jwt_jwks_url),
                 "jwt_jwks_url must begin with https:// (http:// on this machine only): whoever can change the answer "
                 "on its way can be anybody",
@@ -309,10 +322,27 @@ def _sentence(error: Any) -> str:
     return f"{name}: {message}" if name else message
 
 
+def _see_that_names_are_right(environment: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse a variable that is nearly a setting: ``HERENOW_JWT_ISSUR`` would leave tokens of all issuers in.
+
+    What is further from any may be somebody else's: Kubernetes has variables for each service, ``HERENOW_PORT_80_TCP``.
+    """
+    settings = {name.upper() for name in known}
+    for variable in environment:
+        name = variable.upper().removeprefix(PREFIX)
+        if variable.upper().startswith(PREFIX) and name not in settings:
+            for meant in get_close_matches(name, settings, 1, 0.85):
+                raise SettingsInvalid(f"there is no setting {variable}: is {PREFIX}{meant} meant?")
+
+
 def _is_fit_key(key: str) -> bool:
     if key.startswith(HASHED):
         return re.fullmatch(r"[0-9a-f]{64}", key.removeprefix(HASHED)) is not None
     return len(key) >= 16 and key.isascii()
+
+
+def _is_origin(text: str) -> bool:
+    return text in ("*", "null") or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@]+", text) is not None
 
 
 def _is_network(text: str) -> bool:

@@ -7,7 +7,7 @@ import typer
 
 from herenow.cli.app import main
 from herenow.cli.options import parse_duration_ms
-from herenow.cli.output import ago, clock, duration, plural
+from herenow.cli.output import ago, clock, duration, escape, plural
 from support import ROOT
 
 NOW = "2025-03-01T09:30:00.000Z"
@@ -80,3 +80,8 @@ def test_both_names_of_the_program_are_the_same_commands() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == dict.fromkeys(("herenow", "presence-manager"), "herenow.cli.entry:main")
     assert callable(main)
+
+
+def test_what_a_user_wrote_cannot_turn_a_line_around() -> None:
+    assert escape("alice\u202eenilno \u2066[bold]") == r"alice\u202eenilno \u2066\[bold]"
+    assert escape("שלום") == "שלום"

@@ -297,7 +297,7 @@ async def test_a_development_server_believes_a_tenant_too(serve: Serve) -> None:
 
 
 async def test_a_collection_that_says_no_tenants_lets_nobody_of_one_in(serve: Serve) -> None:
-    url = mongod.shared().url(mongod.fresh_database())
+    url = mongod.empty_collection()
     async with serve(database=url) as server:
         with capture_logs() as logs, pytest.raises(Refused) as refused:
             await server.connect("alice", "acme")

@@ -88,6 +88,8 @@ async def api(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[S
 
 async def test_health_is_open_and_tells_the_state_of_each_part(api: Served) -> None:
     assert await api.get("/healthz") == {"alive": True}
+    asked = await api.http.head("/healthz")
+    assert (asked.status_code, asked.content) == (200, b"")
     ready = await api.get("/readyz")
     assert ready["ready"] is True
     assert ready["store"]["healthy"] is True

@@ -1,6 +1,7 @@
 """Connections that keep the server waiting are ended, and counted."""
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -64,7 +65,9 @@ async def test_so_does_a_body(head: bytes) -> None:
         raw = await Raw.open(url)
         await raw.send(HEAD + head)
         dripping = asyncio.create_task(_drip(raw, b"1" * 8))
-        assert (await raw.ended(PATIENCE_S * 10)).startswith(b"HTTP/1.1 408 ")
+        answer = await raw.ended(PATIENCE_S * 10)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["temporary"]
         assert cut == {"body": 1}
         dripping.cancel()
         raw.abort()
@@ -148,4 +151,14 @@ async def test_a_websocket_is_not_hurried() -> None:
         async with asyncio.timeout(2):
             assert b"44" in await raw.reader.readuntil(b"namespace")
         assert cut == {}
+        raw.abort()
+
+
+async def test_what_is_no_request_is_answered_in_the_form_of_all_others() -> None:
+    async with served() as (url, _):
+        raw = await Raw.open(url)
+        await raw.send(b"\x16\x03\x01 not a request\r\n\r\n")
+        head, _, body = (await raw.ended(PATIENCE_S * 10)).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 ")
+        assert json.loads(body)["error"]["code"] == "bad_request"
         raw.abort()

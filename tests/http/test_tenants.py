@@ -282,7 +282,7 @@ async def test_what_is_cleaned_up_in_the_store_is_older_than_what_a_tenant_decid
 
 
 async def test_a_store_that_keeps_no_tenants_is_asked_for_none(api: Served) -> None:
-    async with served(mongod.shared().url(mongod.fresh_database())) as api:
+    async with served(mongod.empty_collection()) as api:
         of_acme = KEYS["acme"]
         for path, key in (("/v1/stats", of_acme), ("/v1/changes", of_acme), ("/v1/admin/drift?tenant=acme", ADMIN)):
             refused = await api.ask(path, key)

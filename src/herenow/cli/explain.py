@@ -6,11 +6,10 @@ from urllib.parse import quote
 
 import msgspec
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from herenow.cli.options import CouldNotLook, Database, Json, Tenant, checked_tenant, run_quietly
-from herenow.cli.output import FOUND, GOOD, ago, clock, duration, out, patience, print_json, table
+from herenow.cli.output import FOUND, GOOD, ago, clock, duration, escape, out, patience, print_json, table
 from herenow.http.models import Explained
 from herenow.settings import Settings
 from herenow.wire import UserId
@@ -87,14 +86,19 @@ def _store(found: Explained) -> str:
     facts = f"{row.availability}, last active {ago(row.last_active, now=found.time)}"
     if row.claim is not None:
         facts += f", asked to be {row.claim}"
+    if row.claim_text is not None:
+        facts += f", says “{escape(row.claim_text)}”"
+    if row.claim_until is not None:
+        facts += f" until {clock(row.claim_until, now=found.time)}"
     return f"{facts}: {says}"
 
 
 def _connections(found: Explained) -> Table:
-    connections = table("connection", "over", "from", "age", "used", "heard", "deadline")
+    connections = table("connection", "on", "over", "from", "age", "used", "heard", "deadline")
     for each in found.connections:
         connections.add_row(
             escape(each.connection_id[:6]),
+            escape(each.node),
             each.transport or "?",
             escape(each.address or "?"),
             duration(each.age_ms),

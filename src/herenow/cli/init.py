@@ -4,10 +4,9 @@ import asyncio
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from herenow.cli.options import Database, DryRun, Json, run_quietly
-from herenow.cli.output import GOOD, out, patience, print_json
+from herenow.cli.output import GOOD, escape, out, patience, print_json
 from herenow.settings import Settings
 from herenow.store.base import InitReport, Progress
 

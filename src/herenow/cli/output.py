@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Timer
 
 from pydantic import BaseModel
-from rich import box
+from rich import box, markup
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +24,15 @@ PATIENCE_S = 1.0
 
 out = Console(highlight=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+
+_TURNING = {code: f"\\u{code:04x}" for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+"""Characters that turn the direction of what follows: in an id or a text, they could make a line read otherwise."""
+
+
+def escape(text: str) -> str:
+    """Make an id, or what a user wrote, fit to be printed: it is shown as it is, and changes nothing around it."""
+    return markup.escape(text.translate(_TURNING))
 
 
 def program() -> str:

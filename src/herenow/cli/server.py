@@ -207,7 +207,7 @@ class _Process:
             "restart",
             "try it": self._how_to_try(address),
             "api": f"{address}/docs",
-            "watch it": f"herenow status{self._which_database()}",
+            "watch it": f"herenow watch{self._which_database()}, herenow status{self._which_database()}",
         }
         for name, text in lines.items():
             out.print(f"  [dim]{name:<9}[/] " + text.replace("\n", "\n" + " " * 12), markup=True, soft_wrap=True)

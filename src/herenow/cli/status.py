@@ -2,11 +2,10 @@
 
 import asyncio
 
-from rich.markup import escape
 from rich.table import Table
 
 from herenow.cli.options import Database, Json, run_quietly
-from herenow.cli.output import FOUND, GOOD, ago, clock, duration, out, patience, plural, print_json, table
+from herenow.cli.output import FOUND, GOOD, ago, clock, duration, escape, out, patience, plural, print_json, table
 from herenow.http.models import Status
 from herenow.settings import Settings
 from herenow.tenancy import shown

@@ -4,10 +4,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
 from herenow.cli.options import Database, Json, run_quietly
-from herenow.cli.output import FOUND, GOOD, out, print_json, table
+from herenow.cli.output import FOUND, GOOD, escape, out, print_json, table
 from herenow.settings import Settings
 
 if TYPE_CHECKING:

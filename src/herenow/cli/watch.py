@@ -13,12 +13,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.live import Live
-from rich.markup import escape
 from rich.text import Text
 
 from herenow.cli.entry import leave
 from herenow.cli.options import CouldNotLook, Database, Json, checked_tenant, run_quietly
-from herenow.cli.output import err, out, plural
+from herenow.cli.output import err, escape, out, plural
 from herenow.cli.target import LiveServer
 from herenow.errors import HerenowError
 from herenow.http.models import Stats

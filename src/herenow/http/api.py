@@ -324,6 +324,7 @@ def _tell_allowed(router: APIRouter) -> None:
     routes = [route for route in router.routes if isinstance(route, errors.Route)]
     for route in routes:
         route.allowed = frozenset(method for each in routes if each.path == route.path for method in each.methods or ())
+        route.answers_head = route.path in ("/healthz", "/readyz")
 
 
 def _add(

@@ -34,6 +34,9 @@ from herenow.errors import CursorInvalid, NotStarted, StoreError, StoreUnavailab
 MAX_BODY: Final = 1_000_000
 """Bytes of a request's body, at most."""
 
+_UNPARSED: Final = "There was an error parsing the body"
+"""What FastAPI says of bytes that are no text."""
+
 log = structlog.get_logger("herenow.http")
 
 _TEMPORARY: Final = frozenset(("internal", "store_unavailable", "shutting_down"))
@@ -85,6 +88,8 @@ def refusal(error: Exception) -> Refused:
         case HTTPException():
             code = _CODES.get(error.status_code, "internal" if error.status_code >= 500 else "bad_request")
             message = {404: "there is nothing at this path", 405: "not with this method"}.get(error.status_code)
+            if error.detail == _UNPARSED:
+                message = "the body is not JSON in UTF-8"
             return Refused(code, message or str(error.detail), error.headers)  # of a 405: what is allowed
         case NotStarted():
             return Refused("shutting_down", "the server is starting or stopping")
@@ -112,13 +117,17 @@ class Route(APIRoute):
 
     Attributes:
         allowed: the methods of all routes at its path, once they are known.
+        answers_head: whether it answers HEAD too, as it does GET: what asks whether a server lives often does so.
     """
 
     allowed: frozenset[str] = frozenset()
+    answers_head: bool = False
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or say what is allowed at this path: Starlette would tell the methods of this route only."""
-        if self.allowed and scope["method"] not in (self.methods or ()):
+        if self.answers_head and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server sends no body: it knows what was asked
+        elif self.allowed and scope["method"] not in (self.methods or ()):
             allow = {"Allow": ", ".join(sorted(self.allowed))}
             await refusal(HTTPException(405, headers=allow)).response()(scope, receive, send)
             return
@@ -164,9 +173,10 @@ def _sentence(error: Any) -> str:
     message = {
         "Extra inputs are not permitted": "there is no such field",
         "Field required": "is missing",
+        "Input should be a valid dictionary or object to extract fields from": "must be a JSON object, sent as "
+        "application/json",
     }.get(message, message[:1].lower() + message[1:])
     if error["type"] == "string_pattern_mismatch":
         of_tenant = place[-1:] == ["tenant"]
         message = "must be letters, digits, . _ and -" if of_tenant else "must not contain control characters"
-    name = ".".join(place)[:80] or "the body"
-    return f"{name}: {message}"[:300]
+    return f"{'.'.join(place)[:80]}: {message}"[:300] if place else f"the body {message}"[:300]

@@ -214,12 +214,14 @@ def _connection(facts: Facts, connection: Connection) -> ExplainedConnection:
 
 
 def _row(stored: StoredUser, *, agrees: bool, pending: bool) -> StoredRow:
-    asked = _asked(stored.claim)
+    claim, asked = stored.claim, _asked(stored.claim)
     return StoredRow(
         is_online=stored.is_online,
         availability=stored.availability,
         last_active=None if stored.last_active_ms is None else to_iso(stored.last_active_ms),
         claim=None if asked is None else asked.value,
+        claim_text=None if claim is None else claim.text,
+        claim_until=None if claim is None or claim.until_ms is None else to_iso(claim.until_ms),
         agrees=agrees,
         pending=pending,
     )

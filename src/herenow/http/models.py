@@ -347,6 +347,8 @@ class StoredRow(Answer):
     availability: Availability
     last_active: Time | None
     claim: str | None
+    claim_text: str | None
+    claim_until: Time | None
     agrees: bool
     pending: bool
 

@@ -16,6 +16,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any, Final, Literal
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD: Final = 65_536
@@ -28,11 +29,20 @@ _PAUSE_S: Final = 0.01
 What = Literal["head", "body", "answer", "size"]
 """What took too long, or was too large."""
 
-_ANSWERS: Final[dict[What, bytes]] = {
-    "head": b"408 Request Timeout",
-    "body": b"408 Request Timeout",
-    "size": b"431 Request Header Fields Too Large",
+_LATE: Final = ("408 Request Timeout", "timeout", "the request was not there in time")
+_ANSWERS: Final[dict[What, tuple[str, str, str]]] = {
+    "head": _LATE,
+    "body": _LATE,
+    "size": ("431 Request Header Fields Too Large", "too_large", f"a head of more than {MAX_HEAD} bytes"),
 }
+_NO_HTTP: Final = ("400 Bad Request", "bad_request", "what came is not a request of HTTP/1.1")
+
+
+def _answer(status: str, code: str, message: str) -> bytes:
+    """Build an answer in the form of all others (``http/errors.py``); there is no application behind it."""
+    body = msgspec.json.encode({"error": {"code": code, "message": message, "temporary": code == "timeout"}})
+    head = f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    return head.encode() + b"\r\n\r\n" + body
 
 
 class Waits:
@@ -119,6 +129,10 @@ class PatientHttp(HttpToolsProtocol):
         self._wait_on()
         super().on_message_complete()
 
+    def send_400_response(self, msg: str) -> None:
+        self.transport.write(_answer(*_NO_HTTP))
+        self.transport.close()
+
     def handle_websocket_upgrade(self) -> None:
         self.waits.end(self)
         super().handle_websocket_upgrade()
@@ -155,8 +169,7 @@ class PatientHttp(HttpToolsProtocol):
             self.transport.abort()
             return
         if self._began and not (what == "body" and is_answered):
-            line = _ANSWERS[what]
-            self.transport.write(b"HTTP/1.1 " + line + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            self.transport.write(_answer(*_ANSWERS[what]))
         self.transport.close()
 
 

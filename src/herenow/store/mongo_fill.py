@@ -32,10 +32,14 @@ def describe(found: Survey, fields: Fields) -> str | None:
     last_active = found.last_active.counts.get("missing", 0)
     parts = []
     if is_online:
-        parts.append(f"{fields.is_online} to false where it is missing or null: {is_online:,} users")
+        parts.append(f"{fields.is_online} to false where it is missing or null: {_users(is_online)}")
     if last_active:
-        parts.append(f"{fields.last_active} to 1970-01-01 (never) where it is missing: {last_active:,} users")
+        parts.append(f"{fields.last_active} to 1970-01-01 (never) where it is missing: {_users(last_active)}")
     return f"set {'; '.join(parts)}" if parts else None
+
+
+def _users(count: int) -> str:
+    return f"{count:,} user" if count == 1 else f"{count:,} users"
 
 
 async def fill(users: AsyncCollection[Document], fields: Fields, *, total: int, on_progress: Progress | None) -> Filled:
