@@ -1,6 +1,7 @@
 """``herenow serve`` as a process: how it starts, refuses, and ends."""
 
 import asyncio
+import re
 import signal
 import socket
 import sqlite3
@@ -186,13 +187,24 @@ def test_a_second_server_on_the_store_refuses_and_names_the_first(tmp_path: Path
         assert (tmp_path / "herenow.db-token").read_text() == token
 
 
+def test_the_page_of_the_api_runs_nothing_of_other_people(tmp_path: Path) -> None:
+    """An operator's key is typed in there. And it is there without the internet."""
+    with serving_process(tmp_path) as server:
+        page = httpx.get(f"{server.address}/docs")
+        assert page.status_code == 200
+        loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        assert len(loaded) == 3
+        for path in loaded:
+            assert path.startswith("/docs-files/")
+            assert httpx.get(server.address + path).status_code == 200
+
+
 def test_a_page_is_served_beside_the_api(tmp_path: Path) -> None:
     (tmp_path / "page").mkdir()
     (tmp_path / "page" / "index.html").write_text("<h1>who is here</h1>")
     with serving_process(tmp_path, "--page", "page") as server:
         assert "who is here" in httpx.get(server.address).text
         assert httpx.get(f"{server.address}/v1/stats").status_code == 200
-        assert httpx.get(f"{server.address}/docs").status_code == 200
         assert httpx.get(f"{server.address}/../herenow.db").status_code == 404
         missing = httpx.get(f"{server.address}/v1/nothing")
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.staticfiles import StaticFiles
 
 from herenow.cli import logs
@@ -25,7 +25,7 @@ from herenow.cli.limits import raise_file_limit
 from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, complain, out
 from herenow.errors import StoreError
 from herenow.http.api import answer_in_our_form
-from herenow.http.headers import SecurityHeaders
+from herenow.http.headers import DOCS, SecurityHeaders
 from herenow.http.patience import patient
 from herenow.mounting import Mounted
 from herenow.presence import Presence
@@ -91,6 +91,9 @@ def address_of(listener: socket.socket, scheme: str) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+DOCS_FILES = "/docs-files"
+"""Where the page of the API has its script from."""
+
 COLLECTIONS = (10_000, 10, 10)
 """When garbage is collected: after so many new objects that are still there, of so many such collections a middle one,
 of so many of those a full one. Python's own are 700, 10 and 10: a crowd that comes in would be looked through again and
@@ -145,7 +148,9 @@ class _Process:
         self._listener = listener
         self._page = page
         self._presence = Presence(settings.database, **_given(settings))
-        self._app = FastAPI(title="herenow", version=VERSION, description="Who is online, right now.", redoc_url=None)
+        self._app = FastAPIOffline(
+            DOCS, None, title="herenow", version=VERSION, description="Who is online, right now.", static_url=DOCS_FILES
+        )
         self._mounted = Mounted(self._presence, self._app, path=SOCKET_IO)
         answer_in_our_form(self._app)
         if page is not None:

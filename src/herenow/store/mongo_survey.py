@@ -60,7 +60,8 @@ class Survey(msgspec.Struct, frozen=True):
         if not self.exists:
             others = ", ".join(self.neighbours) or "none at all"
             return [f"there is no collection {name} yet; the others are: {others}"]
-        sentences = [f"{self.users:,} users in {name}, their _id is of the type {self.kind or 'nobody knows yet'}"]
+        are = f", their _id is of the type {self.kind}" if self.kind else ""
+        sentences = [f"{self.users:,} {'user' if self.users == 1 else 'users'} in {name}{are}"]
         sentences += [
             f"{field} is not {expected}: {clause}; herenow sets it with the user's next change"
             for field, expected, types in (
