@@ -110,7 +110,7 @@ def _connections(found: Explained) -> Table:
 
 
 def _changes(found: Explained) -> Table:
-    changes = table("change", "ago", "to", "because of")
+    changes = table("change", "ago", "seen as", "because of")
     for each in found.changes:
         colour = _COLOURS[each.availability]
         when = clock(each.at, now=found.time)
