@@ -8,7 +8,8 @@ code                   status
 ``forbidden``             403  not from here; not of that tenant
 ``not_found``             404  there is no such path
 ``method_not_allowed``    405  not with this method
-``too_large``             413  the body is too large
+``timeout``               408  the request was not there in time (``patience.py``)
+``too_large``             413  the body is too large; 431: the head
 ``store_failed``          500  the store cannot do it, and will not until somebody mends it
 ``internal``              500  our fault; the log has the rest
 ``store_unavailable``     503  the store cannot do it now
@@ -39,13 +40,14 @@ _UNPARSED: Final = "There was an error parsing the body"
 
 log = structlog.get_logger("herenow.http")
 
-_TEMPORARY: Final = frozenset(("internal", "store_unavailable", "shutting_down"))
-_STATUSES: Final = {
+_TEMPORARY: Final = frozenset(("timeout", "internal", "store_unavailable", "shutting_down"))
+STATUSES: Final = {
     "bad_request": 400,
     "unauthorized": 401,
     "forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,
+    "timeout": 408,
     "too_large": 413,
     "store_failed": 500,
     "internal": 500,
@@ -75,7 +77,7 @@ class Refused(Exception):
         """The error as it goes over the wire."""
         body = {"error": {"code": self.code, "message": self.message, "temporary": self.code in _TEMPORARY}}
         headers = {"WWW-Authenticate": "Bearer"} if self.code == "unauthorized" else self.headers
-        return JSONResponse(body, _STATUSES[self.code], headers)
+        return JSONResponse(body, STATUSES[self.code], headers)
 
 
 def refusal(error: Exception) -> Refused:
