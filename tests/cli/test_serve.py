@@ -205,6 +205,7 @@ def test_a_page_is_served_beside_the_api(tmp_path: Path) -> None:
     with serving_process(tmp_path, "--page", "page") as server:
         assert "who is here" in httpx.get(server.address).text
         assert httpx.get(f"{server.address}/v1/stats").status_code == 200
+        assert httpx.head(f"{server.address}/healthz").status_code == 200
         assert httpx.get(f"{server.address}/../herenow.db").status_code == 404
         missing = httpx.get(f"{server.address}/v1/nothing")
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")

@@ -28,6 +28,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
 from herenow.errors import CursorInvalid, NotStarted, StoreError, StoreUnavailable, TenantsNotKept
@@ -125,9 +126,16 @@ class Route(APIRoute):
     allowed: frozenset[str] = frozenset()
     answers_head: bool = False
 
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match as GET what it answers as that; a page that is served at every other path would have it else."""
+        return super().matches({**scope, "method": "GET"} if self._is_head(scope) else scope)
+
+    def _is_head(self, scope: Scope) -> bool:
+        return self.answers_head and scope.get("method") == "HEAD"
+
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or say what is allowed at this path: Starlette would tell the methods of this route only."""
-        if self.answers_head and scope["method"] == "HEAD":
+        if self._is_head(scope):
             scope = {**scope, "method": "GET"}  # the server sends no body: it knows what was asked
         elif self.allowed and scope["method"] not in (self.methods or ()):
             allow = {"Allow": ", ".join(sorted(self.allowed))}
