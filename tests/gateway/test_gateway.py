@@ -17,6 +17,7 @@ from herenow.gateway.auth import Identity
 from herenow.gateway.events import WireError
 from herenow.gateway.handlers import Gateway
 from herenow.gateway.throttle import USERS_AN_EVENT
+from herenow.model import Claim, Claimed
 from herenow.mounting import mount
 from herenow.presence import Presence
 from raw import Raw, client_frame
@@ -437,6 +438,17 @@ async def test_visible_again_within_a_window_is_seen_by_oneself_too(server: Serv
     )
     await alice.until(lambda: alice.view["alice"]["version"] == server.presence.registry.version)
     assert alice.view["alice"]["isOnline"] is True
+    await alice.close()
+
+
+async def test_who_is_told_to_be_invisible_is_so_after_a_crash_too(server: Served) -> None:
+    """The row once went out up to 50 ms after the answer: killed in between, the next start showed the user online."""
+    alice = await server.connect("alice")
+    for _ in range(5):
+        await alice.call("presence:claim", {"availability": None})
+        await alice.call("presence:claim", {"availability": "invisible"})
+        stored = (await server.presence.store.read(["alice"]))["alice"]
+        assert (stored.is_online, stored.claim) == (False, Claim(Claimed.INVISIBLE))
     await alice.close()
 
 

@@ -1,6 +1,7 @@
 """Events in: connect, disconnect, and what a client may say. What comes of it the registry decides."""
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -22,11 +23,11 @@ from herenow.gateway.outbox import Pace
 from herenow.gateway.permission import Permission
 from herenow.gateway.pulse import Pulse
 from herenow.gateway.throttle import Throttle
-from herenow.model import Closing, Connection, UserPresence
+from herenow.model import Claimed, Closing, Connection, UserPresence
 from herenow.presence import Presence
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
-from herenow.tenancy import SEPARATOR
+from herenow.tenancy import SEPARATOR, key_of
 from herenow.times import to_iso
 from herenow.wire import claim_of, user_to_wire
 
@@ -43,6 +44,11 @@ CLOSING = {
     Reason.BAD_PACKET: Closing.ERROR,
 }
 """How the end of a socket counts for presence: after ``LEFT`` there is no grace."""
+
+
+HIDDEN_WITHIN_S = 1.0
+"""Who asks to be invisible is told so once the store has it, or after so long: after a crash before that, the next
+start would show them. While the store is away, it cannot be promised."""
 
 
 class Gateway:
@@ -440,6 +446,10 @@ class Gateway:
                 raise WireError("bad_request", str(error)) from error
         registry = client.audience.registry
         await registry.claim(client.user_id, claim)
+        if claim is not None and claim.availability is Claimed.INVISIBLE:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HIDDEN_WITHIN_S):
+                    await self.presence.writer.written(key_of(client.audience.tenant, client.user_id))
         own = await registry.own_view(client.user_id)
         if own is None:
             raise WireError("internal", "the connection is closing")

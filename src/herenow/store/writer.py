@@ -109,6 +109,7 @@ class Writer:
         self._under_way: dict[str, _Waiting] = {}
         self._has_rows = asyncio.Event()
         self._hurry = asyncio.Event()  # a batch is full, or all must out: do not wait for the window's end
+        self._flushed = asyncio.Event()  # a new one after each batch
         self._is_empty = asyncio.Event()
         self._is_empty.set()
         self._draining = False
@@ -142,6 +143,11 @@ class Writer:
         """Return the newest row of this user that the store still lacks; ``None`` if it lacks none."""
         waiting = self._waiting.get(user_id) or self._under_way.get(user_id)
         return None if waiting is None else waiting.row
+
+    async def written(self, user_id: str) -> None:
+        """Wait until the store has all that was submitted of a user; while it fails, for ever."""
+        while self.is_pending(user_id):
+            await self._flushed.wait()
 
     def state(self) -> WriterState:
         """Say how the writer does."""
@@ -213,6 +219,8 @@ class Writer:
         else:
             self._under_way = {}
             self._note_success(applied)
+            flushed, self._flushed = self._flushed, asyncio.Event()
+            flushed.set()
 
     def _pause_s(self) -> float:
         doublings = 0 if self._draining else min(self._failures_in_a_row - 1, 30)
