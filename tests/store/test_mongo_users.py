@@ -11,6 +11,7 @@ from bson.binary import Binary, UuidRepresentation
 
 from herenow.errors import StoreMismatch, StoreRefused
 from herenow.model import Availability, Claim, Claimed, StoredUser
+from herenow.store import mongo_writes
 from herenow.store.base import Applied
 from herenow.store.mongo import MongoStore
 from herenow.store.mongo_documents import Fields
@@ -117,6 +118,25 @@ async def test_two_who_create_the_same_user_at_once_leave_the_newest(shop: Shop,
     assert shop.find("alice")["presence"]["version"] == 20
     for store in stores:
         await store.close()
+
+
+@pytest.mark.parametrize("others", [0, 20])
+async def test_who_is_created_between_two_looks_has_their_row(
+    shop: Shop, kept: MongoStore, others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not there to update, and there when it was asked who is missing: once taken for as new, and never written."""
+    find_unknown = mongo_writes._find_unknown
+
+    async def find_later(users: mongo_writes.Users, rows: list[Any]) -> frozenset[str]:
+        shop.users.insert_one({"_id": "alice"})
+        return await find_unknown(users, rows)
+
+    monkeypatch.setattr(mongo_writes, "_find_unknown", find_later)
+    shop.users.insert_many([{"_id": f"user-{n}"} for n in range(others)] or [{"_id": "somebody"}])
+    rows = [online("alice", version=7), online("nobody", version=7), *(online(f"user-{n}") for n in range(others))]
+    applied = await kept.apply(rows)
+    assert (applied.written, applied.unknown, applied.skipped) == (1 + others, ("nobody",), 0)
+    assert shop.find("alice")["presence"]["version"] == 7
 
 
 # what is refused

@@ -18,6 +18,7 @@ from bson import DatetimeMS, Int64
 from pymongo import InsertOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, WriteError
+from pymongo.results import UpdateResult
 
 from herenow.model import Availability, StoredUser
 from herenow.store.base import Applied
@@ -181,28 +182,35 @@ def _divide(rows: list[_Row]) -> list[list[_Row]]:
 
 
 async def _write(users: Users, rows: list[_Row], *, create: bool) -> _Outcome:
-    are_alike = len({row.look for row in rows}) == 1
     try:
-        if are_alike:
-            is_older = {"$not": _is_as_new(users.fields, Int64(rows[0].version))}
-            filter_ = {"$and": [_of(rows, users.fields), {"$expr": is_older}]}
-            pipeline = _put_alike(rows, users.fields)
-        else:
-            filter_, pipeline = _of(rows, users.fields), _put_newer(rows, users.fields)
-        result = await users.collection.update_many(filter_, pipeline, hint=BY_ID)
+        result = await _update(users, rows)
+        written, unknown = result.modified_count, frozenset[str]()
+        if result.matched_count < len(rows):  # some are missing or, where alike, as new
+            unknown = await _find_unknown(users, rows)
+            if result.matched_count + len(unknown) < len(rows):
+                # Or they were created since, by another program: to take them for as new would lose their rows.
+                written += (await _update(users, [row for row in rows if row.user_id not in unknown])).modified_count
+        outcome = _Outcome(written, tuple(row.user_id for row in rows if row.user_id in unknown))
     except WriteError as error:
         if not is_of_row(error.code):
             raise
         outcome = await _write_singly(users, rows)
-    else:
-        all_are_known = result.matched_count == len(rows)  # else some are missing or, where alike, as new
-        outcome = _Outcome(result.modified_count, () if all_are_known else await _find_unknown(users, rows))
     if not create or not outcome.unknown:
         return outcome
     missing = set(outcome.unknown)
     created = await _create(users, [row for row in rows if row.user_id in missing])
     refused = {**outcome.refused, **created.refused}
     return _Outcome(outcome.written + created.written, created.unknown, refused)
+
+
+async def _update(users: Users, rows: list[_Row]) -> UpdateResult:
+    """Update those who are there, each if its row is newer. Rows that are alike match only those who are older."""
+    if len({row.look for row in rows}) == 1:
+        is_older = {"$not": _is_as_new(users.fields, Int64(rows[0].version))}
+        filter_ = {"$and": [_of(rows, users.fields), {"$expr": is_older}]}
+        return await users.collection.update_many(filter_, _put_alike(rows, users.fields), hint=BY_ID)
+    pipeline = _put_newer(rows, users.fields)
+    return await users.collection.update_many(_of(rows, users.fields), pipeline, hint=BY_ID)
 
 
 async def _write_singly(users: Users, rows: list[_Row]) -> _Outcome:
@@ -254,11 +262,11 @@ async def write_each(
         return details["nModified"], failures
 
 
-async def _find_unknown(users: Users, rows: list[_Row]) -> tuple[str, ...]:
+async def _find_unknown(users: Users, rows: list[_Row]) -> frozenset[str]:
     fields = users.fields
     found = users.collection.find(_of(rows, fields), fields.identity, hint=BY_ID, batch_size=len(rows) + 1)
     known = {key_in(each, fields) async for each in found}
-    return tuple(row.user_id for row in rows if row.user_id not in known)
+    return frozenset(row.user_id for row in rows if row.user_id not in known)
 
 
 def _of(rows: list[_Row], fields: Fields) -> Document:
