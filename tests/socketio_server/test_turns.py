@@ -9,6 +9,7 @@ import pytest
 
 from herenow.socketio_server import turns
 from herenow.socketio_server.turns import (
+    HEAVY_SHARE,
     LIGHT_BURST_S,
     LIGHT_SHARE,
     MOST_AT_ONCE_S,
@@ -114,13 +115,17 @@ async def test_one_who_raises_stops_nobody() -> None:
         await raised.wait()
 
 
-async def test_what_a_turn_costs_beside_is_waited_for_by_the_next() -> None:
-    turns, began = Turns(), time.monotonic()
-    await asyncio.gather(*(turns.wait(0.02) for _ in range(4)))
-    assert time.monotonic() - began >= 3 * 0.02 / MOST_SHARE - 0.005
+@pytest.mark.parametrize(("busy", "share"), [(0.0, MOST_SHARE), (0.2, MOST_SHARE - 0.2), (1.0, HEAVY_SHARE)])
+async def test_what_a_turn_costs_beside_is_waited_for_by_the_next(
+    busy: float, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns._Others, "take", lambda _: busy)
+    queue, began = Turns(), time.monotonic()
+    await asyncio.gather(*(queue.wait(0.02) for _ in range(4)))
+    assert time.monotonic() - began >= 3 * 0.02 / share - 0.005
     began = time.monotonic()
-    await turns.wait()
-    assert time.monotonic() - began >= 0.02 / MOST_SHARE - 0.005
+    await queue.wait()
+    assert time.monotonic() - began >= 0.02 / share - 0.005
 
 
 async def test_who_gives_up_waiting_keeps_nobody() -> None:
