@@ -26,7 +26,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "presence": PLAIN | {"settings", "registry", "store", "truth"},
     "gateway": PLAIN | {"settings", "registry", "presence", "socketio_server", "wire"},
     "http": PLAIN | {"settings", "registry", "store", "presence", "wire"},
-    "mounting": PLAIN | {"settings", "presence", "gateway", "http", "socketio_server"},
+    "listening": set(),
+    "mounting": PLAIN | {"settings", "presence", "gateway", "http", "socketio_server", "listening"},
     "cli": PLAIN
     | {"settings", "registry", "store", "presence", "gateway", "http", "mounting", "socketio_server", "wire"},
     "__init__": PLAIN | {"settings", "presence", "gateway", "registry"},

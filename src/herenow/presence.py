@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from herenow.errors import NotStarted, StoreError, StoreInUse, TenantsNotKept
+from herenow.errors import AlreadyStarted, NotStarted, StoreError, StoreInUse, TenantsNotKept
 from herenow.metering import Meters
 from herenow.model import Availability, Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
@@ -118,6 +118,7 @@ class Presence:
         self._handler_tasks: set[asyncio.Future[Any]] = set()
         self._on_lost: Callable[[StoreError], None] | None = None
         self._lost = False
+        self._starting = False
 
     # -- the parts ---------------------------------------------------------------------------------------------------
 
@@ -215,10 +216,20 @@ class Presence:
             on_lost: called if another server takes the store over, which ends this one's right to write.
 
         Raises:
+            AlreadyStarted: it was not stopped since the last start.
             StoreInUse: another live server owns it; the sentence names it.
             StoreNotReady: it has no users, and does not create any: its name is wrong, or ``init`` was forgotten.
             StoreError: it cannot be used.
         """
+        if self._starting or self._tenants is not None:
+            raise AlreadyStarted
+        self._starting = True
+        try:
+            await self._start(address, on_lost)
+        finally:
+            self._starting = False
+
+    async def _start(self, address: str, on_lost: Callable[[StoreError], None] | None) -> None:
         settings = self.settings
         now_ms = _now_ms()
         await self.store.open()
@@ -332,18 +343,40 @@ class Presence:
         await self.store.close()
         log.info("stopped", store=self.store.name)
 
-    def mount(self, app: "Starlette", *, path: str = "/socket.io/") -> None:
-        """Serve presence in a FastAPI or Starlette application: Socket.IO at ``path``, HTTP at ``/v1`` and the rest.
+    def mount(
+        self,
+        app: "Starlette",
+        *,
+        prefix: str = "",
+        path: str = "/socket.io/",
+        http: bool = True,
+        admin: bool = False,
+        health: bool = False,
+        openapi: bool = False,
+    ) -> None:
+        """Serve presence in a FastAPI or Starlette application, and leave all else in it as it is.
 
-        It starts and stops with the application's lifespan. For the fast WebSocket, run it with
+        It starts and stops with the application's lifespan, and ends its streams and sockets as soon as the server
+        around it stops to listen. For the fast WebSocket, run it with
         ``uvicorn app:app --ws herenow.socketio_server:FastWebSocket``; without, it works at ASGI's price.
 
-        Raises:
-            SettingsInvalid: nothing says who a client is.
-        """
-        from herenow.mounting import mount  # here, because that module needs this one
+        Args:
+            app: where. One of its own paths that is ours too is an error, now or at its start.
+            prefix: of all paths below, as in ``/presence``.
+            path: where Socket.IO is. A client gives ``{ path: prefix + path }``.
+            http: serve ``/v1``: who is online, changes as they come, claims, for ``api_keys`` and ``admin_tokens``.
+            admin: serve ``/v1/admin`` for ``admin_tokens``. Without, the commands of this server's own user still find
+                it there, and nobody else.
+            health: serve ``/healthz``, ``/readyz`` and ``/metrics``.
+            openapi: let the paths stand in the application's OpenAPI.
 
-        mount(self, app, path=path)
+        Raises:
+            SettingsInvalid: nothing says who a client is, or a path is the application's own.
+        """
+        from herenow.mounting import Faces, mount  # here, because that module needs this one
+
+        faces = Faces(http=http, admin=admin, health=health, openapi=openapi)
+        mount(self, app, prefix=prefix, path=path, faces=faces)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from herenow.errors import StoreError
 from herenow.http.api import answer_in_our_form
 from herenow.http.headers import DOCS, SecurityHeaders
 from herenow.http.patience import patient
+from herenow.http.prefix import Prefix
 from herenow.mounting import Mounted
 from herenow.presence import Presence
 from herenow.settings import Settings, is_loopback
@@ -157,7 +158,7 @@ class _Process:
             self._app.mount("/", StaticFiles(directory=page, html=True))
         password = settings.tls_keyfile_password
         self.config = uvicorn.Config(
-            SecurityHeaders(self._app, transport=SOCKET_IO),
+            Prefix(SecurityHeaders(self._app, transport=SOCKET_IO), settings.root_path),
             loop="uvloop" if os.name == "posix" else "asyncio",
             http=patient(settings.request_timeout_s, lambda what: self._presence.meters.cut.labels(what).inc()),
             ws=FastWebSocket,

@@ -80,6 +80,7 @@ class Gateway:
         self._pace = Pace(settings.flush_interval_s, settings.flush_longest_s)
         self._audiences: dict[str | None, Audience] = {None: self._make_audience(None)}
         self.server.on_stop(self._say_goodbye)
+        presence.on_evicted(self._evicted)
         self._register()
 
     def _register(self) -> None:
@@ -102,9 +103,11 @@ class Gateway:
         return Audience(tenant, self.presence, self._namespace, self._pace)
 
     def start(self) -> None:
-        """Begin to send changes; in the event loop, with a started presence."""
+        """Begin to send changes; in the event loop, with a started presence. Once more after each :meth:`stop`."""
+        self._stopping = False
+        self._audiences = {None: self._make_audience(None)}
         self._audiences[None].open()
-        self.presence.on_evicted(self._evicted)
+        self.server.engine.start_again()
         self._keep(asyncio.create_task(self._end_the_expired(), name="herenow expiry"))
         self._keep(asyncio.create_task(self._pulse.run(), name="herenow pulse"))
         if self.presence.can_watch is not None:

@@ -42,8 +42,8 @@ class EngineApp:
     """An ASGI application that serves one engine.
 
     Args:
-        engine: what to serve, at its path. A prefix that the server or a router has taken off (``root_path``) does
-            not count.
+        engine: what to serve, at its path. What of ``root_path`` stands before that does not count, be it from a
+            proxy, a server's setting or an application that this one is mounted in.
         other: gets every request for another path, and the lifespan; without it they are answered 404.
         on_shutdown: awaited when the lifespan ends, after the engine has stopped.
 
@@ -76,8 +76,9 @@ class EngineApp:
             await _serve_websocket(self.engine, scope, receive, send)
 
     def _serves(self, scope: Scope) -> bool:
-        path, root = scope["path"], scope.get("root_path", "")
-        return self.engine.serves(path) or (path.startswith(root) and self.engine.serves(path[len(root) :]))
+        path, root, ours = scope["path"], scope.get("root_path", ""), self.engine.settings.path
+        before, found, behind = path.rpartition(ours.rstrip("/"))
+        return bool(found) and behind in ("", "/") and root.startswith(before)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (state := scope.get("state")) is not None:

@@ -338,10 +338,6 @@ class Engine:
 
     # -- requests --------------------------------------------------------------------------------------------------
 
-    def serves(self, path: str) -> bool:
-        """Whether a request for this path is for this engine."""
-        return path == self.settings.path or path + "/" == self.settings.path
-
     def admit(
         self,
         transport: Transport,
