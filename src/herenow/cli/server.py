@@ -29,6 +29,7 @@ from herenow.http.headers import DOCS, SecurityHeaders
 from herenow.http.patience import patient
 from herenow.mounting import Mounted
 from herenow.presence import Presence
+from herenow.progress import keep_little_unsent
 from herenow.settings import Settings, is_loopback
 from herenow.socketio_server import FastWebSocket
 from herenow.store.address import without_secrets
@@ -75,6 +76,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         if os.name == "posix":  # elsewhere it would let a second server in
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keep_little_unsent(listener)
         listener.bind(address)
         listener.listen(2048)
     except BaseException:
@@ -159,7 +161,11 @@ class _Process:
         self.config = uvicorn.Config(
             SecurityHeaders(self._app, transport=SOCKET_IO),
             loop="uvloop" if os.name == "posix" else "asyncio",
-            http=patient(settings.request_timeout_s, lambda what: self._presence.meters.cut.labels(what).inc()),
+            http=patient(
+                settings.request_timeout_s,
+                lambda what: self._presence.meters.cut.labels(what).inc(),
+                clock=self._presence.steady,
+            ),
             ws=FastWebSocket,
             lifespan="on",
             access_log=False,
