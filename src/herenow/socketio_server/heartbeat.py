@@ -7,7 +7,7 @@ at most one tick late, unless a crowd is due with it; moving or cancelling it co
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import ceil
 from typing import Final, Generic, Protocol, TypeVar
@@ -46,7 +46,7 @@ class Wheel(Generic[T]):
         self._tick_ms = tick_ms
         self._slots: dict[int, set[T]] = {}
         self._turned = -1
-        self._first = 0  # no slot before it has anything in it
+        self._soonest = 0  # no slot before it has anything in it
 
     def __bool__(self) -> bool:
         return bool(self._slots)
@@ -61,6 +61,7 @@ class Wheel(Generic[T]):
         if slot == item.wheel_slot:
             return
         self.cancel(item)
+        self._soonest = min(self._soonest, slot)
         item.wheel_slot = slot
         self._slots.setdefault(slot, set()).add(item)
 
@@ -86,12 +87,12 @@ class Wheel(Generic[T]):
         """Take off and return what is due, up to ``limit`` items, the earliest slot first. The others stay due."""
         current = int(now_ms // self._tick_ms)
         self._turned = max(self._turned, current)
+        if current < self._soonest:  # as at most ticks, of a server with few clients
+            return []
         due: list[T] = []
-        # Few slots went by, as a rule; but a clock may have gone on by millions.
-        passed: Iterable[int] = range(self._first, current + 1)
-        if current - self._first > len(self._slots):
+        passed: Sequence[int] = range(self._soonest, current + 1)
+        if len(passed) > len(self._slots):  # a clock may go on by millions of them
             passed = sorted(slot for slot in self._slots if slot <= current)
-        self._first = max(self._first, current + 1)
         for slot in passed:
             items = self._slots.get(slot)
             if items is None:
@@ -99,9 +100,9 @@ class Wheel(Generic[T]):
             while items and len(due) < limit:
                 due.append(items.pop())
             if items:
-                self._first = slot
                 break
             del self._slots[slot]
+        self._soonest = min(self._slots, default=current + 1)
         for item in due:
             item.wheel_slot = None
         return due
@@ -131,7 +132,7 @@ class Heartbeat(Generic[T]):
         self._wheel.hasten(item, due_ms)
         if self._timer is None and self._wheel:
             self._clock.begin()
-            self._timer = self._set_timer(asyncio.get_running_loop())
+            self._timer = self._set_timer(asyncio.get_running_loop(), self._clock.now_ms())
 
     def cancel(self, item: T) -> None:
         """Forget the call for ``item``, if there is one."""
@@ -171,10 +172,10 @@ class Heartbeat(Generic[T]):
         elif len(due) == _AT_ONCE:  # there may be more
             self._timer = loop.call_soon(self._tick)
         else:
-            self._timer = self._set_timer(loop)
+            self._timer = self._set_timer(loop, now_ms)
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> asyncio.TimerHandle:
+    def _set_timer(self, loop: asyncio.AbstractEventLoop, now_ms: float) -> asyncio.TimerHandle:
         """Come back when the next slot has begun, not a tick from now: an item would be late by up to two ticks."""
-        in_s = self._tick_s - self._clock.now_ms() / 1000 % self._tick_s + _TIMER_EARLY_S
+        in_s = self._tick_s - now_ms / 1000 % self._tick_s + _TIMER_EARLY_S
         self._due_s = loop.time() + in_s
         return loop.call_later(in_s, self._ring)
