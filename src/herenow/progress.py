@@ -8,16 +8,24 @@ it can soon send: what waits then waits here, where it is seen, and where newer 
 """
 
 import asyncio
+import contextlib
 import socket
 import struct
 import sys
-from typing import Any, Final, NamedTuple
+from types import FunctionType, MethodType
+from typing import Any, Final, NamedTuple, cast
 
 TRANSPORT: Final = "herenow.transport"
 """The extension of an ASGI scope in which an HTTP protocol of ours leaves its transport."""
 
 UNSENT: Final = 16_384
 """Bytes that the kernel keeps unsent, about: what a link of 20 kB/s sends in a second."""
+
+HIDDEN: Final = 1 << 40
+"""Added to what waits where some of it cannot be seen."""
+
+LAYERS: Final = 8
+"""Middlewares that are looked through, at most."""
 
 _ACKED_AT: Final = 120
 """Where ``tcpi_bytes_acked`` stands in Linux's ``struct tcp_info``, since 4.1."""
@@ -36,7 +44,12 @@ def progress_of(transport: asyncio.Transport) -> Progress:
     """Ask how far a peer has come."""
     unwritten = 0 if transport.is_closing() and _descriptor(transport) < 0 else transport.get_write_buffer_size()
     known = _in_kernel(transport) if _IS_LINUX else None
-    return Progress(-unwritten, unwritten) if known is None else Progress(known[0], known[1] + unwritten)
+    if known is None:
+        return Progress(-unwritten, unwritten)
+    acknowledged, waiting = known[0], known[1] + unwritten
+    if waiting and transport.get_extra_info("sslcontext") is not None:
+        waiting += HIDDEN  # what is encrypted lies in a transport below; only when the kernel has nothing, nor has that
+    return Progress(acknowledged, waiting)
 
 
 def hold_little(transport: asyncio.Transport) -> None:
@@ -54,10 +67,25 @@ def keep_little_unsent(connection: Any) -> None:
 
 
 def transport_behind(scope: Any, send: Any) -> asyncio.Transport | None:
-    """Find the transport under an ASGI request: in its scope, or where ``send`` is uvicorn's own; else ``None``."""
+    """Find the transport under an ASGI request, to look at: in its scope, or where ``send`` ends in uvicorn's own.
+
+    Returns ``None`` where it cannot be found: another server, or something opaque in between.
+    """
     left = (scope.get("extensions") or {}).get(TRANSPORT)
-    found = getattr(getattr(send, "__self__", None), "transport", None) if left is None else left["transport"]
-    return found if hasattr(found, "get_write_buffer_size") else None
+    return _under(send, LAYERS) if left is None else cast(asyncio.Transport, left["transport"])
+
+
+def _under(send: Any, layers: int) -> asyncio.Transport | None:
+    """Look through the middlewares around a ``send``: functions, as a rule, that close over the next one."""
+    found = getattr(getattr(send, "__self__", None), "transport", None)
+    if hasattr(found, "get_write_buffer_size"):
+        return cast(asyncio.Transport, found)
+    for cell in getattr(send, "__closure__", None) or () if layers else ():
+        with contextlib.suppress(ValueError):  # an empty cell
+            inner = cell.cell_contents
+            if isinstance(inner, FunctionType | MethodType) and (deeper := _under(inner, layers - 1)) is not None:
+                return deeper
+    return None
 
 
 def _descriptor(transport: asyncio.Transport) -> int:
@@ -95,4 +123,6 @@ class Delivery:
         """Whether some of it arrived since the last call. Once all has, what else moves says nothing of it."""
         moved = now.acknowledged > self._acknowledged and self._acknowledged < self._end
         self._acknowledged = now.acknowledged
+        if not now.waiting:
+            self._end = now.acknowledged
         return moved

@@ -40,7 +40,7 @@ class Steady:
         self._given = read_s
         self._read_s = read_s or monotonic
         self._lost_ms = 0.0
-        self._latest_ms = 0.0
+        self._latest_ms = -_NEVER
         self._stands_at_ms = _NEVER
         self._users = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -49,10 +49,9 @@ class Steady:
     def now_ms(self) -> float:
         """The time."""
         now_ms = self._read_s() * 1000 - self._lost_ms
-        if now_ms > self._stands_at_ms:
-            return self._latest_ms
-        self._latest_ms = now_ms
-        return now_ms
+        if self._latest_ms <= now_ms <= self._stands_at_ms:
+            self._latest_ms = now_ms
+        return self._latest_ms
 
     def wind(self) -> None:
         """Let it go for ``LATE_S`` from now; if it stood, from where it did."""
@@ -60,7 +59,7 @@ class Steady:
         if now_ms > self._stands_at_ms:
             self._lost_ms += now_ms - self._latest_ms
             now_ms = self._latest_ms
-        self._latest_ms = now_ms
+        self._latest_ms = max(now_ms, self._latest_ms)  # what was lost is rounded
         self._stands_at_ms = now_ms + LATE_S * 1000
 
     def begin(self) -> None:
@@ -69,7 +68,7 @@ class Steady:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # a loop may end without a word; what it had to do is nobody's any more
             self._loop, self._timer, self._users, self._stands_at_ms = loop, None, 1, _NEVER
-            self._read_s = self._given or loop.time
+            self._read_s, self._latest_ms = self._given or loop.time, -_NEVER
         if self._timer is None:
             self._tick()
 

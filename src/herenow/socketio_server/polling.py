@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Final
 
-from herenow.progress import Progress, hold_little, progress_of, transport_behind
+from herenow.progress import HIDDEN, Progress, hold_little, progress_of, transport_behind
 
 from . import packets
 from .engine import Connection, Engine, find_header
@@ -22,14 +22,15 @@ _JSON: Final = (b"content-type", b"application/json")
 class PollingLink:
     """The way to a polling client: the GET that waits, if one does."""
 
-    __slots__ = ("_released", "_taken", "_transport", "_waiter", "connection", "full")
+    __slots__ = ("_released", "_taken", "_transport", "_unsent", "_waiter", "connection", "full")
 
     def __init__(self) -> None:
         self.connection: Connection | None = None
         self.full = False
         self._waiter: asyncio.Future[str] | None = None
         self._released: asyncio.Future[None] | None = None
-        self._taken = 0  # of all that went before the transport of the latest answer, and steps that show life
+        self._taken = 0  # of all that went before the transport of the latest answer; and each GET, which shows life
+        self._unsent = 0  # of the answer that is given to the ASGI server
         self._transport: asyncio.Transport | None = None
 
     def send(self, message: Message) -> bool:
@@ -87,14 +88,21 @@ class PollingLink:
         return self.connection is not None and self.connection.is_open and self.connection.link is self
 
     def progress(self) -> Progress:
-        """How far the client has come with the latest answers. While it does not ask, more may be still to come."""
+        """How far the client has come with its answers; what is for the next one is out of sight."""
         acknowledged, waiting = (0, 0) if self._transport is None else progress_of(self._transport)
-        is_asking = self.connection is not None and self.connection.session.polling
-        return Progress(self._taken + acknowledged, waiting + (not is_asking))
+        if self.connection is not None and self.connection.session.has_more:
+            waiting += HIDDEN
+        return Progress(self._taken + acknowledged, self._unsent + waiting)
 
-    def taken(self) -> None:
-        """The ASGI server has taken a part of an answer, so the client has taken another before it."""
-        self._taken += 1
+    def answering(self, size: int) -> None:
+        """An answer begins that has so many bytes."""
+        self._unsent = size
+
+    def taken(self, size: int) -> None:
+        """The ASGI server has taken so many of them, for which the client may have had to take others."""
+        self._unsent -= size
+        if self._transport is None:
+            self._taken += size
 
     def begin(self, transport: asyncio.Transport | None) -> "asyncio.Future[str]":
         """A GET begins to wait; its body comes by the future. ``transport`` is the one under it, if that is known."""
@@ -151,8 +159,9 @@ class PollingRequest:
         """Answer a GET. If that fails, or is cancelled, the packets in it are lost, and so is the session."""
         is_sent = False
         try:
-            headers = [_TEXT, (b"cache-control", b"no-store"), *self._cors]
-            is_sent = await respond(self._send, 200, body.encode(), headers, link.taken)
+            data, headers = body.encode(), [_TEXT, (b"cache-control", b"no-store"), *self._cors]
+            link.answering(len(data))
+            is_sent = await respond(self._send, 200, data, headers, link.taken)
         finally:
             if not is_sent and link.is_current:
                 self._engine.handle(connection, connection.session.transport_lost(error=True))

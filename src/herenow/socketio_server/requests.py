@@ -85,21 +85,20 @@ def _date(now_s: int) -> str:
 
 
 async def respond(
-    send: Send, status: int, body: bytes, headers: Headers, taken: Callable[[], None] | None = None
+    send: Send, status: int, body: bytes, headers: Headers, taken: Callable[[int], None] = lambda size: None
 ) -> bool:
     """Answer an HTTP request of ASGI, whole. Returns whether the server took it: perhaps nobody is there to read it.
 
-    A large body goes in parts, and ``taken`` is called after each: the server waits between them for its client, so
-    that it shows, as far as ASGI shows it, whether that still reads.
+    A large body goes in parts, and ``taken`` is called after each with its size: the server waits between them for its
+    client, so that it shows, as far as ASGI shows it, whether that still reads.
     """
     length = (b"content-length", str(len(body)).encode())
     try:
         await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-        for at in range(0, len(body) - PART, PART):
-            await send({"type": "http.response.body", "body": body[at : at + PART], "more_body": True})
-            if taken is not None:
-                taken()
-        await send({"type": "http.response.body", "body": body[(len(body) - 1) // PART * PART :] if body else b""})
+        for at in range(0, max(len(body), 1), PART):
+            part = body[at : at + PART]
+            await send({"type": "http.response.body", "body": part, "more_body": at + PART < len(body)})
+            taken(len(part))
     except Exception as error:  # whatever the server raises for a peer that is gone
         log.debug("an ASGI server's send failed: %r", error)
         return False

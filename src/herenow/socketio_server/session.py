@@ -334,6 +334,11 @@ class Session:
             self._outbox += [packets.MESSAGE + data if isinstance(data, str) else data for data in messages]
             self.queued += sum(map(len, messages)) + MESSAGE_COST * len(messages)
 
+    @property
+    def has_more(self) -> bool:
+        """Whether something is queued that no transport has taken yet."""
+        return bool(self._outbox)
+
     def data_to_send(self) -> list[str | bytes]:
         """Return the packets for the WebSocket that carries the session, each a frame of its own; empties the queue.
 
