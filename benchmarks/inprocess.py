@@ -227,9 +227,8 @@ async def rig() -> Any:
     _stop_the_clocks(asyncio.get_running_loop())
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     # No heartbeat: the clients would have to answer.
-    presence = Presence(
-        "sqlite:///nothing.db", jwt_secret=wire.SECRET, max_events_per_s=1e6, ping_interval_s=200, ping_timeout_s=50
-    )
+    never: dict[str, Any] = {"ping_interval_s": 1e6, "ping_timeout_s": 50, "stale_after_s": 1e7}
+    presence = Presence("sqlite:///nothing.db", jwt_secret=wire.SECRET, max_events_per_s=1e6, **never)
     presence.store = NoStore()  # type: ignore[assignment]
     authenticate = auth.from_settings(presence.settings)
     assert authenticate is not None

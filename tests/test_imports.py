@@ -8,12 +8,14 @@ import pytest
 import herenow
 
 PACKAGE = Path(herenow.__file__).parent
-PLAIN = {"model", "errors", "times", "version", "metering", "tenancy"}
+PLAIN = {"model", "errors", "times", "version", "metering", "tenancy", "steady", "progress"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     "errors": {"times"},
     "times": set(),
+    "steady": set(),
+    "progress": set(),
     "version": set(),
     "metering": {"model"},
     "tenancy": {"model"},
@@ -21,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": PLAIN,
     "registry": PLAIN,
     "store": PLAIN,
-    "socketio_server": set(),
+    "socketio_server": {"steady", "progress"},
     "truth": PLAIN | {"registry", "store"},
     "presence": PLAIN | {"settings", "registry", "store", "truth"},
     "gateway": PLAIN | {"settings", "registry", "presence", "socketio_server", "wire"},

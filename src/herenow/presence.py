@@ -32,9 +32,10 @@ from herenow.errors import AlreadyStarted, NotStarted, StoreError, StoreInUse, T
 from herenow.metering import Meters
 from herenow.model import Availability, Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
-from herenow.registry.local import LocalRegistry
+from herenow.registry.local import LocalRegistry, LoopClock
 from herenow.registry.tenants import Tenants
 from herenow.settings import DISPATCH_BUDGET_S, Settings
+from herenow.steady import Steady
 from herenow.store.ahead import read_ahead
 from herenow.store.audit import Audit
 from herenow.store.base import PAGE_SIZE
@@ -106,6 +107,8 @@ class Presence:
         self.can_watch = can_watch
         self.store = open_store(self.settings)
         self.meters = Meters()
+        self.steady = Steady()
+        """By which clients and users are waited for, by all parts of this server."""
         self._node: Node | None = None
         self._registry: Registry | None = None  # that of no tenant; the others are made when they are asked for
         self._tenants: Tenants | None = None
@@ -261,6 +264,7 @@ class Presence:
         self._node, self._registry, self._writer, self._on_lost = node, tenants.registry(None), writer, on_lost
         self._tenants, self._truth = tenants, Truth(tenants)
         self._lost = False
+        self.steady.begin()
         self._audit = Audit(self.store, self._truth, writer, every_s=settings.audit_every_s)
         self._tasks = [
             asyncio.create_task(writer.run(), name="herenow writer"),
@@ -278,6 +282,7 @@ class Presence:
             idle_after_ms=None if settings.idle_after_s is None else round(settings.idle_after_s * 1000),
             last_active_granularity_ms=round(settings.last_active_granularity_s * 1000),
             log_capacity=LOG_CAPACITY if tenant is None else TENANT_LOG_CAPACITY,
+            clock=LoopClock(self.steady),
         )
         registry.subscribe(lambda batch: self._batch(batch, writer, tenant))
         return registry
@@ -337,6 +342,7 @@ class Presence:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._registry = self._writer = self._audit = self._node = self._tenants = self._truth = None
+        self.steady.end()
         if not left:  # else our row stays: it tells the next start until when the users may have been here
             with contextlib.suppress(StoreError):  # without the row's end, the next start waits for its lease at most
                 await self.store.release_node(node)

@@ -73,7 +73,7 @@ class Gateway:
         self._stopping = False
         self._clients = 0  # who is in, and who is just being let in
         self._tasks: set[asyncio.Future[None]] = set()
-        self.server = Server(_server_settings(settings, path))
+        self.server = Server(_server_settings(settings, path), clock=presence.steady)
         self.server.engine.on_refused = lambda code: self._meters.refused.labels(code).inc()
         self._namespace = self.server.namespace("/")
         self._permission = Permission(settings.can_watch_stale_s, self._namespace.sockets.get)
