@@ -106,12 +106,15 @@ def peer_of(scope: Scope) -> tuple[str, int] | None:
     return (client[0], client[1]) if client else None
 
 
+_TELLING_HEADERS: Final = frozenset(("authorization", "cookie", "proxy-authorization"))
+
+
 class HideSecrets(logging.Filter):
     """Shortens session ids in log lines, and leaves out what clients say who they are with.
 
     Whoever reads one whole could speak for its client. uvicorn writes the query string of every request to its access
-    log, and of every WebSocket to its error log; at level DEBUG, ``websockets`` writes the beginning and the end of
-    each frame, which is all of a short one.
+    log, and of every WebSocket to its error log; at level DEBUG, ``websockets`` writes the headers of each handshake,
+    and the beginning and the end of each frame, which is all of a short one.
     """
 
     _SID: Final = re.compile(r'(\bsid(?:=|":")[^&\s"]{1,6})[^&\s"]*')
@@ -119,6 +122,8 @@ class HideSecrets(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record's texts; let every record pass."""
         if isinstance(record.args, tuple):
+            if len(record.args) == 2 and str(record.args[0]).lower() in _TELLING_HEADERS:  # its name, its value
+                record.args = (record.args[0], "…")
             record.args = tuple(self._hide(argument) for argument in record.args)
         return True
 
