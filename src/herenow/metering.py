@@ -33,6 +33,9 @@ class Meters:
         self.changes_by = {cause: self.changes.labels(cause.value) for cause in Cause}
         self.connects = Counter("herenow_connects", "Connections let in.", registry=self.registry)
         self.refused = Counter("herenow_connects_refused", "Connections refused.", ["code"], registry=self.registry)
+        self.faults = Counter(
+            "herenow_protocol_faults", "What peers sent that is no valid Socket.IO.", ["reason"], registry=self.registry
+        )
         self.cut = Counter(
             "herenow_requests_cut", "HTTP connections that kept the server waiting.", ["what"], registry=self.registry
         )

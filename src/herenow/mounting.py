@@ -40,7 +40,8 @@ class Mounted:
         self._path = path
         self._token = secrets.token_urlsafe(32)
         app.mount(path.rstrip("/"), self.gateway.server.asgi_app())
-        self._api = Api(presence, Access(settings, self._token), self.gateway)
+        proxies = self.gateway.server.engine.proxies
+        self._api = Api(presence, Access(settings, self._token, proxies.is_here), self.gateway)
         include(self._api, app)
 
     @asynccontextmanager

@@ -151,7 +151,8 @@ class Settings(BaseSettings):
         1_000, gt=0, description="Of one address (IPv6: of one /64); this machine's own do not count."
     )
     trusted_proxies: list[str] = Field(
-        ["127.0.0.0/8", "::1"], description="Addresses and networks whose X-Forwarded-For is believed."
+        ["127.0.0.0/8", "::1"],
+        description="Addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed.",
     )
     overload_lag_s: float = Field(
         1.0, gt=0, description="While the event loop is later than this, nobody new is let in, for those inside."

@@ -31,6 +31,7 @@ from herenow.mounting import Mounted
 from herenow.presence import Presence
 from herenow.settings import Settings, is_loopback
 from herenow.socketio_server import FastWebSocket
+from herenow.socketio_server.addresses import BehindProxies, Proxies
 from herenow.store.address import without_secrets
 from herenow.version import VERSION
 
@@ -157,7 +158,8 @@ class _Process:
             self._app.mount("/", StaticFiles(directory=page, html=True))
         password = settings.tls_keyfile_password
         self.config = uvicorn.Config(
-            SecurityHeaders(self._app, transport=SOCKET_IO),
+            BehindProxies(SecurityHeaders(self._app, transport=SOCKET_IO), Proxies(settings.trusted_proxies)),
+            proxy_headers=False,  # uvicorn's own rule for them, which trusts others, and knows only HTTP
             loop="uvloop" if os.name == "posix" else "asyncio",
             http=patient(settings.request_timeout_s, lambda what: self._presence.meters.cut.labels(what).inc()),
             ws=FastWebSocket,

@@ -11,8 +11,9 @@ from herenow.gateway import keys
 from herenow.gateway.events import WireError
 from herenow.gateway.jwks import Jwks
 from herenow.gateway.tokens import Verifier
-from herenow.settings import Settings, is_loopback, is_safe_url
+from herenow.settings import Settings, is_safe_url
 from herenow.socketio_server import Handshake
+from herenow.socketio_server.addresses import Proxies
 from herenow.tenancy import Tenant
 from herenow.wire import UserId
 
@@ -51,13 +52,16 @@ class _TokenAuth(msgspec.Struct, frozen=True):
     token: str | None = None
 
 
+_NOBODY = Proxies(())
+
+
 def dev(auth: Any, handshake: Handshake) -> Identity:
-    """Believe the user id that the client names, if it is on this machine.
+    """Believe the user id that the client names, if it is on this machine, and no proxy brought it from elsewhere.
 
     Raises:
         WireError: ``forbidden``, it is elsewhere; ``unauthorized``, there is no user id or it is not valid.
     """
-    if handshake.address is not None and not is_loopback(handshake.address[0]):
+    if not _NOBODY.is_here(handshake.address[0] if handshake.address else None, handshake.headers):
         raise WireError("forbidden", "a development server believes only clients on its own machine")
     try:
         named = msgspec.convert(auth, _DevAuth)

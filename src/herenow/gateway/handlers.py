@@ -78,6 +78,7 @@ class Gateway:
         self._tasks: set[asyncio.Future[None]] = set()
         self.server = Server(_server_settings(settings, path))
         self.server.engine.on_refused = lambda code: self._meters.refused.labels(code).inc()
+        self.server.engine.faults.on_fault = lambda reason: self._meters.faults.labels(reason).inc()
         self._namespace = self.server.namespace("/")
         self._permission = Permission(settings.can_watch_stale_s, self._namespace.sockets.get)
         self._pace = Pace(settings.flush_interval_s, settings.flush_longest_s)

@@ -1,4 +1,4 @@
-"""What both shells need of an HTTP request: its query, the answer to a refused one, and logs that keep secrets."""
+"""What both shells need of an HTTP request: the answer to a refused one, and logs that keep secrets."""
 
 import logging
 import re
@@ -8,7 +8,6 @@ from functools import lru_cache
 from http import HTTPStatus
 from time import time
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 import msgspec
 from websockets.frames import Frame
@@ -26,27 +25,6 @@ log = logging.getLogger("herenow.socketio")
 
 WEBSOCKET_LOGGER: Final = "herenow.socketio.websocket"
 """What the fast WebSocket's frames and requests are logged by, at level DEBUG."""
-
-MAX_QUERY_FIELDS: Final = 100
-"""Fields of a query string, at most; the protocol's own are four."""
-
-
-PLAIN_HANDSHAKE: Final = "EIO=4&transport=websocket"
-"""The query of nearly every WebSocket that opens a session: not worth a general parser each time."""
-
-
-def parse_query(query: str) -> dict[str, str]:
-    """Parse a query string; of a repeated name, the last value counts.
-
-    Raises:
-        RequestRefused: it has more than ``MAX_QUERY_FIELDS`` fields.
-    """
-    if query == PLAIN_HANDSHAKE:
-        return {"EIO": "4", "transport": "websocket"}
-    try:
-        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
-    except ValueError as error:
-        raise RequestRefused from error
 
 
 def refusal_body(refusal: RequestRefused) -> bytes:
