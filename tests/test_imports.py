@@ -48,6 +48,7 @@ PURE = {
     "socketio_server/session.py",
     "socketio_server/message.py",
     "socketio_server/addresses.py",
+    "socketio_server/queries.py",
     "gateway/watches.py",
     "gateway/expiry.py",
     "gateway/limits.py",

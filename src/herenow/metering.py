@@ -7,7 +7,7 @@ asked for when somebody looks.
 Nothing here is touched for each delivery: a flush adds its sums once.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from herenow.model import Cause
 
@@ -33,6 +33,14 @@ class Meters:
         self.changes_by = {cause: self.changes.labels(cause.value) for cause in Cause}
         self.connects = Counter("herenow_connects", "Connections let in.", registry=self.registry)
         self.refused = Counter("herenow_connects_refused", "Connections refused.", ["code"], registry=self.registry)
+        self.faults = Counter(
+            "herenow_protocol_faults", "What peers sent that is no valid Socket.IO.", ["reason"], registry=self.registry
+        )
+        self.descriptors_short = Gauge(
+            "herenow_descriptors_short",
+            "1 while new connections are refused for want of file descriptors.",
+            registry=self.registry,
+        )
         self.cut = Counter(
             "herenow_requests_cut", "HTTP connections that kept the server waiting.", ["what"], registry=self.registry
         )
@@ -66,5 +74,6 @@ class Meters:
         )
         for promise in PROMISES:
             self.promise.labels(promise)  # shown from the start, as zero; so are those that alerts look at
-        for code in ("unauthorized", "token_expired", "overloaded", "too_many_connections", "forbidden", "internal"):
+        codes = ("unauthorized", "token_expired", "overloaded", "too_many_connections", "forbidden", "internal")
+        for code in (*codes, "no_descriptors"):
             self.refused.labels(code)

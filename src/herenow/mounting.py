@@ -69,7 +69,8 @@ class Mounted:
         self._app = app
         self._presence = presence
         self._token = secrets.token_urlsafe(32)
-        self._api = Api(presence, Access(settings, self._token), self.gateway)
+        proxies = self.gateway.server.engine.proxies
+        self._api = Api(presence, Access(settings, self._token, proxies.is_here), self.gateway)
         theirs = tuple(app.router.routes)
         self._paths = [self.path.rstrip("/"), *(self.prefix + each for each in paths_of(self._api.router(faces)))]
         check_paths(theirs, self._paths)

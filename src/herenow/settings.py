@@ -39,6 +39,9 @@ FIELD_NAME = r"^[^.$\x00][^.\x00]*$"
 """A field of a document, not a path into one."""
 
 
+_CLAIMS = {"exp", "nbf", "iat", "iss", "aud", "watch", "tenant"}
+"""Claims that are no user's id."""
+
 PREFIX = "HERENOW_"
 """Of the environment variables."""
 
@@ -90,12 +93,20 @@ class Settings(BaseSettings):
         [], description="Secrets that still count while clients move to a new jwt_secret."
     )
     jwt_public_keys: list[str] = Field(
-        [], description="Public keys or certificates of who signs the tokens (RS256, ES256, EdDSA): PEM, or its file."
+        [], description="Public keys or certificates (RSA, P-256 to P-521, Ed25519) of who signs: PEM, or its file."
     )
     jwt_jwks_url: str | None = Field(None, description="Where an identity provider publishes its keys (a JWK Set).")
+    jwt_jwks_allow_http: bool = Field(
+        False, description="Fetch them over an open line too: where nobody else is on the way, as among containers."
+    )
+    jwt_user_claim: str = Field(
+        "sub", min_length=1, max_length=128, description="Which claim of a token is the user's id."
+    )
     jwt_issuer: str | None = Field(None, description="What a token's iss must be.")
     jwt_audience: str | None = Field(None, description="What a token's aud must hold; without it, none may have one.")
-    jwt_leeway_s: float = Field(0.0, ge=0, le=300, description="How far the issuer's clock may be off.")
+    jwt_leeway_s: float = Field(
+        10.0, ge=0, le=300, description="How far the issuer's clock may be off, when a token begins and when it ends."
+    )
     api_keys: list[SecretStr] = Field(
         [], description="Let programs read over HTTP (/v1): each a key, or sha256: and its digest (herenow token)."
     )
@@ -145,7 +156,8 @@ class Settings(BaseSettings):
         1_000, gt=0, description="Of one address (IPv6: of one /64); this machine's own do not count."
     )
     trusted_proxies: list[str] = Field(
-        ["127.0.0.0/8", "::1"], description="Addresses and networks whose X-Forwarded-For is believed."
+        ["127.0.0.0/8", "::1"],
+        description="Addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed.",
     )
     overload_lag_s: float = Field(
         1.0, gt=0, description="While the event loop is later than this, nobody new is let in, for those inside."
@@ -278,9 +290,13 @@ class Settings(BaseSettings):
                 "behind: browsers send no more",
             ),
             (
-                self.jwt_jwks_url is None or _is_safe_url(self.jwt_jwks_url),
+                self.jwt_jwks_url is None or is_safe_url(self.jwt_jwks_url, http=self.jwt_jwks_allow_http),
                 "jwt_jwks_url must begin with https:// (http:// on this machine only): whoever can change the answer "
-                "on its way can be anybody",
+                "on its way can be anybody; where nobody can, set jwt_jwks_allow_http",
+            ),
+            (
+                self.jwt_user_claim not in _CLAIMS,
+                f"jwt_user_claim must not be {', '.join(sorted(_CLAIMS))}: those say something else",
             ),
         ]
         fields = ["_id", self.is_online_field, self.last_active_field, self.presence_field]
@@ -358,13 +374,14 @@ def _is_network(text: str) -> bool:
     return True
 
 
-def _is_safe_url(url: str) -> bool:
+def is_safe_url(url: str, *, http: bool = False) -> bool:
+    """Whether what comes from an address is its owner's: over TLS, or from this machine; or over any ``http``."""
     try:
         address = urlsplit(url)
         host = address.hostname or ""
     except ValueError:
         return False
-    return bool(host) and (address.scheme == "https" or (address.scheme == "http" and is_loopback(host)))
+    return bool(host) and (address.scheme == "https" or (address.scheme == "http" and (http or is_loopback(host))))
 
 
 def is_loopback(host: str) -> bool:

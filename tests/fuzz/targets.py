@@ -16,9 +16,9 @@ from herenow.gateway import events, keys
 from herenow.gateway.events import WireError
 from herenow.gateway.tokens import Verifier
 from herenow.socketio_server import packets
-from herenow.socketio_server.addresses import client_address, customer_of, parse_networks
+from herenow.socketio_server.addresses import Proxies, customer_of
 from herenow.socketio_server.errors import BadPacket, RequestRefused
-from herenow.socketio_server.requests import parse_query
+from herenow.socketio_server.queries import parse_query
 from herenow.socketio_server.session import Session, SessionSettings, Transport
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -107,7 +107,7 @@ def payloads(data: bytes) -> None:
 
 
 _ED = Ed25519PrivateKey.generate()
-_VERIFIER = Verifier([keys.of_secret(SECRET), keys.Key("EdDSA", _ED.public_key())])
+_VERIFIER = Verifier([keys.of_secret(SECRET), keys.Key(("EdDSA",), _ED.public_key())])
 
 
 def tokens(data: bytes) -> None:
@@ -143,7 +143,7 @@ def _finish(work: Coroutine[Any, Any, Any]) -> Any:
     raise AssertionError("it waits for something")
 
 
-_TRUSTED = parse_networks(["127.0.0.0/8", "10.0.0.0/8", "::1"])
+_TRUSTED = Proxies(["127.0.0.0/8", "10.0.0.0/8", "::1"])
 
 
 def requests(data: bytes) -> None:
@@ -153,8 +153,9 @@ def requests(data: bytes) -> None:
         parse_query(query)
     except RequestRefused:
         pass
-    address = client_address("127.0.0.1", forwarded, _TRUSTED)
+    address = _TRUSTED.client("127.0.0.1", [(b"x-forwarded-for", forwarded.encode("latin-1"))])
     customer_of(address)
+    _TRUSTED.is_here("127.0.0.1", [(b"forwarded", forwarded.encode("latin-1"))])
 
 
 TARGETS: tuple[Target, ...] = (socketio, polling, session, payloads, tokens, signed_claims, requests)

@@ -131,7 +131,7 @@ async def test_rubbish_is_no_token(token: str) -> None:
 async def test_what_is_signed_must_be_claims(payload: bytes) -> None:
     error = await refused(Verifier([keys.of_secret(SECRET)]), jwt.PyJWS().encode(payload, SECRET, algorithm="HS256"))
     assert error.code == "unauthorized"
-    assert error.message in ("the token is not a JSON Web Token", "the token's claims are not valid: sub")
+    assert error.message.startswith(("the token is not a JSON Web Token", "the token's claims are not valid: sub "))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,6 @@ async def test_what_is_signed_must_be_claims(payload: bytes) -> None:
         ({"exp": "soon"}, "unauthorized"),
         ({"exp": 1e400}, "unauthorized"),
         ({"nbf": int(time.time()) + 1000}, "unauthorized"),
-        ({"iat": int(time.time()) + 1000}, "unauthorized"),
         ({"iss": "another"}, "unauthorized"),
         ({"iss": None}, "unauthorized"),
         ({"aud": "another"}, "unauthorized"),
@@ -152,7 +151,11 @@ async def test_what_is_signed_must_be_claims(payload: bytes) -> None:
         ({"nbf": True}, "unauthorized"),
         ({"sub": "x" * 129}, "unauthorized"),
         ({"sub": "a\nb"}, "unauthorized"),
-        ({"sub": 5}, "unauthorized"),
+        ({"sub": -5}, "unauthorized"),
+        ({"sub": 2**53}, "unauthorized"),
+        ({"sub": 5.5}, "unauthorized"),
+        ({"sub": True}, "unauthorized"),
+        ({"sub": ["alice"]}, "unauthorized"),
         ({"watch": 5}, "unauthorized"),
         ({"watch": "everybody"}, "unauthorized"),
         ({"watch": ["bob", 5]}, "unauthorized"),
@@ -197,7 +200,7 @@ def private_pem() -> str:
         ("-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", "number 1"),
         (private_pem(), "private key"),
         (pem(rsa.generate_private_key(public_exponent=65_537, key_size=1024)), "1024 bits"),
-        (pem(ec.generate_private_key(ec.SECP384R1())), "P-256"),
+        (pem(ec.generate_private_key(ec.SECP256K1())), "P-256"),
         ("/there/is/none.pem", "/there/is/none.pem"),
     ],
 )
@@ -212,7 +215,7 @@ def test_a_key_may_lie_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "login.pem"
     path.write_text(pem(ED))
     [key] = keys.of_settings(Settings.load(jwt_public_keys=[str(path)]))
-    assert key.algorithm == "EdDSA"
+    assert key.algorithms == ("EdDSA",)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsInvalid, match=r"login\.pem"):
         auth.from_settings(Settings.load(jwt_public_keys=[str(path)]))
@@ -240,7 +243,7 @@ def test_a_set_without_a_public_key_is_of_no_use() -> None:
     encrypting = {**jwk("RS256", "e"), "use": "enc"}
     lying = {**jwk("ES256", "l"), "alg": "HS256"}
     [key] = keys.of_jwk_set({"keys": [secret, encrypting, lying, jwk("EdDSA", "good")]})
-    assert (key.kid, key.algorithm) == ("good", "EdDSA")
+    assert (key.kid, key.algorithms) == ("good", ("EdDSA",))
 
 
 # -- an identity provider ----------------------------------------------------------------------------------------------

@@ -26,7 +26,8 @@ def serve(tmp_path: Path) -> Serve:
     @asynccontextmanager
     async def run(**settings: Any) -> AsyncIterator[str]:
         app = FastAPI()
-        presence = Presence(f"sqlite:///{tmp_path}/app.db", jwt_secret=SECRET, offline_within_s=0.6, **settings)
+        settings = {"jwt_secret": SECRET, "jwt_leeway_s": 0, "offline_within_s": 0.6, **settings}
+        presence = Presence(f"sqlite:///{tmp_path}/app.db", **settings)
         gateway = mount(presence, app)
         async with serving(app) as url:
             yield url

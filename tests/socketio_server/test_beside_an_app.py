@@ -199,7 +199,10 @@ async def test_a_page_can_read_the_error_and_the_preflight(shell: Shell) -> None
         assert "POST" in preflight.headers["access-control-allow-methods"]
 
 
-async def test_no_log_line_holds_a_whole_session_id(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
+TOKEN = "a-token-that-a-native-client-brings"
+
+
+async def test_no_log_line_holds_a_whole_session_id_or_token(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
     """uvicorn logs the query string of every request, and in it the secret of the session."""
     caplog.set_level(logging.DEBUG)
     server = Server(ServerSettings())
@@ -214,7 +217,8 @@ async def test_no_log_line_holds_a_whole_session_id(shell: Shell, caplog: pytest
         await poller.post("40")
         await poller.get()
         socket_ids = list(namespace.sockets)
-        async with websocket(url, sid=poller.sid) as ws:
+        probe = websocket_url(url, sid=poller.sid)
+        async with connect(probe, additional_headers={"Authorization": f"Bearer {TOKEN}", "Cookie": TOKEN}) as ws:
             await ws.send("2probe")
             await ws.recv()
             await ws.send("5")
@@ -229,7 +233,7 @@ async def test_no_log_line_holds_a_whole_session_id(shell: Shell, caplog: pytest
         if not record.name.startswith(clients)
     ]
     assert any(sid[:6] + "…" in line for line in lines), "the access log is not even on"
-    for secret in (sid, *socket_ids):
+    for secret in (sid, TOKEN, *socket_ids):
         assert [line for line in lines if secret in line] == []
 
 

@@ -146,7 +146,7 @@ def test_any_other_packet_closes_the_session_at_once(make: Callable[[], Session]
 CLOSERS: list[tuple[Callable[[Session], list[Event]], Reason]] = [
     (lambda session: session.receive("1"), Reason.CLIENT),
     (lambda session: session.close(), Reason.SERVER),
-    (lambda session: session.refuse(), Reason.BAD_PACKET),
+    (lambda session: session.refuse("why"), Reason.BAD_PACKET),
     (lambda session: session.transport_lost(), Reason.TRANSPORT_CLOSED),
     (lambda session: session.transport_lost(error=True), Reason.TRANSPORT_ERROR),
 ]

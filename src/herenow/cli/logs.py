@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 
 from herenow.cli.options import describe
+from herenow.socketio_server.faults import LOGGER as FAULTS
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -53,6 +54,7 @@ def set_up(level: str) -> None:
     root.handlers = [handler]
     # What the libraries say below a warning is about themselves.
     root.setLevel(max(number, logging.WARNING) if level != "debug" else number)
+    logging.getLogger(FAULTS).setLevel(number)  # news of peers, though the Socket.IO server is a library too
 
 
 def in_one_line(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 
 from herenow.cli import logs
 from herenow.cli.certificate import check_certificate
+from herenow.cli.descriptors import Descriptors
 from herenow.cli.limits import raise_file_limit
 from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, complain, out
 from herenow.errors import StoreError
@@ -33,6 +34,7 @@ from herenow.presence import Presence
 from herenow.progress import keep_little_unsent
 from herenow.settings import Settings, is_loopback
 from herenow.socketio_server import FastWebSocket
+from herenow.socketio_server.addresses import BehindProxies, Proxies
 from herenow.store.address import without_secrets
 from herenow.version import VERSION
 
@@ -158,13 +160,20 @@ class _Process:
         answer_in_our_form(self._app)
         if page is not None:
             self._app.mount("/", StaticFiles(directory=page, html=True))
+        meters = self._presence.meters
+        self._descriptors = Descriptors(meters)
         password = settings.tls_keyfile_password
         self.config = uvicorn.Config(
-            Prefix(SecurityHeaders(self._app, transport=SOCKET_IO), settings.root_path),
+            BehindProxies(
+                Prefix(SecurityHeaders(self._app, transport=SOCKET_IO), settings.root_path),
+                Proxies(settings.trusted_proxies),
+            ),
+            proxy_headers=False,  # uvicorn's own rule for them, which trusts others, and knows only HTTP
             loop="uvloop" if os.name == "posix" else "asyncio",
             http=patient(
                 settings.request_timeout_s,
-                lambda what: self._presence.meters.cut.labels(what).inc(),
+                lambda what: meters.cut.labels(what).inc(),
+                self._descriptors.may_stay,
                 clock=self._presence.steady,
             ),
             ws=FastWebSocket,
@@ -191,7 +200,11 @@ class _Process:
             self._app.router.lifespan_context = lambda _: contextlib.nullcontext(state)
             raise_file_limit(self._settings.max_connections)
             await self._greet(address)
-            await self._server.serve(sockets=[self._listener])
+            self._descriptors.watch()
+            try:
+                await self._server.serve(sockets=[self._listener])
+            finally:
+                self._descriptors.stop()
 
     def stop(self) -> None:
         """Tell the clients, then let uvicorn end. A second call does not wait for connections."""

@@ -11,8 +11,9 @@ from herenow.gateway import keys
 from herenow.gateway.events import WireError
 from herenow.gateway.jwks import Jwks
 from herenow.gateway.tokens import Verifier
-from herenow.settings import Settings, is_loopback
+from herenow.settings import Settings, is_safe_url
 from herenow.socketio_server import Handshake
+from herenow.socketio_server.addresses import Proxies
 from herenow.tenancy import Tenant
 from herenow.wire import UserId
 
@@ -48,16 +49,19 @@ class _DevAuth(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _TokenAuth(msgspec.Struct, frozen=True):
-    token: str
+    token: str | None = None
+
+
+_NOBODY = Proxies(())
 
 
 def dev(auth: Any, handshake: Handshake) -> Identity:
-    """Believe the user id that the client names, if it is on this machine.
+    """Believe the user id that the client names, if it is on this machine, and no proxy brought it from elsewhere.
 
     Raises:
         WireError: ``forbidden``, it is elsewhere; ``unauthorized``, there is no user id or it is not valid.
     """
-    if handshake.address is not None and not is_loopback(handshake.address[0]):
+    if not _NOBODY.is_here(handshake.address[0] if handshake.address else None, handshake.headers):
         raise WireError("forbidden", "a development server believes only clients on its own machine")
     try:
         named = msgspec.convert(auth, _DevAuth)
@@ -67,17 +71,31 @@ def dev(auth: Any, handshake: Handshake) -> Identity:
 
 
 def by_token(verifier: Verifier) -> Authenticate:
-    """Return an authenticator for ``{auth: {token}}``: the user is the token's ``sub``."""
+    """Return an authenticator for ``{auth: {token}}``, or ``Authorization: Bearer`` in the handshake.
+
+    The user is the token's ``sub``, or what ``jwt_user_claim`` names; the leeway counts for the connection's end too.
+    """
 
     async def authenticate(auth: Any, handshake: Handshake) -> Identity:
         try:
-            token = msgspec.convert(auth, _TokenAuth).token
+            token = None if auth is None else msgspec.convert(auth, _TokenAuth).token
         except msgspec.ValidationError as error:
-            raise WireError("unauthorized", "connect with {auth: {token}}") from error
+            raise WireError("unauthorized", "connect with {auth: {token}}, a text") from error
+        if token is None:
+            token = _bearer(handshake)
         claims = await verifier.verify(token)
-        return Identity(claims.sub, claims.exp, claims.watch, claims.tenant)
+        ends_s = None if claims.exp is None else claims.exp + verifier.leeway_s
+        return Identity(claims.user_id, ends_s, claims.watch, claims.tenant)
 
     return authenticate
+
+
+def _bearer(handshake: Handshake) -> str:
+    """The token that a native client sends with its request; a browser's WebSocket cannot."""
+    scheme, _, token = (handshake.header("authorization") or "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise WireError("unauthorized", "connect with {auth: {token}}, or with the header Authorization: Bearer")
+    return token.strip()
 
 
 def from_settings(settings: Settings) -> Authenticate | None:
@@ -91,7 +109,8 @@ def from_settings(settings: Settings) -> Authenticate | None:
     except keys.KeyUnfit as error:
         raise SettingsInvalid(str(error)) from error
     if at_hand or settings.jwt_jwks_url is not None:
-        jwks = None if settings.jwt_jwks_url is None else Jwks(settings.jwt_jwks_url)
+        url = settings.jwt_jwks_url
+        jwks = None if url is None else Jwks(url, lambda url: is_safe_url(url, http=settings.jwt_jwks_allow_http))
         return by_token(
             Verifier(
                 at_hand,
@@ -99,6 +118,7 @@ def from_settings(settings: Settings) -> Authenticate | None:
                 issuer=settings.jwt_issuer,
                 audience=settings.jwt_audience,
                 leeway_s=settings.jwt_leeway_s,
+                user_claim=settings.jwt_user_claim,
             )
         )
     return dev if settings.dev else None

@@ -12,7 +12,7 @@ from herenow.socketio_server import Socket
 class Client(Watcher):
     """One connection: what the gateway keeps of it in ``socket.data``."""
 
-    __slots__ = ("audience", "bucket", "identity", "one_list", "opened_s", "queued", "rests", "running")
+    __slots__ = ("audience", "bucket", "identity", "one_list", "opened_s", "queued", "refresh", "rests", "running")
 
     def __init__(
         self, socket: Socket, identity: Identity, audience: Audience, bucket: TokenBucket, now_s: float
@@ -26,6 +26,7 @@ class Client(Watcher):
         self.running = 0  # events that are not answered yet
         self.queued = 0  # those of them that wait for their turn; the next must not overtake them
         self.one_list: asyncio.Lock | None = None  # of long ones, one at a time
+        self.refresh: asyncio.Lock | None = None  # of newer tokens, in the order in which they came
 
     @property
     def about(self) -> dict[str, str]:
@@ -33,6 +34,11 @@ class Client(Watcher):
         about = {"user": self.user_id, "connection": self.socket.id[:6]}
         tenant = self.audience.tenant
         return about if tenant is None else {"tenant": tenant, **about}
+
+    @property
+    def is_refreshing(self) -> bool:
+        """Whether a newer token is being looked at."""
+        return self.refresh is not None and self.refresh.locked()
 
     def end_rest(self) -> None:
         """Let it be read from again."""

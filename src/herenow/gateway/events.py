@@ -1,5 +1,6 @@
 """The wire contract: every payload as a checked struct, every error with its code. See ``docs/wire.md``."""
 
+import random
 import re
 from typing import Annotated, Any, Final, Literal
 
@@ -46,21 +47,29 @@ class WireError(Exception):
     Args:
         code: one of the contract's.
         message: a sentence that names the thing.
+        retry_after_ms: time heals it, whatever the code: the client is to try the same again after so long.
     """
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, *, retry_after_ms: int | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.retry_after_ms = retry_after_ms
 
     @property
     def temporary(self) -> bool:
         """Whether trying again later can help."""
-        return self.code in _TEMPORARY
+        return self.retry_after_ms is not None or self.code in _TEMPORARY
 
     def body(self) -> dict[str, Any]:
         """The error as it goes over the wire."""
-        return {"code": self.code, "message": self.message, "temporary": self.temporary}
+        body = {"code": self.code, "message": self.message, "temporary": self.temporary}
+        return body if self.retry_after_ms is None else {**body, "retryAfterMs": self.retry_after_ms}
+
+
+def soon_ms() -> int:
+    """When to try again what may heal at any moment: from 1 to 5 s, and not all at the same one."""
+    return random.randint(1_000, 5_000)
 
 
 _TEXT: Final = TEXT_PATTERN.replace("^[", r"\A[").replace("]*$", r"]*\Z")

@@ -32,6 +32,10 @@ class Expiry:
             self._ends.set(connection_id, ends_ms)
             self._warnings.set(connection_id, ends_ms - round(WARNING_S * 1000))
 
+    def postpone(self, connection_id: str, ends_s: float) -> None:
+        """Look again later at one that has ended, without another warning."""
+        self._ends.set(connection_id, round(ends_s * 1000))
+
     def forget(self, connection_id: str) -> None:
         """Take an end away; there need not be one."""
         self._ends.cancel(connection_id)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from time import monotonic
@@ -51,6 +50,10 @@ HIDDEN_WITHIN_S = 1.0
 start would show them. While the store is away, it cannot be promised."""
 
 
+REFRESHED_WITHIN_S = 10.0
+"""So long an end waits for a newer token that came before it: its key may have to be fetched, which takes up to 6 s."""
+
+
 class Gateway:
     """Presence over Socket.IO.
 
@@ -75,6 +78,7 @@ class Gateway:
         self._tasks: set[asyncio.Future[None]] = set()
         self.server = Server(_server_settings(settings, path), clock=presence.steady)
         self.server.engine.on_refused = lambda code: self._meters.refused.labels(code).inc()
+        self.server.engine.faults.on_fault = lambda reason: self._meters.faults.labels(reason).inc()
         self._namespace = self.server.namespace("/")
         self._permission = Permission(settings.can_watch_stale_s, self._namespace.sockets.get)
         self._pace = Pace(settings.flush_interval_s, settings.flush_longest_s)
@@ -266,12 +270,16 @@ class Gateway:
     async def _end_the_expired(self) -> None:
         while not self._stopping:
             await asyncio.sleep(1)
-            warn, ended = self._expiry.due(time.time())
+            now_s = time.time()
+            warn, ended = self._expiry.due(now_s)
             for connection_id in warn:
                 if socket := self._namespace.sockets.get(connection_id):
                     socket.emit(events.ERROR, _EXPIRING.body())
             for connection_id in ended:
-                if socket := self._namespace.sockets.get(connection_id):
+                socket = self._namespace.sockets.get(connection_id)
+                if socket is None or _may_be_prolonged(socket.data, now_s):  # none yet: it is just being let in
+                    self._expiry.postpone(connection_id, now_s)
+                else:
                     self._end(socket)
 
     def _end(self, socket: Socket) -> None:
@@ -282,6 +290,11 @@ class Gateway:
         close(socket, may_return=True)
 
     async def _refresh(self, client: Client, payload: events.Refresh) -> dict[str, Any]:
+        client.refresh = client.refresh or asyncio.Lock()
+        async with client.refresh:
+            return await self._prolong(client, payload)
+
+    async def _prolong(self, client: Client, payload: events.Refresh) -> dict[str, Any]:
         identity = await identify(self._authenticate, {"token": payload.token}, client.socket.handshake)
         if (identity.tenant, identity.user_id) != (client.audience.tenant, client.user_id):
             raise WireError("forbidden", "the token is another user's")
@@ -471,6 +484,12 @@ _EXPIRING = WireError(
 _EXPIRED = WireError("token_expired", "the token has expired")
 
 
+def _may_be_prolonged(client: Client, now_s: float) -> bool:
+    """Whether a newer token came before the old one's end, and is still being looked at: its answer decides."""
+    ends_s = client.identity.expires_s
+    return client.is_refreshing and ends_s is not None and now_s < ends_s + REFRESHED_WITHIN_S
+
+
 def _see_that_it_is_here(client: Client) -> None:
     """Refuse what would outlive a connection that has ended since it asked: nobody would take it back."""
     if not client.socket.connected:
@@ -479,8 +498,8 @@ def _see_that_it_is_here(client: Client) -> None:
 
 def _refused(error: WireError) -> ConnectRefused:
     data: dict[str, Any] = {"code": error.code, "temporary": error.temporary}
-    if error.code == "overloaded":  # not all at the same moment
-        data["retryAfterMs"] = random.randint(1_000, 5_000)
+    if error.temporary:  # not all at the same moment
+        data["retryAfterMs"] = error.retry_after_ms or events.soon_ms()
     return ConnectRefused(error.message, data)
 
 

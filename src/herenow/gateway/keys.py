@@ -1,18 +1,19 @@
-"""The keys that tokens are signed with. A key carries its algorithm: what a token's header says never chooses it.
+"""The keys that tokens are signed with. A key carries its algorithms: what a token's header says never adds to them.
 
 That rule is RFC 8725, section 3.1. Without it, a public key could be used as the secret of an HS256 token that anybody
-signs, and ``none`` would need no key at all.
+signs, and ``none`` would need no key at all. A secret is for HS256; a public key for what its kind can verify, or for
+the one algorithm of these that its JWK names (decision 028).
 """
 
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import jwt
 import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -21,7 +22,11 @@ from jwt.algorithms import HMACAlgorithm
 
 from herenow.settings import Settings
 
-PUBLIC_ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
+_RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+_CURVES: Final = {"secp256r1": ("ES256",), "secp384r1": ("ES384",), "secp521r1": ("ES512",)}
+_ED25519: Final = ("EdDSA",)
+
+PUBLIC_ALGORITHMS: Final = (*_RSA, *(name for names in _CURVES.values() for name in names), *_ED25519)
 """The algorithms of public keys that are taken."""
 
 LEAST_RSA_BITS: Final = 2048
@@ -36,18 +41,18 @@ class Key(msgspec.Struct, frozen=True):
     """One key.
 
     Attributes:
-        algorithm: the only one that it verifies.
+        algorithms: those that it verifies.
         material: what PyJWT verifies with.
         kid: its id, if it has one; a token that names another is not for it.
     """
 
-    algorithm: str
+    algorithms: tuple[str, ...]
     material: Any
     kid: str | None = None
 
     def fits(self, algorithm: str, kid: str | None) -> bool:
         """Whether a token with this header may be verified with it."""
-        return self.algorithm == algorithm and (kid is None or self.kid is None or self.kid == kid)
+        return algorithm in self.algorithms and (kid is None or self.kid is None or self.kid == kid)
 
 
 class _KnownSecret(HMACAlgorithm):
@@ -70,7 +75,7 @@ def of_secret(secret: str) -> Key:
     except jwt.InvalidKeyError as error:
         raise KeyUnfit("jwt_secret: it is a public key or a certificate; those go into jwt_public_keys") from error
     jwk.Algorithm = _KnownSecret(HMACAlgorithm.SHA256)
-    return Key("HS256", jwk)
+    return Key(("HS256",), jwk)
 
 
 def of_pem(text: str) -> Key:
@@ -106,43 +111,45 @@ def of_file(path: Path) -> Key:
         raise KeyUnfit(f"it cannot be read: {(error.strerror or str(error)).lower()}") from error
 
 
-def of_jwk_set(document: Mapping[str, Any]) -> list[Key]:
+def of_jwk_set(document: Any) -> list[Key]:
     """Make the keys of a JWK Set (RFC 7517); those that are not for verifying, or of no use here, are left out.
 
     Raises:
         KeyUnfit: none is left.
     """
-    try:
-        jwks = jwt.PyJWKSet.from_dict(dict(document)).keys
-    except (jwt.PyJWKSetError, AttributeError) as error:
-        raise KeyUnfit("it holds no usable key") from error
-    keys = [
-        Key(each.algorithm_name, each.key, each.key_id)
-        for each in jwks
-        if each.public_key_use in (None, "sig") and _is_taken(each)
-    ]
+    entries = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        raise KeyUnfit("it is no JWK Set")
+    keys = [key for key in map(_of_jwk, entries) if key is not None]
     if not keys:
         raise KeyUnfit(f"none of its keys is a public one for {', '.join(PUBLIC_ALGORITHMS)}")
     return keys
 
 
-def _is_taken(jwk: jwt.PyJWK) -> bool:
+def _of_jwk(entry: Any) -> Key | None:
+    if not isinstance(entry, dict) or entry.get("use", "sig") != "sig":
+        return None
     try:
-        return _of_public(jwk.key).algorithm == jwk.algorithm_name
-    except KeyUnfit:
-        return False
+        jwk = jwt.PyJWK(entry)
+        key = _of_public(jwk.key)
+    except (jwt.PyJWTError, KeyUnfit):
+        return None
+    named = entry.get("alg")
+    if named is not None and named not in key.algorithms:
+        return None
+    return Key(key.algorithms if named is None else (named,), jwk.key, jwk.key_id)
 
 
 def _of_public(key: object) -> Key:
     if isinstance(key, RSAPublicKey):
         if key.key_size < LEAST_RSA_BITS:
             raise KeyUnfit(f"an RSA key of {key.key_size} bits is too short: {LEAST_RSA_BITS} are the least")
-        return Key("RS256", key)
-    if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
-        return Key("ES256", key)
+        return Key(_RSA, key)
+    if isinstance(key, EllipticCurvePublicKey) and key.curve.name in _CURVES:
+        return Key(_CURVES[key.curve.name], key)
     if isinstance(key, Ed25519PublicKey):
-        return Key("EdDSA", key)
-    raise KeyUnfit("its kind is not taken: RSA, ECDSA on P-256 and Ed25519 are")
+        return Key(_ED25519, key)
+    raise KeyUnfit("its kind is not taken: RSA, ECDSA on P-256, P-384 or P-521, and Ed25519 are")
 
 
 def of_settings(settings: Settings) -> list[Key]:

@@ -7,14 +7,14 @@
   ``admin_tokens``. A tenant's key is told nothing that depends on others.
 - The commands have an admin token of their own, random and made anew at each start. The server leaves it in a file
   beside the database that only its own user can read: whoever may read that file may write the database anyway.
-- Under ``dev`` a request from this machine needs neither, if it was addressed to this machine by name. Otherwise any
-  page in the developer's browser could come in: by a form that posts here (its ``Origin`` tells), or by a name of its
-  own that it lets point to 127.0.0.1 (the ``Host`` tells).
+- Under ``dev`` a request from this machine needs neither, if it was addressed to this machine by name, and no proxy on
+  this machine brought it from elsewhere. Otherwise any page in the developer's browser could come in: by a form that
+  posts here (its ``Origin`` tells), or by a name of its own that it lets point to 127.0.0.1 (the ``Host`` tells).
 """
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -24,6 +24,8 @@ from starlette.requests import Request
 from herenow.http.errors import Refused
 from herenow.settings import Settings, digest_of, is_loopback
 from herenow.tenancy import MAX_TENANT_LENGTH, TENANT_PATTERN
+
+IsHere = Callable[[str, Iterable[tuple[bytes, bytes]]], bool]
 
 TenantAsked = Annotated[
     str | None,
@@ -53,10 +55,12 @@ class Access:
     Args:
         settings: say which key reads, and whether this is a first try on loopback.
         admin_token: what opens ``/v1/admin``.
+        is_here: whether a request with this peer and these headers comes from this machine.
     """
 
-    def __init__(self, settings: Settings, admin_token: str) -> None:
+    def __init__(self, settings: Settings, admin_token: str, is_here: IsHere) -> None:
         self._dev = settings.dev
+        self._is_here = is_here
         self._readers = [digest_of(key.get_secret_value()) for key in settings.api_keys]
         # By digest: how long it takes to find one tells nothing of the key.
         self._of_tenants = {
@@ -74,7 +78,7 @@ class Access:
 
     def may_maintain(self, request: Request) -> bool:
         """Whether the request may do what the commands do."""
-        return _is_one_of(_bearer(request), self._maintainers) or (self._dev and _is_from_here(request))
+        return _is_one_of(_bearer(request), self._maintainers) or (self._dev and self._is_from_here(request))
 
     async def reader(self, request: Request, tenant: TenantAsked = None) -> None:
         """Let in who may read, for one tenant.
@@ -116,9 +120,20 @@ class Access:
         Raises:
             Refused: ``unauthorized``.
         """
-        if not (_is_one_of(_bearer(request), [self._commander]) or (self._dev and _is_from_here(request))):
+        if not (_is_one_of(_bearer(request), [self._commander]) or (self._dev and self._is_from_here(request))):
             raise Refused("unauthorized", "this application answers here the commands of its own user only")
         request.state.tenant = tenant
+
+    def _is_from_here(self, request: Request) -> bool:
+        if request.client is None or not self._is_here(request.client.host, request.headers.raw):
+            return False
+        host = request.headers.get("host", "")
+        origin = request.headers.get("origin")
+        try:
+            is_same = origin is None or urlsplit(origin).netloc == host
+            return is_loopback(urlsplit(f"//{host}").hostname or "") and is_same
+        except ValueError:  # a header that is no address at all
+            return False
 
     def _tenant_of(self, request: Request) -> str | None:
         """The tenant whose key was sent."""
@@ -138,14 +153,3 @@ def _is_one_of(given: str, digests: Iterable[bytes]) -> bool:
     """Compare in a time that tells nothing of the keys, nor which of them it was."""
     digest = _digest(given)
     return sum(hmac.compare_digest(digest, each) for each in digests) > 0
-
-
-def _is_from_here(request: Request) -> bool:
-    if request.client is None or not is_loopback(request.client.host):
-        return False
-    host = request.headers.get("host", "")
-    origin = request.headers.get("origin")
-    try:
-        return is_loopback(urlsplit(f"//{host}").hostname or "") and (origin is None or urlsplit(origin).netloc == host)
-    except ValueError:  # a header that is no address at all
-        return False

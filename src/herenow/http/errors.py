@@ -21,6 +21,7 @@ No answer ever holds a stack trace.
 
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 import structlog
 from fastapi.exceptions import RequestValidationError
@@ -149,6 +150,7 @@ class Route(APIRoute):
 
         async def guarded(request: Request) -> Response:
             try:
+                _see_that_it_is_text(request.scope)
                 for guard in self.dependencies:  # before FastAPI reads, and parses, what a stranger sends
                     if guard.dependency is not None:
                         await guard.dependency(request)
@@ -157,6 +159,17 @@ class Route(APIRoute):
                 return respond(request, error)
 
         return guarded
+
+
+def _see_that_it_is_text(scope: Scope) -> None:
+    """Refuse what is no UTF-8. A web server puts something else in its place, so that many ids would be one."""
+    path = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogatepass")
+    for name, given in (("path", path), ("query", scope["query_string"])):
+        if b"%" in given or not given.isascii():
+            try:
+                unquote_to_bytes(given).decode()
+            except UnicodeDecodeError:
+                raise Refused("bad_request", f"the {name} is not UTF-8") from None
 
 
 def _limited(receive: Receive) -> Receive:

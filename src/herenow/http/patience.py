@@ -7,7 +7,8 @@
 - Who reads an answer so slowly that nothing of it moves for that long is cut off. A WebSocket has its own rules.
 - A head has at most ``MAX_HEAD`` bytes: uvicorn would keep as many headers as are sent.
 
-Who had begun a request is told (408, 431) before the connection is closed; who had said nothing, is not.
+Who had begun a request is told (408, 431) before the connection is closed; who had said nothing, is not. And who comes
+when there is no room is told so (503) at once.
 """
 
 import asyncio
@@ -31,18 +32,25 @@ _PAUSE_S: Final = 0.01
 What = Literal["head", "body", "answer", "size"]
 """What took too long, or was too large."""
 
+_TEMPORARY: Final = ("timeout", "too_many_connections")
+
 _LATE: Final = ("408 Request Timeout", "timeout", "the request was not there in time")
 _ANSWERS: Final[dict[What, tuple[str, str, str]]] = {
     "head": _LATE,
     "body": _LATE,
     "size": ("431 Request Header Fields Too Large", "too_large", f"a head of more than {MAX_HEAD} bytes"),
 }
+_NO_ROOM: Final = (
+    "503 Service Unavailable",
+    "too_many_connections",
+    "no file descriptors left: come again in a moment",
+)
 _NO_HTTP: Final = ("400 Bad Request", "bad_request", "what came is not a request of HTTP/1.1")
 
 
 def _answer(status: str, code: str, message: str) -> bytes:
     """Build an answer in the form of all others (``http/errors.py``); there is no application behind it."""
-    body = msgspec.json.encode({"error": {"code": code, "message": message, "temporary": code == "timeout"}})
+    body = msgspec.json.encode({"error": {"code": code, "message": message, "temporary": code in _TEMPORARY}})
     head = f"HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
     return head.encode() + b"\r\n\r\n" + body
 
@@ -97,6 +105,7 @@ class PatientHttp(HttpToolsProtocol):
 
     waits: Waits
     cut: Callable[[What], None]
+    may_stay: Callable[[int], bool]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -109,6 +118,11 @@ class PatientHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         super().connection_made(transport)
+        socket = transport.get_extra_info("socket")
+        if socket is not None and not type(self).may_stay(socket.fileno()):
+            transport.write(_answer(*_NO_ROOM))
+            transport.close()
+            return
         self.waits.begin(self, "head")
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -191,14 +205,24 @@ class PatientHttp(HttpToolsProtocol):
         self.transport.close()
 
 
-def patient(patience_s: float, cut: Callable[[What], None], *, clock: Steady | None = None) -> type[PatientHttp]:
+def patient(
+    patience_s: float,
+    cut: Callable[[What], None],
+    may_stay: Callable[[int], bool] = lambda _: True,
+    *,
+    clock: Steady | None = None,
+) -> type[PatientHttp]:
     """Make the class that uvicorn is to use.
 
     Args:
         patience_s: how long a head, a body and each pause in reading an answer may take.
         cut: told of each connection that is cut off, and why.
+        may_stay: whether there is room for a new connection, which has this file descriptor.
         clock: by which they are waited for; by default one of its own.
     """
-    return type(
-        "PatientHttp", (PatientHttp,), {"waits": Waits(patience_s, clock or Steady()), "cut": staticmethod(cut)}
-    )
+    members = {
+        "waits": Waits(patience_s, clock or Steady()),
+        "cut": staticmethod(cut),
+        "may_stay": staticmethod(may_stay),
+    }
+    return type("PatientHttp", (PatientHttp,), members)

@@ -27,7 +27,6 @@ from .requests import (
     Send,
     handshake_of,
     hide_secrets,
-    parse_query,
     peer_of,
     respond,
 )
@@ -120,7 +119,7 @@ class EngineApp:
 async def _serve_websocket(engine: Engine, scope: Scope, receive: Receive, send: Send) -> None:
     await receive()  # websocket.connect
     try:
-        query = parse_query(scope["query_string"].decode("latin-1"))
+        query = scope["query_string"].decode("latin-1")
         connection = engine.admit(Transport.WEBSOCKET, "GET", query, scope["headers"], peer_of(scope))
     except RequestRefused:
         # The server answers 403. ASGI's extension for another status makes uvicorn log an error for each refusal.
@@ -209,6 +208,7 @@ class AsgiWebSocket:
         if data is None:
             data = message["text"]
         if len(data.encode() if isinstance(data, str) else data) > self._settings.max_payload:
+            connection.engine.note_fault(connection, "a message of more than max_payload")
             self._lost(error=True, code=1009)
             return
         connection.engine.websocket_received(connection, self, data)
@@ -248,8 +248,8 @@ class AsgiWebSocket:
     def close(self, reason: Reason) -> None:
         """Flush, then close the WebSocket."""
         self.flush()
-        self.connection = None
-        self._close(self._engine.close_code(reason), reason)
+        connection, self.connection = self.connection, None
+        self._close(self._engine.close_code(reason), reason if connection is None else connection.last_words(reason))
 
     def _close(self, code: int, reason: str) -> None:
         if self._closed:

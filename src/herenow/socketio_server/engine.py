@@ -30,11 +30,14 @@ from herenow.progress import Delivery, Progress
 from herenow.steady import Steady
 
 from . import errors
-from .addresses import client_address, customer_of, parse_networks
+from .addresses import Proxies, customer_of, parse_networks
+from .faults import Faults
 from .heartbeat import Heartbeat
 from .ids import new_id
 from .message import Message
+from .queries import parse_query
 from .session import (
+    PROBE_FAILED,
     Closed,
     Event,
     MessageReceived,
@@ -74,7 +77,7 @@ class EngineSettings(SessionSettings):
         origins: which ``Origin`` headers may connect: ``"*"`` for any, a collection of origins
             (``https://app.example``), or ``None`` for the server's own origin only: that of the ``Host`` header, so
             a proxy must pass it on. A request without the header does not come from a browser's page and is allowed.
-        trusted_proxies: addresses and networks whose ``X-Forwarded-For`` is believed.
+        trusted_proxies: addresses and networks whose ``X-Forwarded-For`` and ``X-Forwarded-Proto`` are believed.
         max_sessions_per_address: more are refused with 429; ``None`` for no limit. IPv6 addresses count by their /64
             network, and this machine's own do not count.
         write_buffer_high: unsent bytes from which a connection is slow.
@@ -266,9 +269,9 @@ class Connection:
         """Close the session from this side."""
         self.engine.handle(self, self.session.close())
 
-    def refuse(self) -> None:
-        """Close the session because what it sent is malformed."""
-        self.engine.handle(self, self.session.refuse())
+    def refuse(self, fault: str) -> None:
+        """Close the session because what it sent is malformed; ``fault`` says how."""
+        self.engine.handle(self, self.session.refuse(fault))
 
     def set_timer(self, delay_ms: float | None) -> None:
         """Let :meth:`Application.due` be called after ``delay_ms``; ``None`` takes it back. One timer a connection."""
@@ -307,6 +310,10 @@ class Connection:
         """Read nothing from the client for so long; for one that sends more than it may."""
         self.hold()
         asyncio.get_running_loop().call_later(delay_s, self.release)
+
+    def last_words(self, reason: Reason) -> str:
+        """What a WebSocket's close frame says: why, and what was wrong."""
+        return f"{reason}: {self.session.fault}" if self.session.fault else reason
 
     # -- for the shells --------------------------------------------------------------------------------------------
 
@@ -353,8 +360,10 @@ class Engine:
 
     Attributes:
         clock: the same.
+        proxies: whose word about a client's address counts.
         turns: whose bytes are parsed when.
         on_refused: told of each handshake that is refused, as what it counts.
+        faults: of peers that speak no valid Socket.IO.
     """
 
     def __init__(self, application: Application, settings: EngineSettings, clock: Steady | None = None) -> None:
@@ -363,11 +372,12 @@ class Engine:
         self.now_ms: Callable[[], float] = self.clock.now_ms
         """The engine's time, in milliseconds."""
         self.on_refused: Callable[[str], object] = len
+        self.faults = Faults()
         self.settings = settings
         self.connections: dict[str, Connection] = {}
         self.stopping = False
         self.turns = Turns()
-        self._trusted = parse_networks(settings.trusted_proxies)
+        self.proxies = Proxies(settings.trusted_proxies)
         self._sessions_of: dict[str, int] = {}
         self._may_say_at_ms = 0.0
         # A ping comes early by a twentieth of the interval at least (session.JITTER), and is at most one tick late, as
@@ -381,7 +391,7 @@ class Engine:
         self,
         transport: Transport,
         method: str,
-        query: Mapping[str, str],
+        query: str,
         headers: Iterable[tuple[bytes, bytes]],
         peer: tuple[str, int] | None,
     ) -> Connection | None:
@@ -389,15 +399,41 @@ class Engine:
 
         The connection may be one that waits only to be told that it is closed.
 
+        Args:
+            transport: what the request is for.
+            method: of HTTP.
+            query: the raw query string.
+            headers: names in lower case and values.
+            peer: the other end of the socket.
+
         Raises:
             RequestRefused: with the answer to give.
         """
+        fields: dict[str, str] = {}
         try:
-            return self._admit(transport, method, query, headers, peer)
+            fields = parse_query(query)
+            return self._admit(transport, method, fields, headers, peer)
         except errors.RequestRefused as refusal:
-            if "sid" not in query and not isinstance(refusal, errors.Forbidden):  # that is counted where it is found
-                self.on_refused(refusal.counted_as)
+            if "sid" not in fields and not isinstance(refusal, errors.Forbidden):  # that is counted where it is found
+                self.refused(refusal, headers, peer)
             raise
+
+    def refused(
+        self,
+        refusal: errors.RequestRefused,
+        headers: Iterable[tuple[bytes, bytes]],
+        peer: tuple[str, int] | None,
+    ) -> None:
+        """Count a handshake that is refused; who speaks no valid Socket.IO has a line in the log too."""
+        self.on_refused(refusal.counted_as)
+        if refusal.counted_as == errors.RequestRefused.counted_as:
+            address = None if peer is None else self.proxies.client(peer[0], headers)
+            self.faults.note(address, refusal.message, self.now_ms())
+
+    def note_fault(self, connection: Connection, fault: str) -> None:
+        """Count what a session's client did wrong."""
+        address = connection.handshake.address
+        self.faults.note(None if address is None else address[0], fault, self.now_ms())
 
     def _admit(
         self,
@@ -463,7 +499,7 @@ class Engine:
         most = self.settings.max_sessions_per_address
         if most is None or peer is None:
             return
-        address = self._client_address(peer[0], headers)
+        address = self.proxies.client(peer[0], headers)
         if self._sessions_of.get(customer_of(address) or "", 0) >= most:
             if self._may_say():
                 log.warning(
@@ -479,10 +515,6 @@ class Engine:
         self._may_say_at_ms = now_ms + SAY_EVERY_MS
         return True
 
-    def _client_address(self, peer: str, headers: Iterable[tuple[bytes, bytes]]) -> str:
-        forwarded = [value for name, value in headers if name == b"x-forwarded-for"]
-        return client_address(peer, b",".join(forwarded).decode("latin-1") if forwarded else None, self._trusted)
-
     def _count(self, handshake: Handshake, step: int) -> None:
         customer = None if handshake.address is None else customer_of(handshake.address[0])
         if customer is not None:
@@ -497,7 +529,7 @@ class Engine:
             handshake: with the address of the peer; the connection's own has the client's.
         """
         if handshake.address is not None:
-            host = self._client_address(handshake.address[0], handshake.headers)
+            host = self.proxies.client(handshake.address[0], handshake.headers)
             if host != handshake.address[0]:
                 handshake = msgspec.structs.replace(handshake, address=(host, handshake.address[1]))
         if self.settings.max_sessions_per_address is not None:
@@ -530,6 +562,8 @@ class Engine:
             self.handle(connection, session.receive(data))
         elif link is connection.probe:
             events = session.receive_probe(data)
+            if events and events[0] is PROBE_FAILED:
+                self.note_fault(connection, "a WebSocket that was to take a session over said something else")
             if answers := session.probe_data_to_send():
                 link.write(answers)
             self.handle(connection, events)
@@ -583,6 +617,8 @@ class Engine:
 
     def _closed(self, connection: Connection, event: Closed) -> None:
         session = connection.session
+        if session.fault:
+            self.note_fault(connection, session.fault)
         # A polling client that is between two GETs has still to hear of it, and to get what was queued before.
         between = session.transport is Transport.POLLING and not session.polling
         wait = between and event.reason is Reason.SERVER and not self.stopping

@@ -30,14 +30,22 @@ class RequestRefused(SocketIOError):
     Attributes:
         status: the HTTP status code.
         code: Engine.IO's own error number, sent in the body.
-        message: Engine.IO's sentence, sent in the body.
+        message: Engine.IO's sentence, sent in the body; with what was wrong, where that is known.
         counted_as: what a handshake that is refused so counts as.
+
+    Args:
+        fault: what was wrong.
     """
 
     counted_as: str = "bad_request"
     status: int = 400
     code: int = 3
     message: str = "Bad request"
+
+    def __init__(self, fault: str = "") -> None:
+        super().__init__(fault)
+        if fault:
+            self.message = f"{self.message}: {fault}"
 
 
 class UnknownTransport(RequestRefused):
@@ -82,6 +90,13 @@ class TooLarge(RequestRefused):
 
     status = 413
     message = "Payload too large"
+
+
+class QueryTooLong(RequestRefused):
+    """A query string that is longer than is worth keeping."""
+
+    status = 414
+    message = "Query string too long"
 
 
 class HeadersTooLarge(RequestRefused):

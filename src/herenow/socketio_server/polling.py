@@ -11,7 +11,7 @@ from . import packets
 from .engine import Connection, Engine, find_header
 from .errors import BadPacket, RequestRefused, SocketIOError, TooLarge
 from .message import Message
-from .requests import Headers, Receive, Scope, Send, handshake_of, parse_query, peer_of, refusal_body, respond
+from .requests import Headers, Receive, Scope, Send, handshake_of, peer_of, refusal_body, respond
 from .session import Reason, Transport
 from .turns import READ_SLICE, TURN_S
 
@@ -134,7 +134,7 @@ class PollingRequest:
             if method == "OPTIONS":
                 await respond(self._send, 204, b"", [*self._cors, *_preflight(headers)])
                 return
-            query = parse_query(self._scope["query_string"].decode("latin-1"))
+            query = self._scope["query_string"].decode("latin-1")
             connection = self._engine.admit(Transport.POLLING, method, query, headers, peer_of(self._scope))
             if connection is None:
                 await self._open()
@@ -180,7 +180,7 @@ class PollingRequest:
             raise AssertionError("a session that polls has no polling link")
         if refused := connection.session.begin_poll():
             self._engine.handle(connection, refused)
-            raise RequestRefused
+            raise RequestRefused(connection.session.fault)
         body = link.begin(self._transport())
         if not connection.is_open:
             self._engine.forget(connection)  # these were its last words
@@ -202,7 +202,7 @@ class PollingRequest:
             raise AssertionError("a session that polls has no polling link")
         if refused := session.begin_post():
             self._engine.handle(connection, refused)
-            raise RequestRefused
+            raise RequestRefused(session.fault)
         try:
             # No longer than a session lives that is silent, and while it posts a polling client is.
             async with self._engine.clock.timeout((settings.ping_interval_ms + settings.ping_timeout_ms) / 1000):
@@ -220,13 +220,14 @@ class PollingRequest:
         except (BadPacket, TooLarge, TimeoutError, ClientGone, asyncio.CancelledError) as error:
             lost = isinstance(error, ClientGone | TimeoutError | asyncio.CancelledError)
             if link.is_current:  # a session that has moved on is none of this request's business
-                self._engine.handle(connection, session.transport_lost(error=True) if lost else session.refuse())
+                fault = "a message of more than max_payload" if isinstance(error, TooLarge) else str(error)
+                self._engine.handle(connection, session.transport_lost(error=True) if lost else session.refuse(fault))
             if isinstance(error, TooLarge | asyncio.CancelledError):
                 raise
         finally:
             session.end_post()
         if session.reason is not Reason.CLIENT and not link.is_current:
-            raise RequestRefused
+            raise RequestRefused(session.fault)
         await self._answer("ok")
 
 

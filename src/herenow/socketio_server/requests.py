@@ -1,4 +1,4 @@
-"""What both shells need of an HTTP request: its query, the answer to a refused one, and logs that keep secrets."""
+"""What both shells need of an HTTP request: the answer to a refused one, and logs that keep secrets."""
 
 import logging
 import re
@@ -8,7 +8,6 @@ from functools import lru_cache
 from http import HTTPStatus
 from time import time
 from typing import Any, Final
-from urllib.parse import parse_qsl
 
 import msgspec
 from websockets.frames import Frame
@@ -27,29 +26,9 @@ log = logging.getLogger("herenow.socketio")
 WEBSOCKET_LOGGER: Final = "herenow.socketio.websocket"
 """What the fast WebSocket's frames and requests are logged by, at level DEBUG."""
 
-MAX_QUERY_FIELDS: Final = 100
-"""Fields of a query string, at most; the protocol's own are four."""
-
 
 PART: Final = 16_384
 """Bytes of an answer that are given to the ASGI server at a time."""
-
-PLAIN_HANDSHAKE: Final = "EIO=4&transport=websocket"
-"""The query of nearly every WebSocket that opens a session: not worth a general parser each time."""
-
-
-def parse_query(query: str) -> dict[str, str]:
-    """Parse a query string; of a repeated name, the last value counts.
-
-    Raises:
-        RequestRefused: it has more than ``MAX_QUERY_FIELDS`` fields.
-    """
-    if query == PLAIN_HANDSHAKE:
-        return {"EIO": "4", "transport": "websocket"}
-    try:
-        return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS))
-    except ValueError as error:
-        raise RequestRefused from error
 
 
 def refusal_body(refusal: RequestRefused) -> bytes:
@@ -120,12 +99,15 @@ def peer_of(scope: Scope) -> tuple[str, int] | None:
     return (client[0], client[1]) if client else None
 
 
+_TELLING_HEADERS: Final = frozenset(("authorization", "cookie", "proxy-authorization"))
+
+
 class HideSecrets(logging.Filter):
     """Shortens session ids in log lines, and leaves out what clients say who they are with.
 
     Whoever reads one whole could speak for its client. uvicorn writes the query string of every request to its access
-    log, and of every WebSocket to its error log; at level DEBUG, ``websockets`` writes the beginning and the end of
-    each frame, which is all of a short one.
+    log, and of every WebSocket to its error log; at level DEBUG, ``websockets`` writes the headers of each handshake,
+    and the beginning and the end of each frame, which is all of a short one.
     """
 
     _SID: Final = re.compile(r'(\bsid(?:=|":")[^&\s"]{1,6})[^&\s"]*')
@@ -133,6 +115,8 @@ class HideSecrets(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record's texts; let every record pass."""
         if isinstance(record.args, tuple):
+            if len(record.args) == 2 and str(record.args[0]).lower() in _TELLING_HEADERS:  # its name, its value
+                record.args = (record.args[0], "…")
             record.args = tuple(self._hide(argument) for argument in record.args)
         return True
 

@@ -234,7 +234,7 @@ class Server:
                 self._packet(connection, client, packet)
                 return
         except BadPacket as error:
-            self._bad_packet(connection, error)
+            connection.refuse(str(error))
             return
         if client.backlog is None:
             client.backlog = deque()
@@ -256,14 +256,10 @@ class Server:
             try:
                 self._packet(connection, client, packet)
             except BadPacket as error:
-                self._bad_packet(connection, error)
+                connection.refuse(str(error))
         if client.held and not client.is_full():
             client.held = False
             connection.release()
-
-    def _bad_packet(self, connection: Connection, error: BadPacket) -> None:
-        log.info("session %s sent a bad packet: %s", connection.label, error)
-        connection.refuse()
 
     def closed(self, connection: Connection, reason: Reason) -> None:
         """The connection is closed, and with it all its sockets."""

@@ -110,6 +110,7 @@ Event = MessageReceived | PongReceived | Upgraded | ProbeFailed | Closed
 
 _NEVER = float("inf")
 _PONG = PongReceived()
+PROBE_FAILED = ProbeFailed()
 
 JITTER = (0.05, 0.15)
 """By which part of the interval a ping comes early. Early, so that every bound that the client counts on still holds;
@@ -134,16 +135,18 @@ class Session:
 
     Attributes:
         reason: why the session closed; ``None`` while it is open.
+        fault: what was wrong with what the client sent, if that is the reason.
         queued: the size of all messages that wait to be sent; each counts for ``MESSAGE_COST`` more than its length.
     """
 
     __slots__ = ("_look_at", "_outbox", "_ping_at", "_polling", "_pong_due", "_posting", "_probe", "_probe_due",
-                 "_probe_out", "_settings", "queued", "reason", "sid", "transport")  # fmt: skip
+                 "_probe_out", "_settings", "fault", "queued", "reason", "sid", "transport")  # fmt: skip
 
     def __init__(self, sid: str, transport: Transport, settings: SessionSettings, now_ms: float) -> None:
         self.sid = sid
         self.transport = transport
         self.reason: Reason | None = None
+        self.fault = ""
         self.queued = 0
         self._outbox: list[str | bytes] = []
         self._settings = settings
@@ -174,8 +177,8 @@ class Session:
             return [MessageReceived(data)]
         try:
             kind, payload = packets.decode_text(data)
-        except BadPacket:
-            return self._close(Reason.BAD_PACKET)
+        except BadPacket as error:
+            return self.refuse(str(error))
         if kind == packets.MESSAGE:
             return [MessageReceived(payload)]
         if kind == packets.PONG:
@@ -186,7 +189,7 @@ class Session:
         if kind == packets.NOOP:
             return []
         # OPEN and PING are the server's to send, UPGRADE belongs on the probing transport.
-        return self._close(Reason.BAD_PACKET)
+        return self.refuse("an Engine.IO packet that a client does not send here")
 
     def transport_lost(self, *, error: bool = False) -> list[Event]:
         """The WebSocket that carries the session, or a waiting GET, is gone: closed, or broken by an ``error``."""
@@ -201,7 +204,7 @@ class Session:
         Should it happen, the server MUST return an HTTP 400 error status and close the session"): refuse this one.
         """
         if self._polling:
-            return self._close(Reason.BAD_PACKET)
+            return self.refuse("a second GET while one waits")
         self._polling = True
         return []
 
@@ -234,7 +237,7 @@ class Session:
         Returns a ``Closed`` if another POST is under way (the same rule as for GET): refuse this one.
         """
         if self._posting:
-            return self._close(Reason.BAD_PACKET)
+            return self.refuse("a second POST while one is under way")
         self._posting = True
         return []
 
@@ -273,7 +276,7 @@ class Session:
         if self._probe == "none":
             return []
         self._end_probe()
-        return [ProbeFailed()]
+        return [PROBE_FAILED]
 
     def probe_data_to_send(self) -> list[str]:
         """Return the packets for the probing WebSocket, each a frame of its own; it empties the queue."""
@@ -357,12 +360,16 @@ class Session:
         """Close the session from this side."""
         return self._close(Reason.SERVER)
 
-    def refuse(self) -> list[Event]:
-        """Close the session because the layer above found a packet malformed."""
-        return self._close(Reason.BAD_PACKET)
+    def refuse(self, fault: str) -> list[Event]:
+        """Close the session because what the client sent is malformed, as this layer or the one above found.
 
-    def _close(self, reason: Reason) -> list[Event]:
+        Args:
+            fault: what is wrong with it; one of few sentences, without anything of what was sent.
+        """
+        return self._close(Reason.BAD_PACKET, fault)
+
+    def _close(self, reason: Reason, fault: str = "") -> list[Event]:
         if self.reason is not None:
             return []
-        self.reason = reason
+        self.reason, self.fault = reason, fault
         return [*self.probe_lost(), Closed(reason)]

@@ -23,7 +23,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.websockets.auto import AutoWebSocketsProtocol
 from uvicorn.server import ServerState
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import InvalidHandshake, PayloadTooBig, ProtocolError
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request
 from websockets.protocol import State
@@ -35,7 +35,8 @@ from .closing import Cut
 from .engine import STATE_KEY, Connection, Engine, Handshake
 from .errors import RequestRefused
 from .message import Message, frames
-from .requests import PLAIN_HANDSHAKE, WEBSOCKET_LOGGER, parse_query, refusal_response, switching_response
+from .queries import PLAIN_HANDSHAKE
+from .requests import WEBSOCKET_LOGGER, refusal_response, switching_response
 from .session import Reason, Transport
 from .turns import READ_SLICE, TURN_S, Allowance
 
@@ -209,7 +210,7 @@ class FastWebSocket(asyncio.Protocol):
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed for uvicorn's own classes
         headers = _headers_of(data)
         try:
-            connection = engine.admit(Transport.WEBSOCKET, "GET", parse_query(query), headers, self._peer())
+            connection = engine.admit(Transport.WEBSOCKET, "GET", query, headers, self._peer())
         except RequestRefused as refusal:
             self._refuse(refusal_response(refusal))
             return
@@ -222,6 +223,7 @@ class FastWebSocket(asyncio.Protocol):
         try:
             accepted, *_ = self._protocol.process_request(request)
         except InvalidHandshake:
+            engine.refused(RequestRefused("no valid WebSocket handshake"), headers, self._peer())
             self._refuse(self._protocol.accept(request).serialize())  # which says what is wrong with it
         else:
             self._accept(engine, connection, query, headers, switching_response(accepted))
@@ -315,6 +317,7 @@ class FastWebSocket(asyncio.Protocol):
             except UnicodeDecodeError:
                 if protocol.state is State.OPEN:
                     protocol.fail(CloseCode.INVALID_DATA, "a text message is not UTF-8")
+                self._note_fault("a text message is not UTF-8")
                 self._lost(error=True)
                 return
         if self._connection is not None:
@@ -329,7 +332,15 @@ class FastWebSocket(asyncio.Protocol):
                 self._transport.close()
                 self._cut_later()
         if protocol.close_rcvd is not None or protocol.parser_exc is not None:
+            if isinstance(protocol.parser_exc, PayloadTooBig):
+                self._note_fault("a message of more than max_payload")
+            elif isinstance(protocol.parser_exc, ProtocolError):
+                self._note_fault("a frame is no valid WebSocket")
             self._lost(error=protocol.parser_exc is not None)
+
+    def _note_fault(self, fault: str) -> None:
+        if self._connection is not None:
+            self._connection.engine.note_fault(self._connection, fault)
 
     def _lost(self, *, error: bool) -> None:
         """The peer is gone or broke WebSocket's rules. The first word counts."""
@@ -391,7 +402,7 @@ class FastWebSocket(asyncio.Protocol):
         self.flush()
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._close(connection.engine.close_code(reason), reason)
+            self._close(connection.engine.close_code(reason), connection.last_words(reason))
 
     def _close(self, code: int, reason: str) -> None:
         self._unready()
