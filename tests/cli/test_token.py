@@ -20,8 +20,10 @@ def test_a_client_token_says_what_was_asked_for(tmp_path: Path) -> None:
     claims = jwt.decode(ended.stdout.strip(), SECRET, algorithms=["HS256"], issuer="me", audience="presence")
     assert (claims["sub"], claims["watch"]) == ("alice", ["bob", "carol"])
     assert 590 < claims["exp"] - time.time() <= 600
-    made = answer(herenow("token", "--user", "alice", "--json", cwd=tmp_path))
+    made = answer(herenow("token", "--user", "alice", "--json", cwd=tmp_path, HERENOW_JWT_USER_CLAIM="uid"))
     assert made["expires"].endswith("Z")
+    claims = jwt.decode(made["token"], SECRET, algorithms=["HS256"], issuer="me", audience="presence")
+    assert (claims["uid"], "sub" in claims) == ("alice", False)
 
 
 def test_a_key_is_shown_once_and_the_settings_get_its_digest(tmp_path: Path) -> None:

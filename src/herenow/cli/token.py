@@ -80,7 +80,7 @@ def _sign(user: str, tenant: str | None, watch: list[str], lives_ms: int) -> tup
             "makes tokens there"
         )
     now_s = time.time_ns() // 1_000_000_000
-    claims: dict[str, Any] = {"sub": user, "iat": now_s, "exp": now_s + max(1, lives_ms // 1000)}
+    claims: dict[str, Any] = {settings.jwt_user_claim: user, "iat": now_s, "exp": now_s + max(1, lives_ms // 1000)}
     if settings.jwt_issuer is not None:
         claims["iss"] = settings.jwt_issuer
     if settings.jwt_audience is not None:
