@@ -15,6 +15,7 @@ from herenow.model import StoredUser
 from herenow.store import sql_nodes, sql_schema, sql_users
 from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Progress, Spare
 from herenow.store.nodes import Node
+from herenow.store.rows import refused_by_reset
 from herenow.store.sql_rows import Raw, from_cursor
 from herenow.store.sqlite_file import SqliteFile, parse_url
 from herenow.store.sqlite_lock import LockFile
@@ -156,13 +157,19 @@ class SqlStore:
         before = None if before_ms is None else to_iso(before_ms)
         total = await self._file.read(partial(sql_users.count_online, before=before))
         done = changed = 0
+        refused: dict[str, str] = {}
         async for user_ids in self._walk_online_ids(before=before, page_size=PAGE_SIZE):
             spared = await spare(user_ids) if spare else ()
             chosen = [user_id for user_id in user_ids if user_id not in spared]
-            changed += await self._file.write(partial(sql_users.reset, user_ids=chosen, version=version, before=before))
+            work = partial(sql_users.reset, user_ids=chosen, version=version, before=before)
+            written, refusals = await self._file.write(work)
+            changed += written
+            refused.update(refusals)
             done += len(user_ids)
             if on_progress:
                 on_progress(done, max(total, done))
+        if refused:
+            raise refused_by_reset(self._name, changed, refused)
         return changed
 
     async def max_version(self) -> int:

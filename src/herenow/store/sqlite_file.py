@@ -153,10 +153,7 @@ class _Lane:
                 return work(connection)
         except sa.exc.DBAPIError as error:
             self._engine.dispose()
-            translated = translate(error, self._path)
-            if translated is None:
-                raise
-            raise translated from error
+            raise translate(error, self._path) from error
 
     def _connect(self) -> sqlite3.Connection:
         # mode=rw: a missing file is an error, not a new database. Transactions are ours alone (isolation_level).
