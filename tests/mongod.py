@@ -137,7 +137,7 @@ class Mongod:
 
     @contextlib.contextmanager
     def failing(self, *commands: str, times: int | None = None, skip: int = 0, **data: Any) -> Iterator[None]:
-        """Let commands fail while inside, or so many times, or but for the first: ``errorCode=14031`` is a full disk."""
+        """Let commands fail while inside, or so many times, or after the first: ``errorCode=14031`` is a full disk."""
         mode: str | dict[str, int] = "alwaysOn" if times is None else {"times": times}
         mode = {"skip": skip} if skip else mode
         data["failCommands"] = commands

@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         False, description="MongoDB: create a user who is not in the collection, instead of reporting it."
     )
     database_timeout_s: float = Field(
-        2.0, gt=0, description="MongoDB: an operation that takes longer has failed, and is tried again."
+        2.0, gt=0, description="An operation of the database that takes longer has failed, and is tried again."
     )
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="The port to listen on; 0 takes a free one.")

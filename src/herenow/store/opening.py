@@ -37,7 +37,7 @@ def open_store(settings: StoreSettings) -> Store:
     if not is_mongo(settings.database):
         from herenow.store.sql import SqlStore
 
-        return SqlStore(settings.database)
+        return SqlStore(settings.database, timeout_s=settings.database_timeout_s)
     try:
         from herenow.store.mongo import MongoStore
         from herenow.store.mongo_documents import Fields

@@ -71,10 +71,8 @@ def read_availability(value: object, *, is_online: bool) -> Availability:
 def refused_by_reset(database: str, changed: int, refused: Mapping[str, str]) -> StoreRefused:
     """Say that some users could not be set offline, of whom one is named with the reason."""
     user, reason = next(iter(refused.items()))
-    return StoreRefused(
-        database,
-        f"set offline: {changed:,}; refused, and online as before: {len(refused):,}, such as {shown_key(user)}: {reason}",
-    )
+    whom = f"refused, and online as before: {len(refused):,}, such as {shown_key(user)}: {reason}"
+    return StoreRefused(database, f"set offline: {changed:,}; {whom}")
 
 
 def _check_time(time_ms: int | None) -> None:

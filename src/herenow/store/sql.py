@@ -30,6 +30,8 @@ class SqlStore:
     Args:
         url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
         busy_timeout_ms: how long an operation waits for another program's lock before it raises ``StoreUnavailable``.
+        timeout_s: how long an operation may take beside that before the database counts as unavailable. Those that go
+            through all users (``init``, ``max_version``) may take minutes.
         pragmas: further SQLite settings of each connection, such as ``{"mmap_size": 268435456}``.
 
     Raises:
@@ -37,10 +39,15 @@ class SqlStore:
     """
 
     def __init__(
-        self, url: str, *, busy_timeout_ms: int = 1000, pragmas: Mapping[str, int | str] | None = None
+        self,
+        url: str,
+        *,
+        busy_timeout_ms: int = 1000,
+        timeout_s: float = 2.0,
+        pragmas: Mapping[str, int | str] | None = None,
     ) -> None:
         path = parse_url(url)
-        self._file = SqliteFile(path, busy_timeout_ms=busy_timeout_ms, pragmas=pragmas or {})
+        self._file = SqliteFile(path, busy_timeout_ms=busy_timeout_ms, timeout_s=timeout_s, pragmas=pragmas or {})
         self._lock = LockFile(path)
         self._name = str(path)
         self._creates_users = True
@@ -83,7 +90,7 @@ class SqlStore:
         if dry_run:
             return InitReport(dry_run=True, steps=tuple(await self._plan()))
         sentences = _say_created(self._file.create())
-        sentences += await self._file.write(partial(sql_schema.carry_out, database=self._name))
+        sentences += await self._file.write(partial(sql_schema.carry_out, database=self._name), long=True)
         await self._learn_schema()
         sentences += _say_filled(await self._fill(on_progress))
         return InitReport(dry_run=False, steps=tuple(sentences))
@@ -102,7 +109,7 @@ class SqlStore:
             return steps + _say_filled(sql_schema.count_unfilled(connection))
 
         if self._file.exists():
-            return await self._file.read(work)
+            return await self._file.read(work, long=True)
         nothing = sa.create_engine("sqlite://")
         try:
             with nothing.connect() as connection:
@@ -111,9 +118,9 @@ class SqlStore:
             nothing.dispose()
 
     async def _fill(self, on_progress: Progress | None) -> int:
-        total = await self._file.read(sql_schema.count_unfilled)
+        total = await self._file.read(sql_schema.count_unfilled, long=True)
         done = 0
-        while filled := await self._file.write(sql_schema.fill):
+        while filled := await self._file.write(sql_schema.fill, long=True):
             done += filled
             if on_progress:
                 on_progress(done, max(total, done))
@@ -173,7 +180,7 @@ class SqlStore:
         return changed
 
     async def max_version(self) -> int:
-        return await self._file.read(sql_users.read_max_version)
+        return await self._file.read(sql_users.read_max_version, long=True)
 
     async def _walk_online_ids(self, *, before: str | None, page_size: int) -> AsyncIterator[list[str]]:
         place: list[Raw] | None = None

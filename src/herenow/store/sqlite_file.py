@@ -5,23 +5,29 @@ half-way by a cancelled task, never held open while the event loop is busy with 
 threads. SQLite has one writer at a time in any case, and in WAL mode readers do not wait for it.
 """
 
-import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from herenow.errors import StoreNotWritable, StoreUrlInvalid
+from herenow.errors import StoreNotWritable, StoreUnavailable, StoreUrlInvalid
 from herenow.store.sqlite_errors import describe, translate
+from herenow.store.sqlite_thread import Hangs, Thread
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
 """The inside of one transaction. It runs on a thread, and must not wait for anything but the connection."""
+
+LONG_S = 300.0
+"""How long may take what goes through all users, or builds an index over them."""
+
+_CLOSE_S = 0.5
 
 _OLDEST_SQLITE = (3, 33, 0)  # the first with UPDATE … FROM
 
@@ -69,11 +75,13 @@ class SqliteFile:
     Args:
         path: where it is.
         busy_timeout_ms: how long a statement waits for another program's lock before it fails as unavailable.
+        timeout_s: how long a transaction may take beside that; its disk may be frozen.
         pragmas: further settings of each connection, such as ``{"mmap_size": 268435456}``.
     """
 
-    def __init__(self, path: Path, *, busy_timeout_ms: int, pragmas: Mapping[str, int | str]) -> None:
+    def __init__(self, path: Path, *, busy_timeout_ms: int, timeout_s: float, pragmas: Mapping[str, int | str]) -> None:
         self.path = path
+        self._within_s = timeout_s + busy_timeout_ms / 1000
         common: dict[str, int | str] = {"busy_timeout": busy_timeout_ms}
         self._writer = _Lane(path, begin="BEGIN IMMEDIATE", pragmas=common | _PRAGMAS | dict(pragmas))
         self._reader = _Lane(path, begin="BEGIN", pragmas=common | _READ_PRAGMAS | dict(pragmas))
@@ -98,24 +106,28 @@ class SqliteFile:
             raise StoreNotWritable(str(self.path), describe(error)) from error
         return True
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, long: bool = False) -> T:
         """Run one writing transaction: all of it, or nothing. Writers take their turn.
 
-        Raises:
-            StoreError: nothing was written.
-        """
-        return await self._writer.run(work)
+        Args:
+            work: the inside of it.
+            long: it takes as long as there are users.
 
-    async def read(self, work: Work[T]) -> T:
-        """Run one reading transaction on one snapshot.
+        Raises:
+            StoreError: nothing was written, or not in time; then it may still be.
+        """
+        return await self._writer.run(work, within_s=LONG_S if long else self._within_s)
+
+    async def read(self, work: Work[T], *, long: bool = False) -> T:
+        """Run one reading transaction on one snapshot; ``long`` as above.
 
         Raises:
             StoreError: it could not be read.
         """
-        return await self._reader.run(work)
+        return await self._reader.run(work, within_s=LONG_S if long else self._within_s)
 
     async def close(self) -> None:
-        """Close both connections, once what was asked of them is done. Idempotent."""
+        """Close both connections, once what was asked of them is done; what hangs is left. Idempotent."""
         await self._reader.close()
         await self._writer.close()  # last: SQLite folds the WAL into the file as its last connection closes
 
@@ -127,23 +139,23 @@ class _Lane:
         self._path = path
         self._pragmas = pragmas
         self._inode: tuple[int, int] | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = Thread("herenow sqlite")
         # hide_parameters: the text of an error would hold the whole batch.
         self._engine = sa.create_engine(
             "sqlite://", creator=self._connect, poolclass=sa.StaticPool, hide_parameters=True
         )
         sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(begin))
 
-    async def run(self, work: Work[T]) -> T:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="herenow-sqlite")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+    async def run(self, work: Work[T], *, within_s: float) -> T:
+        try:
+            return await self._thread.do(partial(self._transact, work), within_s=within_s)
+        except Hangs as error:
+            raise StoreUnavailable(str(self._path), "it did not answer in time") from error
 
     async def close(self) -> None:
-        if self._thread is not None:
-            thread, self._thread = self._thread, None
-            await asyncio.get_running_loop().run_in_executor(thread, self._engine.dispose)  # behind all work
-            thread.shutdown(wait=False)
+        with contextlib.suppress(Hangs):
+            await self._thread.do(self._engine.dispose, within_s=_CLOSE_S)  # behind all work
+        self._thread.end()
 
     def _transact(self, work: Work[T]) -> T:
         if self._was_moved():

@@ -10,10 +10,10 @@ The rules:
    again after a pause that grows to ``retry_max_s``: short enough that, once the database is back, the rest follows
    within two seconds.
 5. A row that the store refuses for its own sake is dropped and reported, once a user; the others are written. It is the
-   row's own sake if the store took most of the batch or, of a row that is alone, if it takes one of the same look again.
-6. Where it refuses most of a batch, or fails in a way that nobody foresaw, nobody can tell whether a row or the store is
-   the cause. Such rows are kept apart in *doubt*, so that they hold nobody else up, and are offered again in ever fewer
-   at a time, until it takes them; until it has taken all, it counts as failing.
+   row's own sake if the store took most of the batch or, of a row that is alone, if it takes one of the same look.
+6. Where it refuses most of a batch, or fails in a way that nobody foresaw, nobody can tell whether a row or the store
+   is the cause. Such rows are kept apart in *doubt*, so that they hold nobody else up, and are offered again in ever
+   fewer at a time, until it takes them; until it has taken all, it counts as failing.
 7. No exception ends the writer, and what it holds outlives it: ``run`` may be started again, and goes on.
 8. All rows of a batch, of one tenant, are written with the newest version among them, so that users who look alike can
    share one write. A registry gives out its versions in one order, so whatever it says of them later is newer still.
