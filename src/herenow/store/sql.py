@@ -17,7 +17,7 @@ from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Pro
 from herenow.store.nodes import Node
 from herenow.store.rows import refused_by_reset
 from herenow.store.sql_rows import Raw, from_cursor
-from herenow.store.sqlite_file import SqliteFile, parse_url
+from herenow.store.sqlite_file import LOG_LIMIT, SqliteFile, parse_url
 from herenow.store.sqlite_lock import LockFile
 from herenow.times import to_iso
 
@@ -32,6 +32,8 @@ class SqlStore:
         busy_timeout_ms: how long an operation waits for another program's lock before it raises ``StoreUnavailable``.
         timeout_s: how long an operation may take beside that before the database counts as unavailable. Those that go
             through all users (``init``, ``max_version``) may take minutes.
+        log_limit: bytes of the log beside it (``-wal``) from which rows are refused for now while another program keeps
+            it from being folded in.
         pragmas: further SQLite settings of each connection, such as ``{"mmap_size": 268435456}``.
 
     Raises:
@@ -44,10 +46,13 @@ class SqlStore:
         *,
         busy_timeout_ms: int = 1000,
         timeout_s: float = 2.0,
+        log_limit: int = LOG_LIMIT,
         pragmas: Mapping[str, int | str] | None = None,
     ) -> None:
         path = parse_url(url)
-        self._file = SqliteFile(path, busy_timeout_ms=busy_timeout_ms, timeout_s=timeout_s, pragmas=pragmas or {})
+        self._file = SqliteFile(
+            path, busy_timeout_ms=busy_timeout_ms, timeout_s=timeout_s, log_limit=log_limit, pragmas=pragmas or {}
+        )
         self._lock = LockFile(path)
         self._name = str(path)
         self._creates_users = True
@@ -120,7 +125,7 @@ class SqlStore:
     async def _fill(self, on_progress: Progress | None) -> int:
         total = await self._file.read(sql_schema.count_unfilled, long=True)
         done = 0
-        while filled := await self._file.write(sql_schema.fill, long=True):
+        while filled := await self._file.write(sql_schema.fill, in_bulk=True, long=True):
             done += filled
             if on_progress:
                 on_progress(done, max(total, done))
@@ -129,7 +134,7 @@ class SqlStore:
     # users
 
     async def apply(self, rows: Sequence[StoredUser]) -> Applied:
-        return await self._file.write(partial(sql_users.apply, rows=rows, create=self._creates_users))
+        return await self._file.write(partial(sql_users.apply, rows=rows, create=self._creates_users), in_bulk=True)
 
     async def read(self, user_ids: Collection[str]) -> dict[str, StoredUser]:
         return await self._file.read(partial(sql_users.read, user_ids=user_ids))
@@ -169,7 +174,7 @@ class SqlStore:
             spared = await spare(user_ids) if spare else ()
             chosen = [user_id for user_id in user_ids if user_id not in spared]
             work = partial(sql_users.reset, user_ids=chosen, version=version, before=before)
-            written, refusals = await self._file.write(work)
+            written, refusals = await self._file.write(work, in_bulk=True)
             changed += written
             refused.update(refusals)
             done += len(user_ids)

@@ -19,10 +19,17 @@ import sqlalchemy as sa
 from herenow.errors import StoreNotWritable, StoreUnavailable, StoreUrlInvalid
 from herenow.store.sqlite_errors import describe, translate
 from herenow.store.sqlite_thread import Hangs, Thread
+from herenow.store.sqlite_wal import KEPT, fold, see_to_log
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
 """The inside of one transaction. It runs on a thread, and must not wait for anything but the connection."""
+
+Before = Callable[[Callable[[], None]], None]
+"""What is done before a transaction; it is given what folds the log into the file."""
+
+LOG_LIMIT = 256 * 2**20
+"""Bytes of the log, unless told."""
 
 LONG_S = 300.0
 """How long may take what goes through all users, or builds an index over them."""
@@ -38,6 +45,7 @@ _PRAGMAS: dict[str, int | str] = {
     "synchronous": "NORMAL",
     # A checkpoint copies each page once, however often it changed: at the default, 1,000, bursts are a third slower.
     "wal_autocheckpoint": 8000,
+    "journal_size_limit": KEPT,
     "cache_size": -16_000,  # KiB; the default of 2 MB does not hold the upper levels of the trees at 100,000 users
     # Without it, each multi-row statement keeps its undo journal in a file: twice the system time.
     "temp_store": "MEMORY",
@@ -76,11 +84,21 @@ class SqliteFile:
         path: where it is.
         busy_timeout_ms: how long a statement waits for another program's lock before it fails as unavailable.
         timeout_s: how long a transaction may take beside that; its disk may be frozen.
+        log_limit: bytes of the log from which rows wait while another program keeps it from being folded in.
         pragmas: further settings of each connection, such as ``{"mmap_size": 268435456}``.
     """
 
-    def __init__(self, path: Path, *, busy_timeout_ms: int, timeout_s: float, pragmas: Mapping[str, int | str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        busy_timeout_ms: int,
+        timeout_s: float,
+        log_limit: int = LOG_LIMIT,
+        pragmas: Mapping[str, int | str],
+    ) -> None:
         self.path = path
+        self._log_limit = log_limit
         self._within_s = timeout_s + busy_timeout_ms / 1000
         common: dict[str, int | str] = {"busy_timeout": busy_timeout_ms}
         self._writer = _Lane(path, begin="BEGIN IMMEDIATE", pragmas=common | _PRAGMAS | dict(pragmas))
@@ -106,17 +124,22 @@ class SqliteFile:
             raise StoreNotWritable(str(self.path), describe(error)) from error
         return True
 
-    async def write(self, work: Work[T], *, long: bool = False) -> T:
+    async def write(self, work: Work[T], *, in_bulk: bool = False, long: bool = False) -> T:
         """Run one writing transaction: all of it, or nothing. Writers take their turn.
 
         Args:
             work: the inside of it.
+            in_bulk: it may write many rows, which then wait where the log has grown too long.
             long: it takes as long as there are users.
 
         Raises:
             StoreError: nothing was written, or not in time; then it may still be.
         """
-        return await self._writer.run(work, within_s=LONG_S if long else self._within_s)
+
+        def before(fold: Callable[[], None]) -> None:
+            see_to_log(self.path, self._log_limit, fold, in_bulk=in_bulk)
+
+        return await self._writer.run(work, within_s=LONG_S if long else self._within_s, before=before)
 
     async def read(self, work: Work[T], *, long: bool = False) -> T:
         """Run one reading transaction on one snapshot; ``long`` as above.
@@ -146,9 +169,9 @@ class _Lane:
         )
         sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(begin))
 
-    async def run(self, work: Work[T], *, within_s: float) -> T:
+    async def run(self, work: Work[T], *, within_s: float, before: Before | None = None) -> T:
         try:
-            return await self._thread.do(partial(self._transact, work), within_s=within_s)
+            return await self._thread.do(partial(self._transact, work, before), within_s=within_s)
         except Hangs as error:
             raise StoreUnavailable(str(self._path), "it did not answer in time") from error
 
@@ -157,15 +180,23 @@ class _Lane:
             await self._thread.do(self._engine.dispose, within_s=_CLOSE_S)  # behind all work
         self._thread.end()
 
-    def _transact(self, work: Work[T]) -> T:
+    def _transact(self, work: Work[T], before: Before | None) -> T:
         if self._was_moved():
             self._engine.dispose()
         try:
+            if before is not None:
+                before(self._fold_log)
             with self._engine.begin() as connection:
                 return work(connection)
         except sa.exc.DBAPIError as error:
             self._engine.dispose()
             raise translate(error, self._path) from error
+
+    def _fold_log(self) -> None:
+        with self._engine.connect() as connection:  # no transaction is begun yet: one would be in the way
+            plain = connection.connection.driver_connection
+            assert isinstance(plain, sqlite3.Connection)
+            fold(plain)
 
     def _connect(self) -> sqlite3.Connection:
         # mode=rw: a missing file is an error, not a new database. Transactions are ours alone (isolation_level).
