@@ -136,9 +136,10 @@ class Mongod:
             client.admin.command("replSetStepDown", seconds, secondaryCatchUpPeriodSecs=0, force=True)
 
     @contextlib.contextmanager
-    def failing(self, *commands: str, times: int | None = None, **data: Any) -> Iterator[None]:
-        """Let commands fail while inside, or so many times: ``errorCode=14031`` is a full disk."""
+    def failing(self, *commands: str, times: int | None = None, skip: int = 0, **data: Any) -> Iterator[None]:
+        """Let commands fail while inside, or so many times, or after the first: ``errorCode=14031`` is a full disk."""
         mode: str | dict[str, int] = "alwaysOn" if times is None else {"times": times}
+        mode = {"skip": skip} if skip else mode
         data["failCommands"] = commands
         with self.client() as client:
             client.admin.command("configureFailPoint", "failCommand", mode=mode, data=data)

@@ -1,5 +1,5 @@
 from herenow import errors
-from herenow.errors import HerenowError, StoreError, StoreInUse, StoreTooNew, StoreUnavailable
+from herenow.errors import HerenowError, StoreError, StoreInUse, StoreTooNew, StoreUnavailable, StoreUnforeseen
 
 DATABASE = "/var/lib/herenow.db"
 
@@ -31,7 +31,10 @@ def test_every_store_error_is_one_sentence_that_names_the_database() -> None:
 
 
 def test_only_what_can_pass_by_itself_is_temporary() -> None:
-    assert [error for error in subclasses(HerenowError) if error.temporary] == [StoreUnavailable]
+    assert [error for error in subclasses(HerenowError) if error.temporary] == [
+        StoreUnavailable,
+        StoreUnforeseen,
+    ]
 
 
 def test_a_second_server_is_told_the_first_ones_host_process_and_last_beat() -> None:

@@ -9,6 +9,7 @@
     ├── TenantsNotKept          the store could not keep the users of tenants apart
     └── StoreError              the store cannot do what was asked
         ├── StoreUnavailable    not now: locked, full, out of reach (temporary)
+        │   └── StoreUnforeseen for a reason that nobody foresaw (temporary)
         ├── StoreDenied         it does not let this user in, or do that
         ├── StoreNotReady       nothing was prepared there yet
         ├── StoreNotWritable    this user or this file system does not let us write
@@ -90,6 +91,10 @@ class StoreUnavailable(StoreError):
 
     temporary = True
     _sentence = "The database {database} cannot be used right now: {reason}."
+
+
+class StoreUnforeseen(StoreUnavailable):
+    """It cannot be used, for a reason that nobody foresaw: it may lie in the database, or in a single row."""
 
 
 class StoreDenied(StoreError):

@@ -72,7 +72,13 @@ class Settings(BaseSettings):
         False, description="MongoDB: create a user who is not in the collection, instead of reporting it."
     )
     database_timeout_s: float = Field(
-        2.0, gt=0, description="MongoDB: an operation that takes longer has failed, and is tried again."
+        2.0, gt=0, description="An operation of the database that takes longer has failed, and is tried again."
+    )
+    sqlite_log_limit: int = Field(
+        268_435_456,
+        ge=2_097_152,
+        description="SQLite: bytes of the log beside it (-wal) from which rows wait in memory, while another program "
+        "that reads an old state keeps it from being folded in.",
     )
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="The port to listen on; 0 takes a free one.")

@@ -2,6 +2,7 @@
 
 own     a server: claims the store and lives until it is killed
 lock    another program: keeps the database locked until a line comes in, or it is killed
+read    another program: keeps reading the state of now until a line comes in, or it is killed
 write   a server in a storm: writes batch after batch, each with a version of its own, and prints it
 """
 
@@ -59,9 +60,18 @@ def lock(path: str) -> None:
     connection.close()
 
 
+def read(path: str) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN")
+    connection.execute("SELECT count(*) FROM users").fetchone()
+    say("reading")
+    sys.stdin.readline()
+    connection.close()
+
+
 if __name__ == "__main__":
     command, path = sys.argv[1:]
-    if command == "lock":
-        lock(path)
+    if command in ("lock", "read"):
+        {"lock": lock, "read": read}[command](path)
     else:
         asyncio.run({"own": own, "write": write}[command](path))

@@ -10,6 +10,7 @@ from pymongo.errors import ConfigurationError, ConnectionFailure, OperationFailu
 import mongod
 from herenow.errors import StoreDenied, StoreError, StoreInUse, StoreNotReady, StoreUnavailable, StoreUrlInvalid
 from herenow.model import StoredUser
+from herenow.store import mongo_connection
 from herenow.store.mongo import MongoStore
 from herenow.store.mongo_errors import translate
 from herenow.store.mongo_url import parse_url, with_database
@@ -143,6 +144,23 @@ async def test_a_server_that_hangs_is_noticed_and_forgiven() -> None:
             await store.apply([online("alice", version=4)])
         server.start()
         assert (await _soon(store, online("alice", version=5))).version == 5
+        await store.close()
+
+
+async def test_a_server_that_hangs_in_something_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes through all users has no time-out of its own: `init` hung for ever."""
+    monkeypatch.setattr(mongo_connection, "_LOOK_S", 0.3)
+    with mongod.running() as server:
+        store = MongoStore(server.url("app"), timeout_s=0.4, create_users=True)
+        with server.failing("aggregate", blockConnection=True, blockTimeMS=1200):
+            await store.init()  # it takes its time, and the server lives
+            preparing = asyncio.create_task(store.max_version())
+            await asyncio.sleep(0.1)
+            server.pause()
+            with pytest.raises(StoreUnavailable):
+                async with asyncio.timeout(10):
+                    await preparing
+            server.resume()
         await store.close()
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from herenow.errors import StoreCorrupt, StoreError, StoreNotReady, StoreNotWritable, StoreUnavailable
+from herenow.errors import StoreCorrupt, StoreError, StoreNotReady, StoreNotWritable, StoreUnavailable, StoreUnforeseen
 from herenow.store.sqlite_errors import is_of_row, translate
 
 
@@ -39,14 +39,35 @@ def test_each_code_has_its_error(tmp_path: Path, code: int, kind: type[StoreErro
     assert str(path) in str(translated)
 
 
-@pytest.mark.parametrize("text", ["no such table: users", "no such column: users.isOnline"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no such table: users",
+        "no such table: main.herenow_nodes",
+        "no such column: users.isOnline",
+        "table users has no column named presenceClaim",
+    ],
+)
 def test_a_missing_table_or_column_means_that_nothing_is_prepared(tmp_path: Path, text: str) -> None:
     assert isinstance(translate(error(sqlite3.SQLITE_ERROR, text), tmp_path), StoreNotReady)
 
 
-@pytest.mark.parametrize("code", [None, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE])
-def test_our_own_mistakes_are_not_translated(tmp_path: Path, code: int | None) -> None:
-    assert translate(error(code), tmp_path) is None
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (None, "Cannot operate on a closed database"),
+        (sqlite3.SQLITE_ERROR, "no such function: notify"),
+        (sqlite3.SQLITE_ERROR, "no such table: main.audit_log"),  # a trigger's
+        (sqlite3.SQLITE_ERROR, "no such column: NEW.email"),
+        (sqlite3.SQLITE_MISUSE, "bad parameter or other API misuse"),
+        (sqlite3.SQLITE_RANGE, "column index out of range"),
+        (99, "a code of the year 2040"),
+    ],
+)
+def test_what_nobody_foresaw_is_an_error_of_the_store_too(tmp_path: Path, code: int | None, text: str) -> None:
+    translated = translate(error(code, text), tmp_path)
+    assert type(translated) is StoreUnforeseen
+    assert text in str(translated)
 
 
 @pytest.mark.parametrize(

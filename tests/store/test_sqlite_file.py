@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-import sqlalchemy as sa
 
 from herenow.errors import (
     StoreCorrupt,
@@ -15,6 +14,7 @@ from herenow.errors import (
     StoreNotWritable,
     StoreTooNew,
     StoreUnavailable,
+    StoreUnforeseen,
     StoreUrlInvalid,
 )
 from herenow.store.sql import SqlStore
@@ -240,10 +240,10 @@ async def test_a_full_disk_is_temporary_and_loses_nothing_that_was_written(path:
     await store.close()
 
 
-async def test_a_mistake_of_ours_is_not_dressed_up_as_a_fault_of_the_database(path: Path) -> None:
-    file = SqliteFile(path, busy_timeout_ms=50, pragmas={})
+async def test_what_sqlite_does_not_understand_is_told_in_its_own_words(path: Path) -> None:
+    file = SqliteFile(path, busy_timeout_ms=50, timeout_s=2, pragmas={})
     file.create()
-    with pytest.raises(sa.exc.OperationalError, match="syntax error"):
+    with pytest.raises(StoreUnforeseen, match="syntax error"):
         await file.read(lambda connection: connection.exec_driver_sql("SELEC 1"))
     await file.close()
 

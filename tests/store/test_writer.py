@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from herenow.errors import StoreCorrupt, StoreError, StoreUnavailable
+from herenow.errors import StoreCorrupt, StoreError, StoreUnavailable, StoreUnforeseen
 from herenow.model import StoredUser
 from herenow.store.base import Applied
 from herenow.store.sql import SqlStore
@@ -29,6 +29,8 @@ class HeldStore(SqlStore):
         self.rows: dict[str, StoredUser] = {}
         self.batches: list[list[StoredUser]] = []
         self.error: StoreError | None = None
+        self.raises: Exception | None = None
+        self.poison: str | None = None
         self.refuses: dict[str, str] = {}
         self.knows: set[str] | None = None
         self.free = asyncio.Event()
@@ -39,6 +41,10 @@ class HeldStore(SqlStore):
         await self.free.wait()
         if self.error is not None:
             raise self.error
+        if self.raises is not None:
+            raise self.raises
+        if any(row.user_id == self.poison for row in rows):
+            raise StoreUnforeseen("db", "something is odd")
         refused = {row.user_id: self.refuses[row.user_id] for row in rows if row.user_id in self.refuses}
         unknown = tuple(row.user_id for row in rows if self.knows is not None and row.user_id not in self.knows)
         written = 0
@@ -384,15 +390,126 @@ async def test_after_a_drain_windows_count_again(bench: Bench) -> None:
     assert len(bench.store.batches) == 1
 
 
-async def test_a_mistake_of_ours_is_not_swallowed() -> None:
-    class Broken(HeldStore):
-        async def apply(self, rows: Sequence[StoredUser]) -> Applied:
-            raise ZeroDivisionError
+# what nobody foresaw, and what refuses everybody
 
-    writer = Writer(Broken())
-    writer.submit([online("alice")])
-    with pytest.raises(ZeroDivisionError):
-        await writer.run()
+
+async def test_an_exception_that_nobody_foresaw_does_not_end_the_writer(bench: Bench) -> None:
+    """It ended the writer's task, silently: nothing was ever written again."""
+    bench.store.raises = ZeroDivisionError("division by zero")
+    with capture_logs() as logs:
+        await bench.submit(online("alice"))
+        await bench.clock.advance(5)
+        assert (bench.state.healthy, bench.state.pending) == (False, 1)
+        assert "ZeroDivisionError: division by zero" in str(bench.state.last_error)
+        bench.store.raises = None
+        await bench.clock.advance(1)
+    assert bench.store.rows == {"alice": online("alice")}
+    assert (bench.state.healthy, bench.state.pending, bench.state.last_error) == (True, 0, None)
+    said = [line for line in logs if line["log_level"] != "debug"]
+    assert [line["event"] for line in said] == ["store failed", "store is back"]
+    assert isinstance(said[0]["exc_info"], ZeroDivisionError)
+
+
+async def test_one_row_over_which_the_store_fails_holds_nobody_else_up(bench: Bench) -> None:
+    bench.store.poison = "user-00500"
+    await bench.submit(online("somebody"))
+    await bench.submit(*many(1000))
+    await bench.clock.advance(30)
+    assert len(bench.store.rows) == 1000
+    assert (bench.state.healthy, bench.state.pending) == (False, 1), "it is kept, and said"
+    await bench.submit(online("zoe", version=2))
+    await bench.clock.advance(WINDOW_S)
+    assert "zoe" in bench.store.rows, "those who come later do not wait"
+    assert not bench.state.healthy
+    bench.store.poison = None
+    await bench.clock.advance(1)
+    assert (len(bench.store.rows), bench.state.healthy, bench.state.pending) == (1002, True, 0)
+
+
+async def test_rows_in_doubt_wait_with_their_newest_and_are_bounded_by_the_users(bench: Bench) -> None:
+    bench.store.raises = ZeroDivisionError()
+    for version in range(1, 100):
+        await bench.submit(*many(50, version=version))
+        await bench.clock.advance(0.1)
+    assert bench.state.pending == 50
+    assert bench.state.lag_ms == 9900
+    assert bench.writer.pending("user-00049") == online("user-00049", version=99)
+    bench.store.raises = None
+    await bench.clock.advance(1)
+    assert bench.store.rows["user-00049"].version == 99
+    assert (len(bench.store.rows), bench.state.pending) == (50, 0)
+
+
+async def test_a_store_that_refuses_most_rows_is_failing_and_nothing_is_lost(bench: Bench) -> None:
+    """They were dropped, all of them, and the store counted as healthy."""
+    rows = many(100)
+    bench.store.refuses = {row.user_id: "no more" for row in rows[:60]}
+    with capture_logs() as logs:
+        await bench.submit(online("somebody"))
+        await bench.submit(*rows)
+        await bench.clock.advance(20)
+    assert (len(bench.store.rows), bench.state.pending) == (41, 60)
+    assert (bench.state.healthy, bench.state.refused) == (False, 0)
+    said = [line for line in logs if line["log_level"] != "debug"]
+    assert [line["event"] for line in said] == ["store failed"]
+    assert "it refuses 60 of 100 rows, such as user-00000's: no more." in said[0]["error"]
+    bench.store.refuses = {}
+    await bench.clock.advance(2)
+    assert (len(bench.store.rows), bench.state.healthy, bench.state.pending) == (101, True, 0)
+
+
+async def test_a_store_that_refuses_everybody_is_failing_also_where_they_come_one_by_one(bench: Bench) -> None:
+    await bench.submit(online("alice"))
+    await bench.clock.advance(1)
+    bench.store.refuses = {"alice": "no more", "bob": "no more"}
+    await bench.submit(online("bob", version=2))
+    await bench.clock.advance(1)
+    assert (bench.state.healthy, bench.state.pending, bench.state.refused) == (False, 1, 0)
+    bench.store.refuses = {}
+    await bench.clock.advance(1)
+    assert (bench.state.healthy, set(bench.store.rows)) == (True, {"alice", "bob"})
+
+
+async def test_a_lone_row_is_refused_for_its_own_sake_if_the_store_takes_another_of_its_look(bench: Bench) -> None:
+    await bench.submit(online("alice"))
+    await bench.clock.advance(1)
+    bench.store.refuses = {"bob": "not this one"}
+    await bench.submit(online("bob", version=2))
+    assert (bench.state.healthy, bench.state.pending, bench.state.refused) == (True, 0, 1)
+    await bench.clock.advance(1)
+    await bench.submit(offline("bob", version=3))
+    assert (bench.state.healthy, bench.state.refused) == (True, 2), "whom it refused before is no evidence"
+
+
+async def test_a_lone_row_of_a_look_that_the_store_never_took_is_kept(bench: Bench) -> None:
+    """A rule that lets nobody go offline takes every row of who is online."""
+    await bench.submit(online("alice"))
+    await bench.submit(online("bob"))
+    await bench.clock.advance(1)
+    bench.store.refuses = {"bob": "only online"}
+    await bench.submit(offline("bob", version=2))
+    await bench.clock.advance(5)
+    assert (bench.state.healthy, bench.state.pending) == (False, 1)
+
+
+async def test_a_row_that_no_store_could_hold_says_nothing_about_this_one(bench: Bench) -> None:
+    bench.store.refuses = {"bad\0": "a null character"}
+    await bench.submit(online("bad\0"))
+    assert (bench.state.healthy, bench.state.pending, bench.state.refused) == (True, 0, 1)
+
+
+async def test_a_writer_that_was_ended_goes_on_where_it_was() -> None:
+    store = HeldStore()
+    store.free.clear()
+    writer = Writer(store)
+    async with running(writer):
+        writer.submit([online("alice")])
+        await settle()
+        assert len(store.batches) == 1
+    store.free.set()
+    async with running(writer):
+        assert await writer.drain(2) == 0
+    assert store.rows == {"alice": online("alice")}
 
 
 # the real thing

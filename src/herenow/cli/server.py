@@ -223,10 +223,13 @@ class _Process:
 
     async def _greet(self, address: str) -> None:
         settings = self._settings
-        counts = await self._presence.store.counts()
+        try:
+            users = f"{(await self._presence.store.counts()).users:,} users"
+        except StoreError as error:  # it may go away at any moment: the server is there all the same
+            users = f"which does not say how many users it has: {error.reason}"
         out.print(f"[bold]herenow {VERSION}[/]  {address}" + _beyond(settings))
         lines = {
-            "store": f"{self._presence.store.name} ({counts.users:,} users)",
+            "store": f"{self._presence.store.name} ({users})",
             "promises": f"a closed tab shows within {settings.offline_within_s:g} s, a silent network loss within "
             f"{settings.silent_loss_s:g} s,\nno ghost later than {settings.restart_grace_s:g} s after a crash and "
             "restart",

@@ -12,6 +12,8 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -19,11 +21,13 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from herenow.cli.options import CouldNotLook
+from herenow.errors import StoreUnavailable
 from herenow.http.token_file import find_token_file
 from herenow.settings import Settings, is_loopback, sqlite_path
 from herenow.store.base import Store
 from herenow.store.nodes import Node, is_alive
 from herenow.store.sqlite_glance import live_node
+from herenow.store.sqlite_thread import Hangs, Thread
 from herenow.times import to_iso
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -32,6 +36,9 @@ ANSWER_WITHIN_S = 60
 """How long a server may take for an answer: it may have to go through all of its users."""
 
 CONNECT_WITHIN_S = 3
+
+GLANCE_S = 3.0
+"""How long the database may take to say who serves."""
 
 STARTING_S = 3.0
 """A server claims the store a moment before it leaves its token: so long after its start, a command waits for that."""
@@ -62,11 +69,21 @@ async def find_owner(settings: Settings) -> Node | None:
     """
     now_ms = time.time_ns() // 1_000_000
     path = sqlite_path(settings.database)
-    node = None if path is None else live_node(path, now_ms)
-    if node is not None:
+    if path is not None and (node := await _glance(path, now_ms)) is not None:
         return node
     async with opened(settings) as store:
         return next((node for node in await store.nodes() if is_alive(node, now_ms)), None)
+
+
+async def _glance(path: Path, now_ms: int) -> Node | None:
+    """Look who lives by the file, whose disk may be frozen."""
+    thread = Thread("herenow glance")
+    try:
+        return await thread.do(partial(live_node, path, now_ms), within_s=GLANCE_S)
+    except Hangs as error:
+        raise StoreUnavailable(str(path), "it did not answer in time") from error
+    finally:
+        thread.end()
 
 
 class LiveServer:

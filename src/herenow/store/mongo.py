@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from herenow.errors import StoreNotReady, StoreRefused
+from herenow.errors import StoreNotReady
 from herenow.model import StoredUser
 from herenow.store import mongo_adopt, mongo_nodes, mongo_reads, mongo_writes
 from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Progress, Spare
@@ -27,7 +27,7 @@ from herenow.store.mongo_survey import learn_kind
 from herenow.store.mongo_url import parse_url
 from herenow.store.mongo_writes import Users, Whose
 from herenow.store.nodes import Node
-from herenow.tenancy import shown_key
+from herenow.store.rows import refused_by_reset
 
 T = TypeVar("T")
 
@@ -162,12 +162,7 @@ class MongoStore:
             if on_progress:
                 on_progress(done, max(total, done))
         if refused:
-            user, reason = next(iter(refused.items()))
-            raise StoreRefused(
-                self.name,
-                f"set offline: {changed:,}; refused, and online as before: {len(refused):,}, "
-                f"such as {shown_key(user)}: {reason}",
-            )
+            raise refused_by_reset(self.name, changed, refused)
         return changed
 
     async def max_version(self) -> int:

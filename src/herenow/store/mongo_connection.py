@@ -4,6 +4,7 @@ A server that hangs is worse than one that is gone: nothing ever comes back. So 
 also goes to the server, and the driver's own wait for a server is short. Whoever asked tries again.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -30,10 +31,15 @@ CODEC: CodecOptions[Document] = CodecOptions(
     datetime_conversion=DatetimeConversion.DATETIME_MS,
     unicode_decode_error_handler="replace",
 )
+_LOOK_S = 5.0  # between two looks whether a server lives that works on something long, and how long each may take
 _CONNECT_TIMEOUT_MS = 2000
 _CONFIRM_TIMEOUT_MS = 10_000
 _CLOSE_TIMEOUT_S = 0.5
 _HEARTBEAT_MS = 1000  # at the driver's 10 s, a server that it has given up for a moment could stay so for as long
+
+
+async def _ping(database: Database) -> None:
+    await database.command("ping")
 
 
 class MongoConnection:
@@ -58,12 +64,19 @@ class MongoConnection:
         return await self._run(work, self._timeout_s)
 
     async def run_long(self, work: Work[T]) -> T:
-        """Do something that takes as long as there are users.
+        """Do something that takes as long as there are users, while the server shows that it lives.
 
         Raises:
-            StoreError: as above.
+            StoreError: as above; or the server has fallen silent.
         """
-        return await self._run(work, None)
+        working = asyncio.ensure_future(self._run(work, None))
+        try:
+            while not (await asyncio.wait((working,), timeout=_LOOK_S))[0]:
+                await self._run(_ping, _LOOK_S)
+            return await working
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
 
     async def close(self) -> None:
         """Let go of it. Idempotent."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from bson.errors import BSONError
 from pymongo.errors import (
+    BulkWriteError,
     ConfigurationError,
     ConnectionFailure,
     ExecutionTimeout,
@@ -16,10 +17,10 @@ from pymongo.errors import (
     PyMongoError,
 )
 
-from herenow.errors import StoreDenied, StoreError, StoreNotReady, StoreUnavailable
+from herenow.errors import StoreDenied, StoreError, StoreNotReady, StoreUnavailable, StoreUnforeseen
 
-DRIVER_ERRORS = (PyMongoError, BSONError)
-"""Whatever the driver raises of its own."""
+DRIVER_ERRORS = (PyMongoError, BSONError, OSError)
+"""Whatever the driver raises: most are of its own, and some the system's."""
 
 DUPLICATE_KEY = 11000
 
@@ -65,6 +66,10 @@ def translate(error: Exception, database: str) -> StoreError:
             return StoreUnavailable(database, "its replica set has no primary at the moment")
         case ConnectionFailure():
             return StoreUnavailable(database, _shorten(str(error)))
+        case OSError():  # a certificate, a socket: the driver does not put all of them into errors of its own
+            return StoreUnavailable(database, _shorten(str(error)))
+        case BulkWriteError():
+            return _translate_failure(_first_of(error), database)
         case ConfigurationError():  # what was wrong with the address itself was found before: this is of its look-up
             return StoreUnavailable(database, _shorten(str(error)))
         case ExecutionTimeout():
@@ -72,7 +77,17 @@ def translate(error: Exception, database: str) -> StoreError:
         case OperationFailure():
             return _translate_failure(error, database)
         case _:
-            return StoreUnavailable(database, _shorten(str(error)))
+            return StoreUnforeseen(database, _shorten(str(error)))
+
+
+def _first_of(error: BulkWriteError) -> OperationFailure:
+    """What went wrong in a batch, other than with single documents."""
+    details: Mapping[str, Any] = error.details or {}
+    failures = [*details.get("writeConcernErrors", ()), *details.get("writeErrors", ())]
+    of_all = [failure for failure in failures if not is_of_row(failure.get("code"))]
+    for failure in of_all or failures:
+        return OperationFailure(str(failure.get("errmsg", "")), failure.get("code"))
+    return error
 
 
 def _translate_failure(error: OperationFailure, database: str) -> StoreError:
@@ -87,7 +102,9 @@ def _translate_failure(error: OperationFailure, database: str) -> StoreError:
         return StoreUnavailable(database, "its disk is full")
     if error.code == _BAD_VALUE and "hint provided does not correspond" in str(error):
         return StoreNotReady(database, "its index is missing")
-    return StoreUnavailable(database, said)
+    # What the driver would try again is the server's: no primary, a shutdown, a host that is away.
+    passes = error.has_error_label("RetryableWriteError") or error.has_error_label("TransientTransactionError")
+    return StoreUnavailable(database, said) if passes else StoreUnforeseen(database, said)
 
 
 def _shorten(said: str) -> str:

@@ -26,6 +26,8 @@ class StoreSettings(Protocol):
     def create_users(self) -> bool: ...
     @property
     def database_timeout_s(self) -> float: ...
+    @property
+    def sqlite_log_limit(self) -> int: ...
 
 
 def open_store(settings: StoreSettings) -> Store:
@@ -37,7 +39,7 @@ def open_store(settings: StoreSettings) -> Store:
     if not is_mongo(settings.database):
         from herenow.store.sql import SqlStore
 
-        return SqlStore(settings.database)
+        return SqlStore(settings.database, timeout_s=settings.database_timeout_s, log_limit=settings.sqlite_log_limit)
     try:
         from herenow.store.mongo import MongoStore
         from herenow.store.mongo_documents import Fields

@@ -5,8 +5,11 @@ is refused.
 """
 
 import re
+from collections.abc import Mapping
 
+from herenow.errors import StoreRefused
 from herenow.model import Availability, StoredUser
+from herenow.tenancy import shown_key
 from herenow.times import LATEST_MS
 
 VERSION_LIMIT = 2**53
@@ -47,6 +50,15 @@ def check_row(row: StoredUser) -> None:
             raise UnstorableRow("its text has lone surrogates")
 
 
+def is_storable(row: StoredUser) -> bool:
+    """Say whether a store can hold a row, whatever rules its database has."""
+    try:
+        check_row(row)
+    except UnstorableRow:
+        return False
+    return True
+
+
 def read_availability(value: object, *, is_online: bool) -> Availability:
     """Read how a user is shown. ``is_online`` decides: the application may have set it alone."""
     if not is_online:
@@ -54,6 +66,13 @@ def read_availability(value: object, *, is_online: bool) -> Availability:
     if value == Availability.AWAY:
         return Availability.AWAY
     return Availability.BUSY if value == Availability.BUSY else Availability.ONLINE
+
+
+def refused_by_reset(database: str, changed: int, refused: Mapping[str, str]) -> StoreRefused:
+    """Say that some users could not be set offline, of whom one is named with the reason."""
+    user, reason = next(iter(refused.items()))
+    whom = f"refused, and online as before: {len(refused):,}, such as {shown_key(user)}: {reason}"
+    return StoreRefused(database, f"set offline: {changed:,}; {whom}")
 
 
 def _check_time(time_ms: int | None) -> None:

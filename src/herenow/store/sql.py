@@ -15,8 +15,9 @@ from herenow.model import StoredUser
 from herenow.store import sql_nodes, sql_schema, sql_users
 from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Progress, Spare
 from herenow.store.nodes import Node
+from herenow.store.rows import refused_by_reset
 from herenow.store.sql_rows import Raw, from_cursor
-from herenow.store.sqlite_file import SqliteFile, parse_url
+from herenow.store.sqlite_file import LOG_LIMIT, SqliteFile, parse_url
 from herenow.store.sqlite_lock import LockFile
 from herenow.times import to_iso
 
@@ -29,6 +30,10 @@ class SqlStore:
     Args:
         url: ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
         busy_timeout_ms: how long an operation waits for another program's lock before it raises ``StoreUnavailable``.
+        timeout_s: how long an operation may take beside that before the database counts as unavailable. Those that go
+            through all users (``init``, ``max_version``) may take minutes.
+        log_limit: bytes of the log beside it (``-wal``) from which rows are refused for now while another program keeps
+            it from being folded in.
         pragmas: further SQLite settings of each connection, such as ``{"mmap_size": 268435456}``.
 
     Raises:
@@ -36,10 +41,18 @@ class SqlStore:
     """
 
     def __init__(
-        self, url: str, *, busy_timeout_ms: int = 1000, pragmas: Mapping[str, int | str] | None = None
+        self,
+        url: str,
+        *,
+        busy_timeout_ms: int = 1000,
+        timeout_s: float = 2.0,
+        log_limit: int = LOG_LIMIT,
+        pragmas: Mapping[str, int | str] | None = None,
     ) -> None:
         path = parse_url(url)
-        self._file = SqliteFile(path, busy_timeout_ms=busy_timeout_ms, pragmas=pragmas or {})
+        self._file = SqliteFile(
+            path, busy_timeout_ms=busy_timeout_ms, timeout_s=timeout_s, log_limit=log_limit, pragmas=pragmas or {}
+        )
         self._lock = LockFile(path)
         self._name = str(path)
         self._creates_users = True
@@ -82,7 +95,7 @@ class SqlStore:
         if dry_run:
             return InitReport(dry_run=True, steps=tuple(await self._plan()))
         sentences = _say_created(self._file.create())
-        sentences += await self._file.write(partial(sql_schema.carry_out, database=self._name))
+        sentences += await self._file.write(partial(sql_schema.carry_out, database=self._name), long=True)
         await self._learn_schema()
         sentences += _say_filled(await self._fill(on_progress))
         return InitReport(dry_run=False, steps=tuple(sentences))
@@ -101,7 +114,7 @@ class SqlStore:
             return steps + _say_filled(sql_schema.count_unfilled(connection))
 
         if self._file.exists():
-            return await self._file.read(work)
+            return await self._file.read(work, long=True)
         nothing = sa.create_engine("sqlite://")
         try:
             with nothing.connect() as connection:
@@ -110,9 +123,9 @@ class SqlStore:
             nothing.dispose()
 
     async def _fill(self, on_progress: Progress | None) -> int:
-        total = await self._file.read(sql_schema.count_unfilled)
+        total = await self._file.read(sql_schema.count_unfilled, long=True)
         done = 0
-        while filled := await self._file.write(sql_schema.fill):
+        while filled := await self._file.write(sql_schema.fill, in_bulk=True, long=True):
             done += filled
             if on_progress:
                 on_progress(done, max(total, done))
@@ -121,7 +134,7 @@ class SqlStore:
     # users
 
     async def apply(self, rows: Sequence[StoredUser]) -> Applied:
-        return await self._file.write(partial(sql_users.apply, rows=rows, create=self._creates_users))
+        return await self._file.write(partial(sql_users.apply, rows=rows, create=self._creates_users), in_bulk=True)
 
     async def read(self, user_ids: Collection[str]) -> dict[str, StoredUser]:
         return await self._file.read(partial(sql_users.read, user_ids=user_ids))
@@ -156,17 +169,23 @@ class SqlStore:
         before = None if before_ms is None else to_iso(before_ms)
         total = await self._file.read(partial(sql_users.count_online, before=before))
         done = changed = 0
+        refused: dict[str, str] = {}
         async for user_ids in self._walk_online_ids(before=before, page_size=PAGE_SIZE):
             spared = await spare(user_ids) if spare else ()
             chosen = [user_id for user_id in user_ids if user_id not in spared]
-            changed += await self._file.write(partial(sql_users.reset, user_ids=chosen, version=version, before=before))
+            work = partial(sql_users.reset, user_ids=chosen, version=version, before=before)
+            written, refusals = await self._file.write(work, in_bulk=True)
+            changed += written
+            refused.update(refusals)
             done += len(user_ids)
             if on_progress:
                 on_progress(done, max(total, done))
+        if refused:
+            raise refused_by_reset(self._name, changed, refused)
         return changed
 
     async def max_version(self) -> int:
-        return await self._file.read(sql_users.read_max_version)
+        return await self._file.read(sql_users.read_max_version, long=True)
 
     async def _walk_online_ids(self, *, before: str | None, page_size: int) -> AsyncIterator[list[str]]:
         place: list[Raw] | None = None

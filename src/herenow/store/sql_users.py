@@ -78,7 +78,7 @@ def apply(connection: sa.Connection, rows: Sequence[StoredUser], *, create: bool
         except UnstorableRow as error:
             refused[row.user_id] = str(error)
     batch = list(newest.values())
-    written = _write_or_halve(connection, _upsert if create else _update, batch, refused) if batch else 0
+    written = _write_or_halve(connection, _upsert if create else _update, "rows", batch, refused) if batch else 0
     all_are_there = create or written == len(batch)
     unknown = () if all_are_there else _find_unknown(connection, [user for user in newest if user not in refused])
     skipped = len(rows) - written - len(unknown) - len(refused)
@@ -86,22 +86,29 @@ def apply(connection: sa.Connection, rows: Sequence[StoredUser], *, create: bool
 
 
 def _write_or_halve(
-    connection: sa.Connection, statement: sa.Executable, batch: list[Columns], refused: dict[str, str]
+    connection: sa.Connection,
+    statement: sa.Executable,
+    parameter: str,
+    batch: Sequence[Columns] | Sequence[str],
+    refused: dict[str, str],
 ) -> int:
-    """Write the batch in one statement; where a row is refused, halve until it stands alone, and note it.
+    """Write the rows, or those of the ids, in one statement; where one is refused, halve until it is alone; note it.
 
     SQLite undoes a failed statement by itself and leaves the transaction as it was.
     """
     try:
-        return _change(connection, statement, {"rows": _to_json(batch)})
+        return _change(connection, statement, {parameter: _to_json(batch)})
     except sa.exc.DBAPIError as error:
         if not is_of_row(error):
             raise
         if len(batch) == 1:
-            refused[batch[0][0]] = str(error.orig)
+            alone = batch[0]
+            refused[alone if isinstance(alone, str) else alone[0]] = str(error.orig)
             return 0
     half = len(batch) // 2
-    return sum(_write_or_halve(connection, statement, part, refused) for part in (batch[:half], batch[half:]))
+    return sum(
+        _write_or_halve(connection, statement, parameter, part, refused) for part in (batch[:half], batch[half:])
+    )
 
 
 def _find_unknown(connection: sa.Connection, user_ids: list[str]) -> tuple[str, ...]:
@@ -189,8 +196,13 @@ def count_online(connection: sa.Connection, *, before: str | None) -> int:
     return connection.execute(_count.where(_is_online, *_was_active_before(before))).scalar_one()
 
 
-def reset(connection: sa.Connection, user_ids: list[str], *, version: int, before: str | None) -> int:
-    """Set those of the users offline for whom all of it holds at this moment: online, older, last active before."""
+def reset(
+    connection: sa.Connection, user_ids: list[str], *, version: int, before: str | None
+) -> tuple[int, dict[str, str]]:
+    """Set those of the users offline for whom all of it holds at this moment: online, older, last active before.
+
+    Returns how many, and whom of them the database refuses, with its reason.
+    """
     # "is not false" for "= true", with which SQLite would go through the index of all those online, for each batch
     is_online = users.c.isOnline.is_not(sa.false())
     statement = (
@@ -198,7 +210,9 @@ def reset(connection: sa.Connection, user_ids: list[str], *, version: int, befor
         .where(_is_wanted, is_online, _version < version, *_was_active_before(before))
         .values(isOnline=sa.false(), presenceAvailability=Availability.OFFLINE.value, presenceVersion=version)
     )
-    return _change(connection, statement, {"ids": _to_json(user_ids)})
+    refused: dict[str, str] = {}
+    changed = _write_or_halve(connection, statement, "ids", user_ids, refused)
+    return changed, refused
 
 
 def read_max_version(connection: sa.Connection) -> int:

@@ -1,14 +1,24 @@
 """What SQLite's errors mean (https://www.sqlite.org/rescode.html)."""
 
 import os
+import re
 import sqlite3
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from herenow.errors import StoreCorrupt, StoreError, StoreNotReady, StoreNotWritable, StoreUnavailable
+from herenow.errors import StoreCorrupt, StoreError, StoreNotReady, StoreNotWritable, StoreUnavailable, StoreUnforeseen
 
 _ROW_CODES = frozenset({sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG})
+
+_PASSING_CODES = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL})
+
+# A trigger of the application's may miss a table of its own: that is not ours to prepare.
+_OURS = r"(?:main\.)?(?:users|herenow_\w+)"
+_MISSING = re.compile(
+    rf"no such table: {_OURS}|table {_OURS} has no column named|"
+    r"no such column: (?:users\.)?(?:id|isOnline|lastActive|presence\w+)$"
+)
 
 
 def _primary_code(error: sa.exc.DBAPIError) -> int | None:
@@ -27,8 +37,8 @@ def is_of_statement(error: sa.exc.DBAPIError) -> bool:
     return _primary_code(error) == sqlite3.SQLITE_ERROR
 
 
-def translate(error: sa.exc.DBAPIError, path: Path) -> StoreError | None:
-    """Turn an error of SQLite into one of ours; ``None`` for one that is our own mistake."""
+def translate(error: sa.exc.DBAPIError, path: Path) -> StoreError:
+    """Turn an error of SQLite into one of ours. What is not known may lie in anything, and counts as what may pass."""
     said = str(error.orig)
     database = str(path)
     match _primary_code(error):
@@ -42,12 +52,12 @@ def translate(error: sa.exc.DBAPIError, path: Path) -> StoreError | None:
             return StoreNotWritable(database, said if _may_write(path) else _no_right(path))
         case sqlite3.SQLITE_CANTOPEN:
             return _cannot_open(path, said)
-        case sqlite3.SQLITE_ERROR if said.startswith(("no such table", "no such column")):
+        case sqlite3.SQLITE_ERROR if _MISSING.match(said):
             return StoreNotReady(database, said)
-        case None | sqlite3.SQLITE_ERROR | sqlite3.SQLITE_MISUSE | sqlite3.SQLITE_RANGE:
-            return None
-        case _:
-            return StoreUnavailable(database, said)  # an input/output error, no memory: what may pass
+        case code if code in _PASSING_CODES:
+            return StoreUnavailable(database, said)
+        case _:  # a trigger that calls a function which only the application has, or a mistake of ours
+            return StoreUnforeseen(database, said)
 
 
 def describe(error: OSError) -> str:

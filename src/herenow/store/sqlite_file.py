@@ -5,23 +5,36 @@ half-way by a cancelled task, never held open while the event loop is busy with 
 threads. SQLite has one writer at a time in any case, and in WAL mode readers do not wait for it.
 """
 
-import asyncio
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from herenow.errors import StoreNotWritable, StoreUrlInvalid
+from herenow.errors import StoreNotWritable, StoreUnavailable, StoreUrlInvalid
 from herenow.store.sqlite_errors import describe, translate
+from herenow.store.sqlite_thread import Hangs, Thread
+from herenow.store.sqlite_wal import KEPT, fold, see_to_log
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
 """The inside of one transaction. It runs on a thread, and must not wait for anything but the connection."""
+
+Before = Callable[[Callable[[], None]], None]
+"""What is done before a transaction; it is given what folds the log into the file."""
+
+LOG_LIMIT = 256 * 2**20
+"""Bytes of the log, unless told."""
+
+LONG_S = 300.0
+"""How long may take what goes through all users, or builds an index over them."""
+
+_CLOSE_S = 0.5
 
 _OLDEST_SQLITE = (3, 33, 0)  # the first with UPDATE … FROM
 
@@ -32,6 +45,7 @@ _PRAGMAS: dict[str, int | str] = {
     "synchronous": "NORMAL",
     # A checkpoint copies each page once, however often it changed: at the default, 1,000, bursts are a third slower.
     "wal_autocheckpoint": 8000,
+    "journal_size_limit": KEPT,
     "cache_size": -16_000,  # KiB; the default of 2 MB does not hold the upper levels of the trees at 100,000 users
     # Without it, each multi-row statement keeps its undo journal in a file: twice the system time.
     "temp_store": "MEMORY",
@@ -69,11 +83,23 @@ class SqliteFile:
     Args:
         path: where it is.
         busy_timeout_ms: how long a statement waits for another program's lock before it fails as unavailable.
+        timeout_s: how long a transaction may take beside that; its disk may be frozen.
+        log_limit: bytes of the log from which rows wait while another program keeps it from being folded in.
         pragmas: further settings of each connection, such as ``{"mmap_size": 268435456}``.
     """
 
-    def __init__(self, path: Path, *, busy_timeout_ms: int, pragmas: Mapping[str, int | str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        busy_timeout_ms: int,
+        timeout_s: float,
+        log_limit: int = LOG_LIMIT,
+        pragmas: Mapping[str, int | str],
+    ) -> None:
         self.path = path
+        self._log_limit = log_limit
+        self._within_s = timeout_s + busy_timeout_ms / 1000
         common: dict[str, int | str] = {"busy_timeout": busy_timeout_ms}
         self._writer = _Lane(path, begin="BEGIN IMMEDIATE", pragmas=common | _PRAGMAS | dict(pragmas))
         self._reader = _Lane(path, begin="BEGIN", pragmas=common | _READ_PRAGMAS | dict(pragmas))
@@ -98,24 +124,33 @@ class SqliteFile:
             raise StoreNotWritable(str(self.path), describe(error)) from error
         return True
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, in_bulk: bool = False, long: bool = False) -> T:
         """Run one writing transaction: all of it, or nothing. Writers take their turn.
 
-        Raises:
-            StoreError: nothing was written.
-        """
-        return await self._writer.run(work)
+        Args:
+            work: the inside of it.
+            in_bulk: it may write many rows, which then wait where the log has grown too long.
+            long: it takes as long as there are users.
 
-    async def read(self, work: Work[T]) -> T:
-        """Run one reading transaction on one snapshot.
+        Raises:
+            StoreError: nothing was written, or not in time; then it may still be.
+        """
+
+        def before(fold: Callable[[], None]) -> None:
+            see_to_log(self.path, self._log_limit, fold, in_bulk=in_bulk)
+
+        return await self._writer.run(work, within_s=LONG_S if long else self._within_s, before=before)
+
+    async def read(self, work: Work[T], *, long: bool = False) -> T:
+        """Run one reading transaction on one snapshot; ``long`` as above.
 
         Raises:
             StoreError: it could not be read.
         """
-        return await self._reader.run(work)
+        return await self._reader.run(work, within_s=LONG_S if long else self._within_s)
 
     async def close(self) -> None:
-        """Close both connections, once what was asked of them is done. Idempotent."""
+        """Close both connections, once what was asked of them is done; what hangs is left. Idempotent."""
         await self._reader.close()
         await self._writer.close()  # last: SQLite folds the WAL into the file as its last connection closes
 
@@ -127,36 +162,41 @@ class _Lane:
         self._path = path
         self._pragmas = pragmas
         self._inode: tuple[int, int] | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = Thread("herenow sqlite")
         # hide_parameters: the text of an error would hold the whole batch.
         self._engine = sa.create_engine(
             "sqlite://", creator=self._connect, poolclass=sa.StaticPool, hide_parameters=True
         )
         sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql(begin))
 
-    async def run(self, work: Work[T]) -> T:
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="herenow-sqlite")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transact, work)
+    async def run(self, work: Work[T], *, within_s: float, before: Before | None = None) -> T:
+        try:
+            return await self._thread.do(partial(self._transact, work, before), within_s=within_s)
+        except Hangs as error:
+            raise StoreUnavailable(str(self._path), "it did not answer in time") from error
 
     async def close(self) -> None:
-        if self._thread is not None:
-            thread, self._thread = self._thread, None
-            await asyncio.get_running_loop().run_in_executor(thread, self._engine.dispose)  # behind all work
-            thread.shutdown(wait=False)
+        with contextlib.suppress(Hangs):
+            await self._thread.do(self._engine.dispose, within_s=_CLOSE_S)  # behind all work
+        self._thread.end()
 
-    def _transact(self, work: Work[T]) -> T:
+    def _transact(self, work: Work[T], before: Before | None) -> T:
         if self._was_moved():
             self._engine.dispose()
         try:
+            if before is not None:
+                before(self._fold_log)
             with self._engine.begin() as connection:
                 return work(connection)
         except sa.exc.DBAPIError as error:
             self._engine.dispose()
-            translated = translate(error, self._path)
-            if translated is None:
-                raise
-            raise translated from error
+            raise translate(error, self._path) from error
+
+    def _fold_log(self) -> None:
+        with self._engine.connect() as connection:  # no transaction is begun yet: one would be in the way
+            plain = connection.connection.driver_connection
+            assert isinstance(plain, sqlite3.Connection)
+            fold(plain)
 
     def _connect(self) -> sqlite3.Connection:
         # mode=rw: a missing file is an error, not a new database. Transactions are ours alone (isolation_level).

@@ -9,23 +9,29 @@ The rules:
 4. When the store fails, rows go on merging, so that memory is bounded by the number of users, and the batch is tried
    again after a pause that grows to ``retry_max_s``: short enough that, once the database is back, the rest follows
    within two seconds.
-5. A row that the store refuses for its own sake is dropped and reported, once a user; the others are written.
-6. All rows of a batch, of one tenant, are written with the newest version among them, so that users who look alike can
+5. A row that the store refuses for its own sake is dropped and reported, once a user; the others are written. It is the
+   row's own sake if the store took most of the batch or, of a row that is alone, if it takes one of the same look.
+6. Where it refuses most of a batch, or fails in a way that nobody foresaw, nobody can tell whether a row or the store
+   is the cause. Such rows are kept apart in *doubt*, so that they hold nobody else up, and are offered again in ever
+   fewer at a time, until it takes them; until it has taken all, it counts as failing.
+7. No exception ends the writer, and what it holds outlives it: ``run`` may be started again, and goes on.
+8. All rows of a batch, of one tenant, are written with the newest version among them, so that users who look alike can
    share one write. A registry gives out its versions in one order, so whatever it says of them later is newer still.
 """
 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from itertools import islice
 
 import msgspec
 import structlog
 
-from herenow.errors import StoreError
+from herenow.errors import StoreError, StoreUnavailable, StoreUnforeseen
 from herenow.model import StoredUser
 from herenow.store.base import Applied, Store
+from herenow.store.rows import is_storable
 from herenow.tenancy import shown_key, tenant_of
 
 STALLED_MS = 2000
@@ -40,7 +46,7 @@ class WriterState(msgspec.Struct, frozen=True):
     """How the writer does; for ``/readyz``, metrics and people.
 
     Attributes:
-        healthy: the last write went well, and no row has waited longer than ``STALLED_MS``.
+        healthy: the last write went well, no row is in doubt, and none has waited longer than ``STALLED_MS``.
         pending: users whose newest row the store does not have yet.
         lag_ms: how long the oldest of those rows has waited; 0 with none.
         written: rows written, since the start like all that follow.
@@ -49,7 +55,7 @@ class WriterState(msgspec.Struct, frozen=True):
         refused: rows that the store would not take.
         flushes: batches that the store accepted.
         failures: attempts that failed.
-        last_error: why the last attempt failed, as a sentence; ``None`` once one went well again.
+        last_error: why the last attempt failed, as a sentence; ``None`` once all is well again.
     """
 
     healthy: bool
@@ -107,6 +113,11 @@ class Writer:
         self._jitter = jitter
         self._waiting: dict[str, _Waiting] = {}
         self._under_way: dict[str, _Waiting] = {}
+        self._doubtful: dict[str, _Waiting] = {}
+        self._doubted_at_once = batch_size  # how many of them are offered at a time
+        self._doubt_due_s = 0.0
+        self._doubt_failures = 0
+        self._tries_doubtful = False  # those under way were in doubt
         self._has_rows = asyncio.Event()
         self._hurry = asyncio.Event()  # a batch is full, or all must out: do not wait for the window's end
         self._flushed = asyncio.Event()  # a new one after each batch
@@ -115,7 +126,9 @@ class Writer:
         self._draining = False
         self._window_ends_s = clock()
         self._failures_in_a_row = 0
-        self._failing_since_s = 0.0
+        self._failing_since_s: float | None = None
+        self._witnesses: dict[Hashable, StoredUser] = {}  # a row of each look that the store took
+        self._refused_before: set[str] = set()
         self._reported: set[str] = set()
         self._written = self._skipped = self._unknown = self._refused = self._flushes = self._failures = 0
         self._last_error: str | None = None
@@ -124,24 +137,26 @@ class Writer:
         """Take rows to be written, in the order of their versions. Of one user the newest wins."""
         now_s = self._clock()
         for row in rows:
-            earlier = self._waiting.get(row.user_id)
+            held = self._doubtful if row.user_id in self._doubtful else self._waiting
+            earlier = held.get(row.user_id)
             if earlier is None:
-                self._waiting[row.user_id] = _Waiting(row, now_s)
+                held[row.user_id] = _Waiting(row, now_s)
             elif earlier.row.version < row.version:
-                self._waiting[row.user_id] = _Waiting(row, earlier.since_s)
-        if self._waiting:
+                held[row.user_id] = _Waiting(row, earlier.since_s)
+        if self._waiting or self._doubtful:
             self._is_empty.clear()
+        if self._waiting:
             self._has_rows.set()
         if len(self._waiting) >= self._batch_size:
             self._hurry.set()
 
     def is_pending(self, user_id: str) -> bool:
         """Say whether the store still lacks a row of this user that was submitted."""
-        return user_id in self._waiting or user_id in self._under_way
+        return user_id in self._waiting or user_id in self._under_way or user_id in self._doubtful
 
     def pending(self, user_id: str) -> StoredUser | None:
         """Return the newest row of this user that the store still lacks; ``None`` if it lacks none."""
-        waiting = self._waiting.get(user_id) or self._under_way.get(user_id)
+        waiting = self._waiting.get(user_id) or self._under_way.get(user_id) or self._doubtful.get(user_id)
         return None if waiting is None else waiting.row
 
     async def written(self, user_id: str) -> None:
@@ -154,8 +169,8 @@ class Writer:
         overlap = sum(user_id in self._waiting for user_id in self._under_way)
         lag_ms = self._lag_ms()
         return WriterState(
-            healthy=self._failures_in_a_row == 0 and lag_ms <= STALLED_MS,
-            pending=len(self._waiting) + len(self._under_way) - overlap,
+            healthy=self._failing_since_s is None and lag_ms <= STALLED_MS,
+            pending=len(self._waiting) + len(self._under_way) + len(self._doubtful) - overlap,
             lag_ms=lag_ms,
             written=self._written,
             skipped=self._skipped,
@@ -169,16 +184,13 @@ class Writer:
     async def run(self) -> None:
         """Write what is submitted, until cancelled. Call ``drain`` first, or what waits is lost.
 
-        To be called once. A cancelled write may still reach the store.
+        One at a time; after its end it may be started again. A cancelled write may still reach the store.
         """
         while True:
-            await self._has_rows.wait()
-            await self._gather()
-            self._begin_batch()
-            while self._under_way:
-                await self._attempt()
-            if not self._waiting:
-                self._has_rows.clear()
+            if not self._under_way:
+                await self._begin_batch()
+            await self._attempt()
+            if not (self._waiting or self._under_way or self._doubtful):
                 self._is_empty.set()
 
     async def drain(self, timeout_s: float) -> int:
@@ -203,51 +215,155 @@ class Writer:
             await self._wait_for(self._hurry, remaining_s)
         self._window_ends_s = self._clock() + self._window_s
 
-    def _begin_batch(self) -> None:
-        """Move the rows that have waited longest under way."""
-        user_ids = list(islice(self._waiting, self._batch_size))
-        self._under_way = {user_id: self._waiting.pop(user_id) for user_id in user_ids}
+    async def _begin_batch(self) -> None:
+        """Move the rows that have waited longest under way, as soon as it is their time."""
+        while True:
+            remaining_s = self._doubt_due_s - self._clock()
+            if self._doubtful and remaining_s <= 0:
+                self._take(self._doubtful, self._doubted_at_once, are_doubtful=True)
+                return
+            if self._waiting:
+                await self._gather()
+                self._take(self._waiting, self._batch_size, are_doubtful=False)
+                return
+            self._has_rows.clear()
+            await (self._wait_for(self._has_rows, remaining_s) if self._doubtful else self._has_rows.wait())
+
+    def _take(self, rows: dict[str, _Waiting], number: int, *, are_doubtful: bool) -> None:
+        user_ids = list(islice(rows, number))
+        self._under_way = {user_id: rows.pop(user_id) for user_id in user_ids}
+        self._tries_doubtful = are_doubtful
 
     async def _attempt(self) -> None:
-        """Try once to write the batch under way; after a failure, pause and bring it up to date."""
+        """Try once to write the batch under way; after a failure, keep its rows and pause."""
         try:
             applied = await self._store.apply(_of_one_version([waiting.row for waiting in self._under_way.values()]))
-        except StoreError as error:
-            self._note_failure(error)
-            await self._sleep(self._pause_s())
-            self._renew_batch()
+            applied, doubted = await self._judge(applied)
+        except Exception as error:  # whatever it is: it must not end the writer, and no row is lost over it
+            await self._keep(error)
         else:
-            self._under_way = {}
-            self._note_success(applied)
-            flushed, self._flushed = self._flushed, asyncio.Event()
-            flushed.set()
+            await self._settle(applied, doubted)
 
-    def _pause_s(self) -> float:
-        doublings = 0 if self._draining else min(self._failures_in_a_row - 1, 30)
+    async def _judge(self, applied: Applied) -> tuple[Applied, set[str]]:
+        """Tell rows that were refused for their own sake from those over which the store itself may be the cause.
+
+        Returns:
+            What became of the batch in the end, and whose rows are in doubt.
+        """
+        doubted = self._doubted(applied)
+        if len(doubted) > 1 or not doubted or applied.written or self._doubtful:
+            return applied, doubted
+        row = self._under_way[next(iter(doubted))].row
+        witness = self._witnesses.get(_look(row))
+        if witness is None or self.is_pending(witness.user_id) or tenant_of(witness.user_id) != tenant_of(row.user_id):
+            return applied, doubted  # of another tenant its version would not compare
+        second = await self._store.apply(_of_one_version([row, witness]))
+        refused = {**applied.refused, **second.refused}
+        if row.user_id not in second.refused:
+            del refused[row.user_id]
+        refused.pop(witness.user_id, None)
+        together = Applied(applied.written + second.written, applied.skipped, applied.unknown, refused)
+        return together, self._doubted(together)
+
+    def _doubted(self, applied: Applied) -> set[str]:
+        suspects = {
+            user_id
+            for user_id in applied.refused
+            if user_id not in self._refused_before and is_storable(self._under_way[user_id].row)
+        }
+        return suspects if len(suspects) > applied.written else set()
+
+    async def _settle(self, applied: Applied, doubted: set[str]) -> None:
+        """The store has answered for the batch under way: let go of its rows, but for those in doubt."""
+        rows, tried_doubtful = self._under_way, self._tries_doubtful
+        self._keep_in_doubt(doubted)
+        self._under_way = {}
+        taken = rows.keys() - applied.refused.keys() - set(applied.unknown)
+        if applied.written and taken:
+            row = rows[next(iter(taken))].row
+            self._witnesses[_look(row)] = row
+        refused = {user_id: why for user_id, why in applied.refused.items() if user_id not in doubted}
+        self._refused_before.update(islice(refused, _REPORTED_AT_MOST - len(self._refused_before)))
+        flushed, self._flushed = self._flushed, asyncio.Event()
+        flushed.set()
+        if tried_doubtful and not doubted:
+            self._doubt_failures = 0
+            self._doubted_at_once = min(2 * self._doubted_at_once, self._batch_size)
+        if not doubted:
+            self._note_success()
+        self._note_rows(msgspec.structs.replace(applied, refused=refused))
+        if doubted:
+            user_id = min(doubted)
+            reason = f"it refuses {len(doubted)} of {len(rows)} rows, such as {shown_key(user_id)}'s: "
+            self._note_failure(StoreUnavailable(self._store.name, reason + applied.refused[user_id].rstrip(".")))
+            await self._pause()
+
+    async def _keep(self, error: Exception) -> None:
+        """The store has failed: keep the rows under way, and bring them up to date."""
+        self._note_failure(error)
+        if isinstance(error, StoreError) and not isinstance(error, StoreUnforeseen):
+            await self._pause()
+            self._renew_batch()
+            return
+        self._keep_in_doubt(set(self._under_way))
+        self._under_way = {}
+        await self._pause()
+
+    def _keep_in_doubt(self, user_ids: set[str]) -> None:
+        """Put rows under way behind those in doubt. The next of these are offered after a pause, and fewer at once."""
+        if not user_ids:
+            return
+        for user_id in self._under_way.keys() & user_ids:
+            self._doubtful[user_id] = self._newer(user_id)
+        self._doubted_at_once = min(self._doubted_at_once, max(1, len(self._under_way) // 2))
+        self._doubt_failures += 1
+        self._doubt_due_s = self._clock() + self._pause_s(self._doubt_failures)
+
+    async def _pause(self) -> None:
+        """Wait after a failure. Rows in doubt have a moment of their own, and hold nobody up."""
+        if not self._tries_doubtful or self._under_way:
+            await self._sleep(self._pause_s(self._failures_in_a_row))
+
+    def _pause_s(self, failures: int) -> float:
+        doublings = 0 if self._draining else min(failures - 1, 30)
         longest_s = min(self._retry_max_s, self._retry_min_s * float(2**doublings))
         return longest_s * (1 + self._jitter()) / 2
 
     def _renew_batch(self) -> None:
         """Put what came meanwhile for the users of the batch into it: the store need not see what is no longer so."""
-        for user_id, old in self._under_way.items():
-            new = self._waiting.pop(user_id, None)
-            if new is not None and new.row.version > old.row.version:
-                self._under_way[user_id] = _Waiting(new.row, old.since_s)
+        self._under_way = {user_id: self._newer(user_id) for user_id in self._under_way}
 
-    def _note_failure(self, error: StoreError) -> None:
+    def _newer(self, user_id: str) -> _Waiting:
+        """Take the newest row of somebody whose row is under way out of those that wait."""
+        old, new = self._under_way[user_id], self._waiting.pop(user_id, None)
+        return old if new is None or new.row.version <= old.row.version else _Waiting(new.row, old.since_s)
+
+    def _note_failure(self, error: Exception) -> None:
         self._failures += 1
         self._failures_in_a_row += 1
-        self._last_error = str(error)
-        if self._failures_in_a_row == 1:
+        told, temporary, traceback = str(error), True, None
+        if isinstance(error, StoreError):
+            temporary = error.temporary
+        else:
+            told, traceback = f"Writing to {self._store.name} failed: {type(error).__name__}: {error}", error
+        is_news = self._failing_since_s is None or (traceback is not None and told != self._last_error)
+        self._last_error = told
+        if self._failing_since_s is None:
             self._failing_since_s = self._clock()
-            _log.warning("store failed", error=str(error), temporary=error.temporary, pending=self.state().pending)
+        if is_news:
+            pending = self.state().pending
+            _log.warning("store failed", error=told, temporary=temporary, pending=pending, exc_info=traceback)
 
-    def _note_success(self, applied: Applied) -> None:
-        if self._failures_in_a_row:
-            outage_ms = round((self._clock() - self._failing_since_s) * 1000)
-            _log.info("store is back", outage_ms=outage_ms, pending=len(self._waiting))
+    def _note_success(self) -> None:
         self._failures_in_a_row = 0
+        if self._doubtful:
+            return
+        since_s, self._failing_since_s = self._failing_since_s, None
         self._last_error = None
+        if since_s is not None:
+            _log.info("store is back", outage_ms=round((self._clock() - since_s) * 1000), pending=len(self._waiting))
+
+    def _note_rows(self, applied: Applied) -> None:
         self._flushes += 1
         self._written += applied.written
         self._skipped += applied.skipped
@@ -269,8 +385,9 @@ class Writer:
         return True
 
     def _lag_ms(self) -> int:
-        # both are in the order of since_s: rows are added at the end, and renewed in their place
-        oldest = [next(iter(waiting.values())).since_s for waiting in (self._under_way, self._waiting) if waiting]
+        # those waiting are in the order of since_s: rows are added at the end, and renewed in their place
+        oldest = [row.since_s for row in islice(self._waiting.values(), 1)]
+        oldest += [row.since_s for rows in (self._under_way, self._doubtful) for row in rows.values()]
         return round((self._clock() - min(oldest)) * 1000) if oldest else 0
 
     async def _wait_for(self, event: asyncio.Event, seconds: float) -> None:
@@ -281,6 +398,11 @@ class Writer:
         finally:
             for wait in waits:
                 wait.cancel()
+
+
+def _look(row: StoredUser) -> Hashable:
+    """Equal in rows of which a rule of the database that refuses one is likely to refuse the other."""
+    return row.availability, row.claim is not None
 
 
 def _of_one_version(rows: list[StoredUser]) -> list[StoredUser]:

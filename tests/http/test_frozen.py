@@ -1,0 +1,105 @@
+"""A database that is frozen: every answer comes all the same, and says which part did not answer."""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+import mongod
+from cli_support import herenow
+from herenow.presence import Presence
+from herenow.store.sql import SqlStore
+from support import serving
+
+
+@asynccontextmanager
+async def served(presence: Presence) -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    presence.mount(app)
+    key = {"Authorization": "Bearer an operator's own key"}
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, headers=key, timeout=30) as http:
+        yield http
+
+
+async def ask_everything(http: httpx.AsyncClient) -> dict[str, tuple[int, str]]:
+    """Ask all that is answered with the help of the database, at once."""
+    asked: dict[str, dict[str, Any]] = {
+        "/healthz": {},
+        "/readyz": {},
+        "/metrics": {},
+        "/v1/stats": {},
+        "/v1/online": {},
+        "/v1/users/nobody": {},
+        "/v1/users:batchGet": {"users": ["nobody"]},
+        "/v1/admin/status": {},
+        "/v1/admin/drift": {},
+        "/v1/admin/users/nobody/explain": {},
+        "/v1/admin/cleanup": {"dryRun": True},
+        "/v1/admin/stale": {"olderThanMs": 1000, "dryRun": True},
+    }
+    answers = await asyncio.gather(*(http.post(p, json=j) if j else http.get(p) for p, j in asked.items()))
+    return {path: (answer.status_code, answer.text) for path, answer in zip(asked, answers, strict=True)}
+
+
+async def until_answered(http: httpx.AsyncClient, path: str) -> None:
+    async with asyncio.timeout(15):
+        while True:
+            if (await http.get(path)).status_code == 200:
+                return
+            await asyncio.sleep(0.05)
+
+
+def check(answers: dict[str, tuple[int, str]]) -> None:
+    fine = {path for path, (status, _) in answers.items() if status == 200}
+    assert fine >= {"/healthz", "/metrics", "/v1/stats", "/v1/online", "/v1/users/nobody", "/v1/users:batchGet"}
+    for path, (status, text) in answers.items():
+        if path.startswith("/v1/admin"):
+            assert status == 503, path
+            assert "store_unavailable" in text and "The database" in text, path
+
+
+async def test_every_answer_comes_though_sqlite_is_frozen(tmp_path: Path) -> None:
+    """`/v1/admin/status` hung for ever."""
+    thaws = threading.Event()
+    settings: dict[str, Any] = {"dev": True, "admin_tokens": ["an operator's own key"], "database_timeout_s": 0.3}
+    presence = Presence(f"sqlite:///{tmp_path}/app.db", **settings)
+    async with served(presence) as http:
+        assert isinstance(presence.store, SqlStore)
+        file = presence.store._file
+        hanging = [asyncio.create_task(hang(lambda _: thaws.wait())) for hang in (file.read, file.write)]
+        began_s = time.monotonic()
+        check(await ask_everything(http))
+        assert time.monotonic() - began_s < 10
+        await asyncio.gather(*hanging, return_exceptions=True)
+        thaws.set()
+        await until_answered(http, "/v1/admin/status")
+
+
+async def test_every_answer_comes_though_mongodb_is_frozen() -> None:
+    with mongod.running() as server:
+        settings: dict[str, Any] = {"dev": True, "admin_tokens": ["an operator's own key"], "create_users": True}
+        presence = Presence(server.url("app"), **settings, database_timeout_s=0.5)
+        with server.client() as client:
+            client.app.create_collection("users")
+        async with served(presence) as http:
+            server.pause()
+            began_s = time.monotonic()
+            check(await ask_everything(http))
+            assert time.monotonic() - began_s < 10
+            server.resume()
+            await until_answered(http, "/v1/admin/status")
+
+
+def test_a_command_ends_though_the_file_never_opens(tmp_path: Path) -> None:
+    """A named pipe that nobody writes to: to open it for reading never comes back."""
+    os.mkfifo(tmp_path / "app.db")
+    ended = herenow("status", "--database", "sqlite:///app.db", cwd=tmp_path, timeout_s=30)
+    assert ended.returncode == 2
+    assert "app.db cannot be used right now: it did not answer in time" in ended.stderr
