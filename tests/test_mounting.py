@@ -275,11 +275,13 @@ def example(directory: Path, *command: str) -> Iterator[tuple["subprocess.Popen[
         [sys.executable, *(part.format(port=port) for part in command), "fastapi_app:app"],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": f"{PYTHONPATH}{os.pathsep}{directory}"},
+        start_new_session=True,  # with the processes that it makes
     )
     try:
         yield process, f"http://127.0.0.1:{port}"
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
