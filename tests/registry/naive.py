@@ -27,7 +27,7 @@ from herenow.registry.commands import (
 P = ParamSpec("P")
 R = TypeVar("R")
 
-DAY_MS = 86_400_000
+AHEAD_MS = 1_000
 
 
 class Expire(NamedTuple):
@@ -66,6 +66,7 @@ class Loss(NamedTuple):
     due_ms: int
     in_use: bool
     cause: Cause
+    ended_ms: int
 
 
 OFFLINE = Seen(Availability.OFFLINE, None, None)
@@ -102,7 +103,7 @@ class Naive:
         """Add a command to the history, and return what others see of it."""
         wall_ms = now.unix_us // 1000
         latest_ms = self.history[-1].stamp_ms if self.history else self.started_ms
-        stamp_ms = latest_ms if wall_ms < latest_ms <= wall_ms + DAY_MS else wall_ms
+        stamp_ms = latest_ms if wall_ms < latest_ms <= wall_ms + AHEAD_MS else wall_ms
         parts: list[Command | Expire | Rest | Depart]
         parts = [Expire(), Rest(), Depart()] if isinstance(command, Advance) else [Expire(), command]
         changes: list[NaiveChange] = []
@@ -123,7 +124,7 @@ class Naive:
             return NaiveChange(user, after, last_active_ms, self.cause(user, i))
         if isinstance(entry, Active) and after != OFFLINE and entry.connection_id in self.connections(user, i):
             told_ms = self.told(user, i)
-            if last_active_ms is not None and last_active_ms - (told_ms or 0) >= self.granularity_ms:
+            if last_active_ms is not None and abs(last_active_ms - (told_ms or 0)) >= self.granularity_ms:
                 return NaiveChange(user, after, last_active_ms, Cause.ACTIVE)
         return None
 
@@ -296,7 +297,8 @@ class Naive:
                 return None
             asked_for = row.claim is not None and row.claim.availability is Claimed.AWAY
             in_use = asked_for or row.availability is not Availability.AWAY
-            return Loss(entry.steady_ms + entry.what.grace_ms, in_use, Cause.RESTART)
+            ended_ms = min(entry.what.last_beat_ms, entry.stamp_ms)
+            return Loss(entry.steady_ms + entry.what.grace_ms, in_use, Cause.RESTART, ended_ms)
         before, after = self.connections(user, i), self.connections(user, i + 1)
         if before <= after or isinstance(entry.what, Evict) or (not after and self.invisible(user, i + 1)):
             return None
@@ -315,17 +317,23 @@ class Naive:
         in_use = lost_use or still_in_use or (linger is not None and linger.in_use)
         if noticed and after and (still_in_use or not lost_use):
             return None
-        return Loss(entry.steady_ms + self.grace_ms, in_use, cause)
+        return Loss(entry.steady_ms + self.grace_ms, in_use, cause, self.ended(i))
 
     # -- last active ----------------------------------------------------------------------------------------------
 
     def last_active(self, user: str, i: int) -> int | None:
         if i == 0:
             return None
-        moments = [*self.moments(user, i - 1)]
-        if self.held(user, i - 1) and (earlier_ms := self.last_active(user, i - 1)) is not None:
-            moments.append(earlier_ms)
-        return max(moments, default=None)
+        latest_ms = self.last_active(user, i - 1) if self.held(user, i - 1) else None
+        for moment_ms in self.moments(user, i - 1):
+            if latest_ms is None or not moment_ms <= latest_ms <= self.history[i - 1].stamp_ms + AHEAD_MS:
+                latest_ms = moment_ms
+        return latest_ms
+
+    def ended(self, i: int) -> int:
+        """Return when what entry ``i`` ended was over."""
+        entry = self.history[i]
+        return min(entry.what.last_beat_ms, entry.stamp_ms) if isinstance(entry.what, NodeLost) else entry.stamp_ms
 
     def moments(self, user: str, i: int) -> Iterator[int]:
         """Yield the times of activity that entry ``i`` adds."""
@@ -339,18 +347,21 @@ class Naive:
             return
         match entry.what:
             case Connect() if entry.what.user_id == user:
-                yield entry.stamp_ms
+                if not self.idle(entry.what.connection_id, i + 1):
+                    yield entry.stamp_ms
             case Active() if entry.what.connection_id in connections:
                 yield entry.stamp_ms
             case SetClaim() if entry.what.user_id == user and connections:
                 yield entry.stamp_ms
             case Expire() if was_invisible and not is_invisible and connections:
                 yield entry.stamp_ms
-            case Adopt() if row is not None and row.is_online:
-                yield min(entry.what.last_beat_ms, entry.stamp_ms)
-        if connections and not self.connections(user, i + 1):
-            beat_ms = entry.what.last_beat_ms if isinstance(entry.what, NodeLost) else entry.stamp_ms
-            yield min(beat_ms, entry.stamp_ms)
+            case Adopt() if (loss := self.linger(user, i + 1)) is not None and row is not None and loss.in_use:
+                yield loss.ended_ms
+        before, after = self.linger(user, i), self.linger(user, i + 1)
+        if connections and not self.connections(user, i + 1) and (after is None or after.in_use):
+            yield self.ended(i)
+        if before is not None and not connections and after is None and not self.connections(user, i + 1):
+            yield before.ended_ms  # of an idle one only now, since they might have come back
 
     # -- memory ---------------------------------------------------------------------------------------------------
 

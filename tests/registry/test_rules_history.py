@@ -108,7 +108,8 @@ class History(RuleBasedStateMachine):
         self.version = change.version
         assert change.is_online == (change.availability is not Availability.OFFLINE)
         assert change.last_active_ms is not None
-        assert change.last_active_ms >= self.last_active.get(change.user_id, 0)
+        before_ms = self.last_active.get(change.user_id, 0)
+        assert change.last_active_ms >= before_ms or before_ms > self.now().unix_us // 1000
         self.last_active[change.user_id] = change.last_active_ms
         self.views[change.user_id] = UserPresence(
             change.user_id,

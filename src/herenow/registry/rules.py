@@ -17,15 +17,18 @@ Claims. A claim lives until it is replaced, given up, or past its `until_ms` on 
 Invisible. To others, invisibility is absence, and no trace tells the two apart: going invisible reads as leaving
   (offline, cause `left`), coming back as connecting (online, cause `connect`). In between nothing moves, `lastActive`
   least of all; and nobody lingers, since nobody would notice. Their own view tells the truth.
-Last active. The latest of connect, activity, a claim made while connected (one made on behalf of an absent user is not
-  their doing), reappearing, and the end of the last connection: the moment it closed, not that of the linger's expiry.
-  It never runs backwards. Between changes it is told to others only when activity has moved it by the granularity.
+Last active. The latest of a connect of a device in use, activity, a claim made while connected (one made on behalf of
+  an absent user is not their doing), reappearing, and the end of the last connection: the moment it closed, not that of
+  the linger's expiry; and only once the user has not come back. So an idle device that only reconnects does not move
+  it. It never runs backwards, but for one that lies ahead of the clock: that was wrong, and the next activity mends it.
+  Between changes it is told to others only when activity has moved it by the granularity.
 Changes. There is a change exactly when something that others see is different; a view is always the latest change.
   So whoever applies the changes to a snapshot has the next snapshot. A claim that others cannot see yields a row alone.
 Eviction. Never offline while a connection exists, so evicting a connected user removes the connections as well. If one
   still lives, it is a stranger from then on: what it sends is nothing, and whoever evicted it must close it.
 Clocks. Grace and idleness are measured on the steady clock. Stamps follow the wall clock; where that was set back, they
-  stand still until it has caught up. Set back by more than a day, it is believed: what was wrong was the time before.
+  stand still until it has caught up. Set back by more than a second, it is believed: what was wrong was the time
+  before, and nothing that is stamped freezes for the length of the jump. Versions go on from the highest all the same.
 Versions. `max(last + 1, stamp in µs)`, one sequence for all users, beginning above whatever the store holds.
 Memory. A user who is not present and claims nothing is forgotten: the store knows them.
 """
@@ -52,10 +55,10 @@ from herenow.registry.commands import (
 )
 from herenow.registry.deadlines import Deadlines
 from herenow.registry.recency import Entry, Recency
-from herenow.registry.state import Linger, Look, OpenConnection, User, presence, seen_in
+from herenow.registry.state import AHEAD_MS, Linger, Look, OpenConnection, User, presence, seen_in
 
-CLOCK_REPAIR_US = 86_400_000_000
-"""A wall clock set back by more than this was wrong before, and is believed now."""
+CLOCK_REPAIR_US = AHEAD_MS * 1000
+"""A wall clock set back by more than this was wrong before, and is believed now. By less, it is only being trimmed."""
 
 _CAUSE_OF = {
     Closing.LEFT: Cause.LEFT,
@@ -233,12 +236,14 @@ class Rules:
             command.transport,
             command.address,
             step.stamp_ms,
+            last_activity_ms=user.last_active_ms if idle else None,
             idle=idle,
         )
         user.connections[command.connection_id] = connection
         self._connections[command.connection_id] = connection
         self._watch_idleness(connection, step)
-        user.touch(step.stamp_ms)
+        if not idle:
+            user.touch(step.stamp_ms, step.stamp_ms)
         self._settle(user, Cause.ACTIVE if user.is_shown_online() else Cause.CONNECT, step)
 
     def _disconnect(self, command: Disconnect, step: _Step) -> None:
@@ -253,10 +258,10 @@ class Rules:
             return
         user = connection.user
         connection.idle = False
-        connection.last_activity_ms = max(connection.last_activity_ms, step.stamp_ms)
+        connection.last_activity_ms = step.stamp_ms
         self._end_linger(user)
         self._watch_idleness(connection, step)
-        user.touch(step.stamp_ms)
+        user.touch(step.stamp_ms, step.stamp_ms)
         if not self._settle(user, Cause.ACTIVE, step) and self._is_activity_news(user):
             self._publish(user, user.look(to_others=True), Cause.ACTIVE, step)
 
@@ -279,7 +284,7 @@ class Rules:
         for user in self._those(command.user_ids):
             if user.connections and not command.disconnect:
                 continue
-            self._end_linger(user)
+            self._depart(user, step)
             if user.connections:
                 step.evicted.extend(self.connections_of(user.user_id))
                 self._end(user, list(user.connections.values()), command.cause, step.stamp_ms, step, grace=False)
@@ -296,9 +301,8 @@ class Rules:
             if row.is_online and not user.is_invisible():
                 # Nobody wrote down which devices were idle. Away without having asked for it means: all of them.
                 asked_for = row.claim is not None and row.claim.availability is Claimed.AWAY
-                user.touch(ended_ms)
                 in_use = asked_for or row.availability is not Availability.AWAY
-                self._linger(user, Linger(in_use, Cause.RESTART), command.grace_ms, step)
+                self._linger(user, Linger(in_use, Cause.RESTART, ended_ms), command.grace_ms, step)
             expired = user.claim != row.claim
             self._settle(
                 user,
@@ -326,9 +330,10 @@ class Rules:
             self._rest(self._connections[connection_id], step)
         for user_id in self._lingers.pop_due(step.now.steady_ms, command.limit):
             user = self._users[user_id]
-            linger, user.linger = user.linger, None
+            linger = user.linger
             if linger is None:
                 raise AssertionError("a linger fell due for a user who does not linger")
+            self._depart(user, step)
             self._settle(user, Cause.IDLE if user.connections else linger.cause, step)
 
     # -- the steps they are made of ---------------------------------------------------------------------------------
@@ -374,17 +379,17 @@ class Rules:
             self._idles.cancel(connection.connection_id)
             lost_use = lost_use or not connection.idle
         if not user.connections:
-            user.touch(ended_ms)
             if not grace or user.is_invisible():
+                user.touch(ended_ms, step.stamp_ms)
                 self._end_linger(user)
             else:
                 in_use = lost_use or (user.linger is not None and user.linger.in_use)
-                self._linger(user, Linger(in_use, cause), self._grace_ms, step)
+                self._linger(user, Linger(in_use, cause, ended_ms), self._grace_ms, step)
             self._settle(user, cause, step)
         else:
             if grace and not user.is_in_use() and user.linger is None:
                 if lost_use and not user.is_invisible():
-                    self._linger(user, Linger(True, cause), self._grace_ms, step)
+                    self._linger(user, Linger(True, cause, ended_ms), self._grace_ms, step)
                 elif not lost_use:
                     user.rest_until(step.now.steady_ms + self._grace_ms)
             self._settle(user, Cause.IDLE, step)
@@ -392,9 +397,17 @@ class Rules:
     def _linger(self, user: User, linger: Linger, grace_ms: int, step: _Step) -> None:
         due_ms = step.now.steady_ms + grace_ms
         user.linger = linger
+        if linger.in_use and not user.connections:
+            user.touch(linger.ended_ms, step.stamp_ms)
         self._lingers.set(user.user_id, due_ms)
         if not linger.in_use:
             user.rest_until(due_ms)
+
+    def _depart(self, user: User, step: _Step) -> None:
+        """End a linger because the user does not come back: so it was that end which they were last active at."""
+        if user.linger is not None and not user.connections:
+            user.touch(user.linger.ended_ms, step.stamp_ms)
+        self._end_linger(user)
 
     def _end_linger(self, user: User) -> None:
         if user.linger is not None:
@@ -416,13 +429,14 @@ class Rules:
         # Going invisible is the last activity that shows, reappearing the first: touch() on both sides of the step,
         # and it stands still where the user is invisible.
         if is_own_doing:
-            user.touch(step.stamp_ms)
+            user.touch(step.stamp_ms, step.stamp_ms)
+        if claim is not None and claim.availability is Claimed.INVISIBLE:
+            self._depart(user, step)
         user.claim = claim
         self._watch_claim(user)
         if is_own_doing or (was_invisible and user.connections):
-            user.touch(step.stamp_ms)
+            user.touch(step.stamp_ms, step.stamp_ms)
         if user.is_invisible():
-            self._end_linger(user)
             cause = Cause.LEFT
         elif was_invisible:
             cause = Cause.CONNECT
@@ -438,7 +452,7 @@ class Rules:
         shown = user.shown
         if shown is None or not shown.is_online or user.last_active_ms is None:
             return False
-        return user.last_active_ms - (shown.last_active_ms or 0) >= self._granularity_ms
+        return abs(user.last_active_ms - (shown.last_active_ms or 0)) >= self._granularity_ms
 
     def _settle(self, user: User, cause: Cause, step: _Step, *, row_changed: bool = False) -> bool:
         """Tell what looks different now, and forget a user of whom nothing is left. Return whether it does."""

@@ -16,11 +16,19 @@ _IDLE: Look = (Availability.AWAY, None, None)
 _CLAIMED = {Claimed.AWAY: Availability.AWAY, Claimed.BUSY: Availability.BUSY}
 
 
+AHEAD_MS = 1_000
+"""So far ahead of the clock a moment may lie, since that may have been trimmed. What lies further ahead is wrong."""
+
+
 class Linger(NamedTuple):
-    """The grace after an unclean end. While it lasts, the user looks in use, or idle, as the lost connection was."""
+    """The grace after an unclean end, which was at ``ended_ms``.
+
+    While it lasts, the user looks in use, or idle, as the lost connection was.
+    """
 
     in_use: bool
     cause: Cause
+    ended_ms: int
 
 
 class OpenConnection:
@@ -37,6 +45,7 @@ class OpenConnection:
         address: str | None,
         opened_ms: int,
         *,
+        last_activity_ms: int | None,
         idle: bool,
     ) -> None:
         self.user = user
@@ -45,7 +54,7 @@ class OpenConnection:
         self.transport = transport
         self.address = address
         self.opened_ms = opened_ms
-        self.last_activity_ms = opened_ms
+        self.last_activity_ms = opened_ms if last_activity_ms is None else last_activity_ms
         self.idle = idle
 
     def describe(self) -> Connection:
@@ -100,9 +109,13 @@ class User:
         """Take connections that come before this for lost ones. The grace of a restart outlasts that of a close."""
         self.rests_until_ms = max(self.rests_until_ms, steady_ms)
 
-    def touch(self, at_ms: int) -> None:
-        """Note activity at this time. It never runs backwards, and while the user is invisible it stands still."""
-        if not self.is_invisible() and (self.last_active_ms is None or self.last_active_ms < at_ms):
+    def touch(self, at_ms: int, now_ms: int) -> None:
+        """Note activity at this time. While the user is invisible it stands still.
+
+        It never runs backwards, unless it lies ahead of ``now_ms``: then the clock was wrong when it was noted.
+        """
+        last_ms = self.last_active_ms
+        if not self.is_invisible() and (last_ms is None or last_ms < at_ms or last_ms > now_ms + AHEAD_MS):
             self.last_active_ms = at_ms
 
     def look(self, *, to_others: bool) -> Look:
