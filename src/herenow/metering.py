@@ -54,7 +54,7 @@ class Meters:
             "herenow_changes_merged", "Changes that a newer one replaced before they were sent.", registry=self.registry
         )
         self.slow_closed = Counter(
-            "herenow_slow_readers_closed", "Clients that read too slowly.", registry=self.registry
+            "herenow_slow_readers_closed", "Clients that read nothing for too long.", registry=self.registry
         )
         self.flush_changes = Histogram(
             "herenow_flush_changes", "Changes told in one flush.", buckets=_MANY, registry=self.registry

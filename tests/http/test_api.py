@@ -3,8 +3,10 @@
 import asyncio
 import hashlib
 import stat
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +23,7 @@ from herenow.errors import StoreCorrupt, StoreUnavailable
 from herenow.model import Availability, StoredUser
 from herenow.presence import Presence
 from herenow.store.base import Applied
-from support import Poller, serving, until, websocket
+from support import Poller, connect_socket, receive, serving, until, websocket
 
 Kind = Literal["fastapi", "starlette"]
 SECRET = "a secret of at least thirty-two bytes"
@@ -517,6 +519,35 @@ async def test_explain_follows_a_user_from_tab_to_grace_to_offline(tmp_path: Pat
         gone = await explained(lambda found: not found["isOnline"])
         assert gone["verdict"] == "alice is shown offline: no connection."
         assert gone["next"] is None
+
+
+async def test_explain_says_when_a_silent_connection_was_last_heard_and_until_when_it_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    async with served(tmp_path, ping_interval_s=0.8, ping_timeout_s=1.5) as api:
+        ws = await connect_socket(api.url, '40{"userId":"alice"}')
+        while await receive(ws, pings=True) != "2":
+            pass
+        sent_s = time.time()
+        await ws.send("3")  # the last that is heard of it
+
+        async def explained() -> tuple[float, float, float]:
+            found = await api.get("/v1/admin/users/alice/explain")
+            [connection] = found["connections"]
+            texts = (found["time"], connection["lastHeard"] or found["time"], connection["deadline"])
+            now_s, heard_s, until_s = (datetime.fromisoformat(text).timestamp() for text in texts)
+            return now_s, heard_s if connection["lastHeard"] else 0.0, until_s
+
+        async with asyncio.timeout(5):
+            while not (await explained())[1]:
+                pass
+        _, first_s, _ = await explained()
+        await asyncio.sleep(0.4)
+        now_s, heard_s, until_s = await explained()
+        assert heard_s == pytest.approx(first_s, abs=0.02)
+        assert sent_s - 0.02 <= heard_s <= now_s - 0.38
+        assert until_s == pytest.approx(heard_s + 0.8 + 1.5, abs=0.02)
+        ws.transport.abort()
 
 
 async def test_explain_names_the_transport_of_now(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from herenow.http.patience import MAX_HEAD, patient
 from herenow.socketio_server import Server
 from raw import HANDSHAKE, Raw, client_frame
+from slow_link import slow_link
 from support import serving
 
 PATIENCE_S = 0.3
@@ -25,6 +26,10 @@ async def _echo(request: Request) -> Response:
     return PlainTextResponse(await request.body())
 
 
+async def _some(request: Request) -> Response:
+    return Response(b"x" * 3_000_000)
+
+
 async def _much(request: Request) -> Response:
     return Response(b"x" * 50_000_000)
 
@@ -32,7 +37,7 @@ async def _much(request: Request) -> Response:
 @asynccontextmanager
 async def served() -> AsyncIterator[tuple[str, Counter[str]]]:
     cut: Counter[str] = Counter()
-    app = Starlette(routes=[Route("/", _echo, methods=["GET", "POST"]), Route("/much", _much)])
+    app = Starlette(routes=[Route("/", _echo, methods=["GET", "POST"]), Route("/some", _some), Route("/much", _much)])
     http = patient(PATIENCE_S, lambda what: cut.update([what]))
     async with serving(Server().asgi_app(app), http=http) as url:
         yield url, cut
@@ -111,6 +116,17 @@ async def test_an_answer_that_nobody_reads_is_not_kept() -> None:
         await raw.send(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
         await asyncio.sleep(PATIENCE_S * 3)
         assert cut == {"answer": 1}
+        raw.abort()
+
+
+async def test_an_answer_of_which_something_moves_is_waited_for_however_slowly() -> None:
+    """It was cut off when it had not gone whole within the time-out, though the client read all the while."""
+    async with served() as (url, cut), slow_link(url, 2_000_000) as link:
+        raw = await Raw.open(link.url)
+        await raw.send(b"GET /some HTTP/1.1\r\nHost: x\r\n\r\n")
+        await raw.reader.readuntil(b"\r\n\r\n")
+        await raw.reader.readexactly(3_000_000)
+        assert cut == {}
         raw.abort()
 
 
