@@ -151,6 +151,10 @@ class Store(Protocol):
         """
         ...
 
+    async def objections(self) -> tuple[str, ...]:
+        """Say which of the database's own rules would refuse the rows of a server: a sentence each, with the change."""
+        ...
+
     async def apply(self, rows: Sequence[StoredUser]) -> Applied:
         """Write a batch of rows, each only if it is newer than what is stored.
 
