@@ -9,6 +9,7 @@ import pytest
 
 from cli_support import herenow
 from herenow.errors import StoreMismatch
+from herenow.http.maintenance import Maintenance
 from herenow.presence import Presence
 from herenow.store.mongo import MongoStore
 from herenow.store.mongo_documents import Fields
@@ -152,9 +153,11 @@ async def test_a_server_says_it_at_its_start_and_while_it_runs(shop: Shop, kept:
     await presence.start()
     try:
         assert "additionalProperties is false" in presence.objections.found[0]
+        assert not Maintenance(presence).writer().healthy
         shop.database.command("collMod", "users", validator={})
         async with asyncio.timeout(10):
             while presence.objections.found:  # noqa: ASYNC110  # it is another task's state
                 await asyncio.sleep(0.02)
+        assert Maintenance(presence).writer().healthy
     finally:
         await presence.stop()
