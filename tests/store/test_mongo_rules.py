@@ -112,6 +112,7 @@ async def test_the_rule_is_named_with_the_change_and_the_change_helps(
         ({"$jsonSchema": {"anyOf": [{"required": ["email"]}, CLOSED]}}, "error"),
         ({"$or": [{"$jsonSchema": CLOSED}, {"email": {"$exists": True}}]}, "error"),
         ({"$jsonSchema": {**CLOSED, "patternProperties": {"^[ilp]": {}}}}, "error"),
+        ({"$jsonSchema": {**CLOSED, "patternProperties": {r"^\p{L}++$": {}}}}, "error"),
         ({"$jsonSchema": {"required": ["email", "isOnline"], "properties": ALL_THREE}}, "error"),
     ],
 )

@@ -101,7 +101,7 @@ def _amend_schema(schema: Document, fields: Fields, place: str) -> list[Objectio
         unknown = {
             name: expected
             for name, expected in types_of(fields).items()
-            if name not in properties and not any(re.search(pattern, name) for pattern in patterns)
+            if name not in properties and not any(_matches(pattern, name) for pattern in patterns)
         }
         if unknown:
             schema["properties"] = {**properties, **unknown}
@@ -114,6 +114,13 @@ def _amend_schema(schema: Document, fields: Fields, place: str) -> list[Objectio
         if all(of_each):  # one that lets them pass is enough
             objections += [each for objections_of_one in of_each for each in objections_of_one]
     return objections
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:  # MongoDB knows more of them: it is asked itself
+        return True
 
 
 def _parts(schema: Document, word: str) -> Iterator[tuple[str, Document]]:

@@ -41,6 +41,9 @@ class Objections:
             found = await self._store.objections()
         except StoreError:
             return
+        except Exception:  # rules may be of any kind: to misread one must not keep a server from its work
+            _log.exception("the database's rules could not be read")
+            return
         for objection in found:
             if objection not in self.found:
                 _log.error("the database would refuse rows", objection=objection)
