@@ -40,6 +40,7 @@ from herenow.store.ahead import read_ahead
 from herenow.store.audit import Audit
 from herenow.store.base import PAGE_SIZE
 from herenow.store.nodes import Node
+from herenow.store.objections import Objections
 from herenow.store.opening import open_store
 from herenow.store.writer import Writer
 from herenow.tenancy import is_tenant, key_of, keyed, rows_by_tenant, split
@@ -106,6 +107,7 @@ class Presence:
         self.authenticate = authenticate
         self.can_watch = can_watch
         self.store = open_store(self.settings)
+        self.objections = Objections(self.store, every_s=self.settings.audit_every_s)
         self.meters = Meters()
         self.steady = Steady()
         """By which clients and users are waited for, by all parts of this server."""
@@ -248,6 +250,7 @@ class Presence:
                 lease_ms=round(settings.node_lease_s * 1000),
             )
             dead = await self.store.claim_node(node)
+            await self.objections.look()
             writer = Writer(self.store, window_s=0.05)
             make = partial(self._make_registry, writer)
             async with (
@@ -269,6 +272,7 @@ class Presence:
         self._tasks = [
             asyncio.create_task(writer.run(), name="herenow writer"),
             asyncio.create_task(self._audit.run(), name="herenow audit"),
+            asyncio.create_task(self.objections.run(), name="herenow objections"),
             asyncio.create_task(self._beat(node), name="herenow beat"),
             asyncio.create_task(_sweep(tenants), name="herenow tenants"),
         ]

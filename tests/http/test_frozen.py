@@ -1,4 +1,4 @@
-"""A database that is frozen: every answer comes all the same, and says which part did not answer."""
+"""A database that is frozen, or refuses: every answer comes all the same, and says which part it is."""
 
 import asyncio
 import os
@@ -16,6 +16,7 @@ import mongod
 from cli_support import herenow
 from herenow.presence import Presence
 from herenow.store.sql import SqlStore
+from store.databases import execute
 from support import serving
 
 
@@ -48,11 +49,12 @@ async def ask_everything(http: httpx.AsyncClient) -> dict[str, tuple[int, str]]:
     return {path: (answer.status_code, answer.text) for path, answer in zip(asked, answers, strict=True)}
 
 
-async def until_answered(http: httpx.AsyncClient, path: str) -> None:
+async def until_answered(http: httpx.AsyncClient, path: str, status: int = 200) -> httpx.Response:
     async with asyncio.timeout(15):
         while True:
-            if (await http.get(path)).status_code == 200:
-                return
+            response = await http.get(path)
+            if response.status_code == status:
+                return response
             await asyncio.sleep(0.05)
 
 
@@ -95,6 +97,20 @@ async def test_every_answer_comes_though_mongodb_is_frozen() -> None:
             assert time.monotonic() - began_s < 10
             server.resume()
             await until_answered(http, "/v1/admin/status")
+
+
+async def test_readyz_says_that_the_database_refuses_everybody_until_that_is_mended(tmp_path: Path) -> None:
+    presence = Presence(f"sqlite:///{tmp_path}/app.db", dev=True, admin_tokens=["an operator's own key"])
+    async with served(presence) as http:
+        refuses = "BEFORE {} ON users BEGIN SELECT RAISE(ABORT, 'closed for the night'); END"
+        execute(tmp_path / "app.db", f"CREATE TRIGGER closed {refuses.format('INSERT')}")
+        assert (await http.put("/v1/users/alice/claim", json={"availability": "busy"})).status_code == 200
+        ready = await until_answered(http, "/readyz", 503)
+        assert "closed for the night" in ready.json()["store"]["lastError"]
+        execute(tmp_path / "app.db", "DROP TRIGGER closed")
+        await until_answered(http, "/readyz")
+        assert await presence.writer.drain(5) == 0
+        assert (await presence.store.read(["alice"]))["alice"].claim is not None
 
 
 def test_a_command_ends_though_the_file_never_opens(tmp_path: Path) -> None:

@@ -107,14 +107,14 @@ class Maintenance:
 
     def writer(self) -> WriterHealth:
         """Say how the store follows."""
-        state = self._presence.writer.state()
+        state, objections = self._presence.writer.state(), self._presence.objections.found
         return WriterHealth(
-            healthy=state.healthy,
+            healthy=state.healthy and not objections,
             pending=state.pending,
             lag_ms=state.lag_ms,
             written=state.written,
             failures=state.failures,
-            last_error=state.last_error,
+            last_error=state.last_error or "; ".join(objections) or None,
         )
 
     # -- drift -------------------------------------------------------------------------------------------------------

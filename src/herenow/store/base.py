@@ -12,7 +12,9 @@ What every store guarantees:
 - **Restraint.** Only the fields of presence are touched; the application's other fields never are.
 - **Bounds.** No operation holds more than one page of users in memory, or the rows that it was given.
 - **Errors.** Whatever goes wrong outside is a ``StoreError``. Where nothing was prepared, all but ``open`` and ``init``
-  may raise ``StoreNotReady``; all may raise ``StoreUnavailable``, and work again as soon as the database does.
+  may raise ``StoreNotReady``; all may raise ``StoreUnavailable``, and work again as soon as the database does. What
+  nobody foresaw is a ``StoreUnforeseen``, which may lie in a single row.
+- **Time.** A database that does not answer is unavailable after some seconds; the operation may still be done later.
 
 Operations may be called concurrently, from one event loop.
 """
@@ -149,6 +151,10 @@ class Store(Protocol):
             StoreMismatch: the users that are there cannot be adopted.
             StoreNotWritable, StoreTooNew, StoreCorrupt: as their names say.
         """
+        ...
+
+    async def objections(self) -> tuple[str, ...]:
+        """Say which of the database's own rules would refuse the rows of a server: a sentence each, with the change."""
         ...
 
     async def apply(self, rows: Sequence[StoredUser]) -> Applied:

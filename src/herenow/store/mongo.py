@@ -16,7 +16,7 @@ import msgspec
 
 from herenow.errors import StoreNotReady
 from herenow.model import StoredUser
-from herenow.store import mongo_adopt, mongo_nodes, mongo_reads, mongo_writes
+from herenow.store import mongo_adopt, mongo_nodes, mongo_reads, mongo_rules, mongo_writes
 from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Progress, Spare
 from herenow.store.mongo_adopt import Target
 from herenow.store.mongo_connection import Database, Document, MongoConnection
@@ -116,6 +116,10 @@ class MongoStore:
         return report
 
     # users
+
+    async def objections(self) -> tuple[str, ...]:
+        find = partial(mongo_rules.find_objections, name=self._target.collection, fields=self._target.fields)
+        return tuple(await self._connection.run(find))
 
     async def apply(self, rows: Sequence[StoredUser]) -> Applied:
         return await self._with_users(partial(mongo_writes.apply, rows=rows, create=self._create_users))

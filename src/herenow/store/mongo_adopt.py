@@ -6,6 +6,7 @@ is noted last. Nothing needs to be remembered: what is still to be done can be s
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,6 +17,7 @@ from herenow.store import mongo_fill, mongo_indexes, mongo_validator
 from herenow.store.base import Progress
 from herenow.store.mongo_connection import Database, Document
 from herenow.store.mongo_documents import Fields
+from herenow.store.mongo_rules import find_objections
 from herenow.store.mongo_survey import Survey, survey
 
 SCHEMA_VERSION = 1
@@ -84,6 +86,11 @@ async def plan(database: Database, target: Target, *, schema: bool, on_progress:
     """
     version = await read_schema_version(database, target)
     found = await survey(database, target.collection, target.fields, shown=target.shown)
+    will_be = partial(mongo_validator.require, fields=target.fields) if schema else None
+    if objections := await find_objections(database, target.collection, target.fields, will_be):
+        has_remedy = not schema and all(": add to $jsonSchema.properties {" in each for each in objections)
+        hint = "; `herenow init --schema` does so" if has_remedy else ""
+        raise StoreMismatch(target.shown, "; ".join(objections) + hint)
     steps: list[Step] = []
     if not found.exists:
         steps.append(Step(f"create the collection {target.collection}", _creation(target)))

@@ -133,6 +133,9 @@ class SqlStore:
 
     # users
 
+    async def objections(self) -> tuple[str, ...]:
+        return ()  # its constraints and triggers are programs: what they refuse, they say when they are run
+
     async def apply(self, rows: Sequence[StoredUser]) -> Applied:
         return await self._file.write(partial(sql_users.apply, rows=rows, create=self._creates_users), in_bulk=True)
 

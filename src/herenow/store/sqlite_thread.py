@@ -5,14 +5,15 @@ it gives up in time; whoever comes next is told at once; and it does not keep th
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_Asked = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], Any], float]
 
 
 class Hangs(Exception):
@@ -24,7 +25,7 @@ class Thread:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._asked: SimpleQueue[tuple[Future[Any], Callable[[], Any], float] | None] | None = None
+        self._asked: SimpleQueue[_Asked | None] | None = None
         self._due_s: float | None = None  # until when what is being done may take; written by the thread
 
     async def do(self, work: Callable[[], T], *, within_s: float) -> T:
@@ -39,17 +40,14 @@ class Thread:
         """
         if self._is_overdue():
             raise Hangs
-        future: Future[T] = Future()
-        self._queue().put((future, work, within_s))
-        waited = asyncio.wrap_future(future)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = loop.create_future()
+        self._queue().put((loop, answer, work, within_s))
+        look = loop.call_later(within_s, self._look, loop, answer, within_s)
         try:
-            while not (await asyncio.wait((waited,), timeout=within_s))[0]:
-                if self._is_overdue():
-                    raise Hangs
-        except BaseException:
-            waited.cancel()
-            raise
-        return waited.result()
+            return await answer
+        finally:
+            look.cancel()
 
     def end(self) -> None:
         """Let the thread end behind all that was asked of it."""
@@ -57,29 +55,47 @@ class Thread:
             self._asked.put(None)
             self._asked = None
 
+    def _look(self, loop: asyncio.AbstractEventLoop, answer: "asyncio.Future[Any]", within_s: float) -> None:
+        """Give up an answer if the thread hangs. Else it is at work on something before it, and is looked at again."""
+        if answer.done():
+            return
+        if self._is_overdue():
+            answer.set_exception(Hangs())
+        else:
+            loop.call_later(within_s, self._look, loop, answer, within_s)
+
     def _is_overdue(self) -> bool:
         due_s = self._due_s
         return due_s is not None and time.monotonic() >= due_s
 
-    def _queue(self) -> "SimpleQueue[tuple[Future[Any], Callable[[], Any], float] | None]":
+    def _queue(self) -> "SimpleQueue[_Asked | None]":
         if self._asked is None:
             self._asked = SimpleQueue()
             # A daemon, for the interpreter would wait for any other at its end.
             threading.Thread(target=self._run, args=(self._asked,), name=self._name, daemon=True).start()
         return self._asked
 
-    def _run(self, asked: "SimpleQueue[tuple[Future[Any], Callable[[], Any], float] | None]") -> None:
+    def _run(self, asked: "SimpleQueue[_Asked | None]") -> None:
         while (next_ := asked.get()) is not None:
-            future, work, within_s = next_
-            if not future.set_running_or_notify_cancel():
+            loop, answer, work, within_s = next_
+            if answer.done():
                 continue  # whoever asked has given up
             self._due_s = time.monotonic() + within_s
+            result, error = None, None
             try:
                 result = work()
-            except BaseException as error:  # it is whoever asked who is to know
-                self._due_s = None
-                future.set_exception(error)
-            else:
-                self._due_s = None
-                future.set_result(result)
-            del future, work, next_
+            except BaseException as raised:  # it is whoever asked who is to know
+                error = raised
+            self._due_s = None
+            with contextlib.suppress(RuntimeError):  # that loop is closed, and nobody waits any more
+                loop.call_soon_threadsafe(_give, answer, result, error)
+            del next_, answer, work, result, error
+
+
+def _give(answer: "asyncio.Future[Any]", result: object, error: BaseException | None) -> None:
+    if answer.done():
+        return
+    if error is None:
+        answer.set_result(result)
+    else:
+        answer.set_exception(error)

@@ -238,7 +238,9 @@ class Writer:
         """Try once to write the batch under way; after a failure, keep its rows and pause."""
         try:
             applied = await self._store.apply(_of_one_version([waiting.row for waiting in self._under_way.values()]))
-            applied, doubted = await self._judge(applied)
+            doubted: set[str] = set()
+            if applied.refused:
+                applied, doubted = await self._judge(applied)
         except Exception as error:  # whatever it is: it must not end the writer, and no row is lost over it
             await self._keep(error)
         else:
@@ -275,24 +277,20 @@ class Writer:
 
     async def _settle(self, applied: Applied, doubted: set[str]) -> None:
         """The store has answered for the batch under way: let go of its rows, but for those in doubt."""
-        rows, tried_doubtful = self._under_way, self._tries_doubtful
+        rows = self._under_way
         self._keep_in_doubt(doubted)
         self._under_way = {}
-        taken = rows.keys() - applied.refused.keys() - set(applied.unknown)
-        if applied.written and taken:
-            row = rows[next(iter(taken))].row
+        if not applied.refused and not applied.unknown:
+            row = next(iter(rows.values())).row
             self._witnesses[_look(row)] = row
-        refused = {user_id: why for user_id, why in applied.refused.items() if user_id not in doubted}
-        self._refused_before.update(islice(refused, _REPORTED_AT_MOST - len(self._refused_before)))
         flushed, self._flushed = self._flushed, asyncio.Event()
         flushed.set()
-        if tried_doubtful and not doubted:
-            self._doubt_failures = 0
-            self._doubted_at_once = min(2 * self._doubted_at_once, self._batch_size)
         if not doubted:
             self._note_success()
-        self._note_rows(msgspec.structs.replace(applied, refused=refused))
-        if doubted:
+            self._note_rows(applied)
+        else:
+            refused = {user_id: why for user_id, why in applied.refused.items() if user_id not in doubted}
+            self._note_rows(msgspec.structs.replace(applied, refused=refused))
             user_id = min(doubted)
             reason = f"it refuses {len(doubted)} of {len(rows)} rows, such as {shown_key(user_id)}'s: "
             self._note_failure(StoreUnavailable(self._store.name, reason + applied.refused[user_id].rstrip(".")))
@@ -356,6 +354,9 @@ class Writer:
 
     def _note_success(self) -> None:
         self._failures_in_a_row = 0
+        if self._tries_doubtful:
+            self._doubt_failures = 0
+            self._doubted_at_once = min(2 * self._doubted_at_once, self._batch_size)
         if self._doubtful:
             return
         since_s, self._failing_since_s = self._failing_since_s, None
@@ -374,6 +375,8 @@ class Writer:
         if unknown:
             _log.warning("users not in the store", users=unknown)
         for user_id, reason in applied.refused.items():
+            if len(self._refused_before) < _REPORTED_AT_MOST:
+                self._refused_before.add(user_id)
             if self._is_news(user_id):
                 _log.error("row refused", user=shown_key(user_id), reason=reason)
 
