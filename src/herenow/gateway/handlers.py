@@ -440,8 +440,9 @@ class Gateway:
             claim = None
         else:
             asked = None if isinstance(availability, msgspec.UnsetType) else availability
+            longest, now_ms = self._settings.max_status_text, time.time_ns() // 1_000_000
             try:
-                claim = claim_of(asked, text, payload.until, longest_text=self._settings.max_status_text)
+                claim = claim_of(asked, text, payload.until, longest_text=longest, now_ms=now_ms)
             except ValueError as error:
                 raise WireError("bad_request", str(error)) from error
         registry = client.audience.registry

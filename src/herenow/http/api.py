@@ -226,7 +226,7 @@ class Api:
         """Let a user be shown as busy, say, by the calendar of your application. It replaces the claim before."""
         try:
             longest = self._presence.settings.max_status_text
-            claim = claim_of(order.availability, order.text, order.until, longest_text=longest)
+            claim = claim_of(order.availability, order.text, order.until, longest_text=longest, now_ms=now_ms())
         except ValueError as error:
             raise Refused("bad_request", str(error)) from error
         return await self._put_claim(user_id, claim, tenant)
