@@ -347,21 +347,34 @@ class Presence:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
+    def canonical(self, user_id: str) -> str:
+        """Write a user's id in the one way in which the database has it: ``7`` for ``007`` where ids are numbers.
+
+        All methods take ids in any way; what they return, and what handlers are told, has this one. Known once it is
+        started.
+        """
+        return self.store.canonical(user_id)
+
     async def get(self, user_ids: Iterable[str], *, tenant: str | None = None) -> dict[str, UserPresence]:
-        """Return users as others see them, by id. One who was never seen is offline, last active ``None``."""
+        """Return users as others see them, by the ids that were asked for, as they were written there.
+
+        One who was never seen is offline, last active ``None``.
+        """
         return (await self.snapshot(list(user_ids), tenant=tenant)).users
 
     async def snapshot(self, user_ids: Sequence[str], *, tenant: str | None = None) -> Snapshot:
         """As :meth:`get`, with the version of the registry at which it was so."""
-        snapshot = await self.registry_of(tenant).get(user_ids)
-        absent = [user_id for user_id in user_ids if user_id not in snapshot.users]
+        ids = [self.store.canonical(asked) for asked in user_ids]
+        snapshot = await self.registry_of(tenant).get(ids)
+        known, version = snapshot.users, snapshot.version
+        absent = [user_id for user_id in ids if user_id not in known]
         stored = await self._read_store(absent, tenant) if absent else {}
         # In the order asked for, each user once.
         users = {
-            user_id: snapshot.users.get(user_id) or _offline(user_id, stored.get(user_id), snapshot.version)
-            for user_id in user_ids
+            asked: known.get(user_id) or _offline(user_id, stored.get(user_id), version)
+            for asked, user_id in zip(user_ids, ids, strict=True)
         }
-        return Snapshot(snapshot.version, users)
+        return Snapshot(version, users)
 
     async def _read_store(self, user_ids: Sequence[str], tenant: str | None) -> dict[str, StoredUser]:
         """What is known of users who are not here: the rows on their way to the store, then the store's own."""
@@ -395,7 +408,7 @@ class Presence:
 
     async def explain(self, user_id: str, *, tenant: str | None = None) -> Explanation | None:
         """Return all that decides how a user is shown; ``None`` for one who is not here."""
-        return await self.registry_of(tenant).explain(user_id)
+        return await self.registry_of(tenant).explain(self.canonical(user_id))
 
     # -- following ---------------------------------------------------------------------------------------------------
 
@@ -473,7 +486,8 @@ class Presence:
         Returns:
             The connections that were closed.
         """
-        evicted = await self.registry_of(tenant).evict(user_ids, disconnect=disconnect, cause=cause)
+        meant = None if user_ids is None else [self.canonical(user_id) for user_id in user_ids]
+        evicted = await self.registry_of(tenant).evict(meant, disconnect=disconnect, cause=cause)
         await self._close_evicted(evicted, may_return=cause is not Cause.LEFT)
         return evicted
 

@@ -1,5 +1,6 @@
 """What Socket.IO and HTTP say in the same words: a user, and a user's id. See ``docs/wire.md``."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -38,6 +39,16 @@ def user_to_wire(user: UserPresence) -> dict[str, Any]:
 def change_to_wire(change: Change) -> dict[str, Any]:
     """A Change of the contract."""
     return user_to_wire(change) | {"cause": change.cause}
+
+
+def canonical_to_wire(of_asked: Mapping[str, str]) -> dict[str, Any]:
+    """Say under which ``userId`` a client finds those whose ids it wrote in another way; nothing, if there are none.
+
+    Args:
+        of_asked: by each id as it was asked for, the id as it is.
+    """
+    others = {asked: user_id for asked, user_id in of_asked.items() if asked != user_id}
+    return {"canonical": others} if others else {}
 
 
 def claim_of(

@@ -109,7 +109,7 @@ def test_an_expiry_without_a_zone_is_refused(until: str) -> None:
 
 def test_an_expiry_that_has_passed_is_refused() -> None:
     assert claim_of(Claimed.BUSY, None, "1970-01-01T00:00:02Z", longest_text=140, now_ms=1_999).until_ms == 2_000
-    with pytest.raises(ValueError, match="until has passed: here it is 1970-01-01T00:00:02.000Z"):
+    with pytest.raises(ValueError, match="until has passed: here it is 1970-01-01T00:00:02"):
         claim_of(Claimed.BUSY, None, "1970-01-01T00:00:02Z", longest_text=140, now_ms=2_000)
 
 

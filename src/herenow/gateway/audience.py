@@ -65,7 +65,9 @@ class Audience:
         if can_watch is not None and tenant is not None:
             can_watch = partial(can_watch, tenant=tenant)
         self.sight = (
-            None if can_watch is None else Sight(can_watch, settings.can_watch_stale_s, settings.max_watched_users)
+            None
+            if can_watch is None
+            else Sight(can_watch, settings.can_watch_stale_s, settings.max_watched_users, presence.canonical)
         )
         self.encoded = EncodedUsers()
         self._page: asyncio.Future[dict[str, Any]] | None = None  # the first, of those online

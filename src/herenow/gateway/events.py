@@ -1,6 +1,7 @@
 """The wire contract: every payload as a checked struct, every error with its code. See ``docs/wire.md``."""
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -127,6 +128,12 @@ class Ready(msgspec.Struct, frozen=True, rename="camel"):
     version: int
     server_time: str
     bounds: msgspec.Raw
+
+
+def refused_to_wire(users: Iterable[str]) -> dict[str, Any]:
+    """Say of which users an answer says nothing, as their client may not see them; nothing, if there are none."""
+    refused = [{"userId": user_id, "code": "forbidden"} for user_id in users]
+    return {"refused": refused} if refused else {}
 
 
 def decode(kind: Any, args: tuple[Any, ...]) -> Any:

@@ -14,7 +14,7 @@ import structlog
 from herenow.errors import TenantsNotKept
 from herenow.gateway import events
 from herenow.gateway.audience import Audience
-from herenow.gateway.auth import Authenticate, identify
+from herenow.gateway.auth import Authenticate, Identity, identify
 from herenow.gateway.client import Client, close
 from herenow.gateway.events import WireError
 from herenow.gateway.expiry import WARNING_S, Expiry, end_ms
@@ -29,7 +29,7 @@ from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
 from herenow.tenancy import SEPARATOR, key_of
 from herenow.times import to_iso
-from herenow.wire import claim_of, user_to_wire
+from herenow.wire import canonical_to_wire, claim_of, user_to_wire
 
 log = structlog.get_logger("herenow.gateway")
 
@@ -65,6 +65,7 @@ class Gateway:
         self.presence = presence
         self._settings = settings
         self._authenticate = authenticate
+        self._canonical = presence.store.canonical
         self._bounds = msgspec.Raw(msgspec.json.encode(presence.bounds()))
         self._expiry = Expiry()
         self._meters = presence.meters
@@ -176,7 +177,7 @@ class Gateway:
             raise WireError("shutting_down", "the server is shutting down")
         if self._pulse.lag_s > self._settings.overload_lag_s:
             raise WireError("overloaded", "the server is busy serving those who are in: come again in a moment")
-        identity = await identify(self._authenticate, auth, socket.handshake)
+        identity = await self._identify(auth, socket)
         user_id, tenant = identity.user_id, identity.tenant
         if SEPARATOR in user_id:  # the application's own ``authenticate``: everything else checks ids
             raise ValueError("a user id holds no control characters")
@@ -215,6 +216,9 @@ class Gateway:
         server_time = to_iso(time.time_ns() // 1_000_000)
         ready = events.Ready(user_id, socket.id, audience.registry.version, server_time, self._bounds)
         socket.emit(events.READY, msgspec.Raw(msgspec.json.encode(ready)))
+
+    async def _identify(self, auth: Any, socket: Socket) -> Identity:
+        return (await identify(self._authenticate, auth, socket.handshake)).in_one_way(self._canonical)
 
     def _disconnect(self, socket: Socket, reason: Reason) -> None:
         client: Client = socket.data
@@ -279,7 +283,7 @@ class Gateway:
         close(socket, may_return=True)
 
     async def _refresh(self, client: Client, payload: events.Refresh) -> dict[str, Any]:
-        identity = await identify(self._authenticate, {"token": payload.token}, client.socket.handshake)
+        identity = await self._identify({"token": payload.token}, client.socket)
         if (identity.tenant, identity.user_id) != (client.audience.tenant, client.user_id):
             raise WireError("forbidden", "the token is another user's")
         _see_that_it_is_here(client)
@@ -328,6 +332,12 @@ class Gateway:
         self._meters.errors.labels(error.code).inc()
         return Reply({"ok": False, "error": error.body()}, otherwise=(events.ERROR, error.body()))
 
+    def _refusals(self, users: list[str]) -> dict[str, Any]:
+        """What an answer says of the users whom its client may not see."""
+        if users:
+            self._meters.errors.labels("forbidden").inc()
+        return events.refused_to_wire(users)
+
     def _unknown(self, socket: Socket, event: Any, *args: Any) -> Reply | Awaitable[dict[str, Any] | Reply]:
         async def refuse(client: Client) -> dict[str, Any]:
             raise WireError("unknown_event", f"there is no event {str(event)[:80]!r}")
@@ -366,21 +376,28 @@ class Gateway:
             return await self._watch_these(client, users, since)
 
     async def _watch_these(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
-        await self._permission.check(client, users, anew=True)
+        users, beside = self._of_asked(users)
+        seen, refused = await self._permission.part(client, users, anew=True)
+        beside |= self._refusals(refused)
         _see_that_it_is_here(client)
         most, watches = self._settings.max_watched_users, client.audience.watches
-        if watches.watched_by(client) + watches.adds(client, users) > most:
+        if watches.watched_by(client) + watches.adds(client, seen) > most:
             raise WireError("too_many_watches", f"a connection may watch {most} users")
         # First the watch, then the snapshot: what changes in between is sent twice rather than never.
         first = not watches.watched_by(client)
-        watches.watch(client, users)
+        watches.watch(client, seen)
         if first:
             self._permission.look_again_later(client)
         if since is not None:
-            newer = await self._newer(client, since, frozenset(users))
+            newer = await self._newer(client, since, frozenset(seen))
             if newer is not None:
-                return newer
-        return {**await self._snapshot(client, users), "full": True}
+                return newer | beside
+        return await self._snapshot(client, seen) | {"full": True} | beside
+
+    def _of_asked(self, asked: list[str]) -> tuple[list[str], dict[str, Any]]:
+        """The ids of users as they are, and what the answer says of those that the client wrote otherwise."""
+        users = [self._canonical(user_id) for user_id in asked]
+        return users, {} if users == asked else canonical_to_wire(dict(zip(asked, users, strict=True)))
 
     async def _newer(self, client: Client, since: int, users: frozenset[str] | None) -> dict[str, Any] | None:
         registry = client.audience.registry
@@ -406,7 +423,7 @@ class Gateway:
         if payload.all == (payload.users is not None):
             raise WireError("bad_request", "unwatch either users or all")
         if payload.users is not None:
-            client.audience.watches.unwatch(client, payload.users)
+            client.audience.watches.unwatch(client, self._of_asked(payload.users)[0])
         else:
             client.audience.watches.unwatch_all(client)
         return {}
@@ -414,8 +431,9 @@ class Gateway:
     async def _get(self, client: Client, payload: events.Users) -> dict[str, Any]:
         self._throttle.charge_for(client, len(payload.users))
         async with self._throttle.in_turn(client, len(payload.users)):
-            await self._permission.check(client, payload.users)
-            return await self._snapshot(client, payload.users)
+            users, beside = self._of_asked(payload.users)
+            seen, refused = await self._permission.part(client, users)
+            return await self._snapshot(client, seen) | beside | self._refusals(refused)
 
     async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
         snapshot = await self.presence.snapshot(users, tenant=client.audience.tenant)
