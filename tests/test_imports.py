@@ -49,6 +49,7 @@ PURE = {
     "gateway/expiry.py",
     "gateway/limits.py",
     "gateway/punctuality.py",
+    "store/numbers.py",
     "model.py",
     "tenancy.py",
 }

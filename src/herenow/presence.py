@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from herenow.errors import NotStarted, StoreError, StoreInUse, TenantsNotKept
+from herenow.errors import NotStarted, SettingsInvalid, StoreError, StoreInUse, TenantsNotKept
 from herenow.metering import Meters
 from herenow.model import Availability, Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
@@ -38,6 +38,7 @@ from herenow.settings import DISPATCH_BUDGET_S, Settings
 from herenow.store.ahead import read_ahead
 from herenow.store.audit import Audit
 from herenow.store.base import PAGE_SIZE
+from herenow.store.members import Members
 from herenow.store.nodes import Node
 from herenow.store.opening import open_store
 from herenow.store.writer import Writer
@@ -106,6 +107,7 @@ class Presence:
         self.can_watch = can_watch
         self.store = open_store(self.settings)
         self.meters = Meters()
+        self._members = Members(self.store.missing) if self.settings.unknown_users == "refuse" else None
         self._node: Node | None = None
         self._registry: Registry | None = None  # that of no tenant; the others are made when they are asked for
         self._tenants: Tenants | None = None
@@ -114,6 +116,7 @@ class Presence:
         self._audit: Audit | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._subscribers: list[Subscriber] = []
+        self._after_audit: list[Callable[[], Awaitable[None]]] = []
         self._evicted: list[Callable[[Sequence[Connection], bool], None]] = []
         self._handler_tasks: set[asyncio.Future[Any]] = set()
         self._on_lost: Callable[[StoreError], None] | None = None
@@ -215,6 +218,7 @@ class Presence:
             on_lost: called if another server takes the store over, which ends this one's right to write.
 
         Raises:
+            SettingsInvalid: unknown users are to be refused, and the database creates every user.
             StoreInUse: another live server owns it; the sentence names it.
             StoreNotReady: it has no users, and does not create any: its name is wrong, or ``init`` was forgotten.
             StoreError: it cannot be used.
@@ -224,8 +228,14 @@ class Presence:
         await self.store.open()
         try:
             if not self.store.prepared:
-                for step in (await self.store.init(adopt_only=not self.store.creates_users)).steps:
+                adopt_only = self._members is not None or not self.store.creates_users
+                for step in (await self.store.init(adopt_only=adopt_only)).steps:
                     log.info("store prepared", step=step)
+            if self._members is not None and self.store.creates_users:
+                raise SettingsInvalid(
+                    f"unknown_users is refuse, and the users of {self.store.name} are herenow's own, made as they "
+                    "come: name the application's database, or set unknown_users to serve"
+                )
             node = Node.here(
                 name=settings.node,
                 epoch=time.time_ns() // 1000,
@@ -250,7 +260,7 @@ class Presence:
         self._node, self._registry, self._writer, self._on_lost = node, tenants.registry(None), writer, on_lost
         self._tenants, self._truth = tenants, Truth(tenants)
         self._lost = False
-        self._audit = Audit(self.store, self._truth, writer, every_s=settings.audit_every_s)
+        self._audit = Audit(self.store, self._truth, writer, every_s=settings.audit_every_s, then=self._audited)
         self._tasks = [
             asyncio.create_task(writer.run(), name="herenow writer"),
             asyncio.create_task(self._audit.run(), name="herenow audit"),
@@ -391,6 +401,26 @@ class Presence:
                 log.warning("store read failed", error=str(error) or "timed out", users=len(rest))
         return {user_id: rows[key] for user_id, key in keys.items() if key in rows}
 
+    @property
+    def refuses_unknown(self) -> bool:
+        """Whether whom the database does not have is not let in (``unknown_users``)."""
+        return self._members is not None
+
+    async def is_known(self, user_id: str, *, tenant: str | None = None) -> bool:
+        """Say whether a user may be here: whom the database has, or, while it is away or all are served, anybody."""
+        return self._members is None or await self._members.has(key_of(tenant, self.canonical(user_id)))
+
+    async def unknown(self, user_ids: Iterable[str], *, tenant: str | None = None) -> set[str]:
+        """Ask the database anew whom of some users it does not have, where those are refused.
+
+        Raises:
+            StoreError: it cannot say.
+        """
+        if self._members is None:
+            return set()
+        keys = [key_of(tenant, self.canonical(user_id)) for user_id in user_ids]
+        return {split(key)[1] for key in await self._members.missing(keys)}
+
     async def online(self, *, tenant: str | None = None) -> AsyncIterator[UserPresence]:
         """Go through all who are online, most recently active first."""
         cursor: str | None = None
@@ -432,6 +462,14 @@ class Presence:
         ``may_return`` says whether their clients are to come back by themselves.
         """
         self._evicted.append(handler)
+
+    def on_audit(self, handler: Callable[[], Awaitable[None]]) -> None:
+        """Call ``handler()`` after each audit. A ``StoreError`` that it raises is a failure of the audit."""
+        self._after_audit.append(handler)
+
+    async def _audited(self) -> None:
+        for handler in tuple(self._after_audit):
+            await handler()
 
     def _batch(self, batch: Batch, writer: Writer, tenant: str | None) -> None:
         writer.submit(keyed(tenant, batch.rows))

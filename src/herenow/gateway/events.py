@@ -24,6 +24,7 @@ Code = Literal[
     "token_expired",
     "token_expiring",
     "forbidden",
+    "unknown_user",
     "bad_request",
     "unknown_event",
     "too_large",

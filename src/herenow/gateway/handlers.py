@@ -22,6 +22,7 @@ from herenow.gateway.limits import TokenBucket
 from herenow.gateway.outbox import Pace
 from herenow.gateway.permission import Permission
 from herenow.gateway.pulse import Pulse
+from herenow.gateway.strangers import Strangers, unknown_user
 from herenow.gateway.throttle import Throttle
 from herenow.model import Claimed, Closing, Connection, UserPresence
 from herenow.presence import Presence
@@ -80,6 +81,7 @@ class Gateway:
         self._permission = Permission(settings.can_watch_stale_s, self._namespace.sockets.get)
         self._pace = Pace(settings.flush_interval_s, settings.flush_longest_s)
         self._audiences: dict[str | None, Audience] = {None: self._make_audience(None)}
+        self._strangers = Strangers(presence, self._audiences, self._namespace.sockets.get)
         self.server.on_stop(self._say_goodbye)
         self._register()
 
@@ -106,6 +108,7 @@ class Gateway:
         """Begin to send changes; in the event loop, with a started presence."""
         self._audiences[None].open()
         self.presence.on_evicted(self._evicted)
+        self.presence.on_audit(self._strangers.look)
         self._keep(asyncio.create_task(self._end_the_expired(), name="herenow expiry"))
         self._keep(asyncio.create_task(self._pulse.run(), name="herenow pulse"))
         if self.presence.can_watch is not None:
@@ -181,6 +184,8 @@ class Gateway:
         user_id, tenant = identity.user_id, identity.tenant
         if SEPARATOR in user_id:  # the application's own ``authenticate``: everything else checks ids
             raise ValueError("a user id holds no control characters")
+        if self.presence.refuses_unknown:
+            await self._see_that_it_is_known(tenant, user_id)
         settings = self._settings
         if self._clients >= settings.max_connections:
             is_full = "the server is full"  # to a tenant no more than that: whose connections they are is not its own
@@ -240,14 +245,24 @@ class Gateway:
         # They hold each other: left to the garbage collector, its pauses would be felt by all clients.
         socket.data = None
 
-    def _open_audience(self, tenant: str | None) -> Audience:
-        """Let the first client of a tenant in."""
+    async def _see_that_it_is_known(self, tenant: str | None, user_id: str) -> None:
+        self._check_tenant(tenant)
+        if not await self.presence.is_known(user_id, tenant=tenant):
+            raise unknown_user()
+        if self._stopping:  # by now
+            raise WireError("shutting_down", "the server is shutting down")
+
+    def _check_tenant(self, tenant: str | None) -> None:
         if tenant is not None:
             try:
                 self.presence.check_tenant(tenant)
             except TenantsNotKept as error:
                 log.error("a user of a tenant is refused", tenant=tenant, reason=str(error))
                 raise WireError("forbidden", "this server cannot keep the users of tenants apart") from error
+
+    def _open_audience(self, tenant: str | None) -> Audience:
+        """Let the first client of a tenant in."""
+        self._check_tenant(tenant)
         audience = self._make_audience(tenant)
         audience.open()
         self._audiences[tenant] = audience
