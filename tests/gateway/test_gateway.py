@@ -516,6 +516,23 @@ async def test_an_until_that_has_passed_or_has_no_zone_or_ends_nothing_is_refuse
     await alice.close()
 
 
+async def test_a_snapshot_of_all_is_never_older_than_the_greeting_and_holds_oneself(serve: Serve) -> None:
+    """While changes gathered, all who came had the page of before: not in it themselves, and with an older version."""
+    async with serve(flush_interval_s=0.2, offline_within_s=1.0) as server:
+        bob = await server.connect("bob")
+        await bob.watch(all=True)
+        late = []
+        for number in range(3):
+            crowd = [await server.connect(f"{number} {name}") for name in ("carol", "dave")]
+            answers = await asyncio.gather(bob.watch(all=True), *(client.watch(all=True) for client in crowd))
+            for client, answer in zip(crowd, answers[1:], strict=True):
+                assert answer["version"] >= client.ready["version"]
+                assert client.ready["userId"] in {user["userId"] for user in answer["users"]}
+            late += crowd
+        for client in (bob, *late):
+            await client.close()
+
+
 # -- bad input ---------------------------------------------------------------------------------------------------
 
 

@@ -219,6 +219,7 @@ class Gateway:
         self._meters.connects.inc()
         log.info("connected", **client.about, transport=socket.transport)
         server_time = to_iso(time.time_ns() // 1_000_000)
+        client.opened_s = monotonic()  # what it asks for from now on is newer than this
         ready = events.Ready(user_id, socket.id, audience.registry.version, server_time, self._bounds)
         socket.emit(events.READY, msgspec.Raw(msgspec.json.encode(ready)))
 
@@ -377,7 +378,7 @@ class Gateway:
             if newer is not None:
                 return newer
         if payload.cursor is None:
-            return await client.audience.first_page()
+            return await client.audience.first_page(client.opened_s)
         async with self._throttle.in_turn(client, events.MAX_USERS_A_CALL):
             try:
                 return await client.audience.page(payload.cursor)
