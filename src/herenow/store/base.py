@@ -1,6 +1,7 @@
 """The store: what the application's database says of its users. The contract that every store keeps.
 
-The store follows the registry and is never asked on the connect path. It holds one row a user and one row a server.
+The store follows the registry, and is asked on the connect path only where ``unknown_users`` is ``refuse``. It holds
+one row a user and one row a server.
 
 What every store guarantees:
 

@@ -2,8 +2,8 @@
 
 The rules:
 
-1. One question at a time. Who comes while one is under way waits for the next, which is about all of them: so however
-   many come at once, it is one read, and a crowd does not become a crowd of questions.
+1. One question at a time. Who comes while one is under way waits for the next, which is about all of them, up to a
+   page: so all who come in one tick are one read, and a crowd does not become a crowd of questions.
 2. An answer counts for ``REMEMBERED_S``, of the latest ``MOST_REMEMBERED`` users: who opens ten tabs is asked for once.
 3. A database that is away, or takes too long, refuses nobody; then everybody is let in without a question for a while,
    so that a dead database costs one user a moment, and not each of them. The audit looks again.
@@ -12,10 +12,12 @@ The rules:
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
+from itertools import islice
 
 import structlog
 
 from herenow.errors import StoreError
+from herenow.store.base import PAGE_SIZE
 
 REMEMBERED_S = 5.0
 """How long an answer counts: who has just signed up, and was refused a moment ago, waits no longer than this."""
@@ -82,8 +84,9 @@ class Members:
     async def _ask(self) -> None:
         try:
             while self._waiting:
-                self._asked, self._waiting = self._waiting, {}
-                answers = await self._answers(list(self._asked))
+                first = list(islice(self._waiting, PAGE_SIZE))
+                self._asked = {key: self._waiting.pop(key) for key in first}
+                answers = await self._answers(first)
                 for key, answer in self._asked.items():
                     answer.set_result(answers.get(key, True))
                 self._asked = {}
