@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PAGE   := examples/quickstart
 
-.PHONY: install run test lint types unit pure rest soak fuzz check-proxy bench bench-check bench-small profile document clean
+.PHONY: install run test lint types unit pure rest soak soak-surroundings fuzz check-proxy bench bench-check bench-small profile document clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
@@ -57,9 +57,15 @@ rest:
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 5 --dist worksteal tests $(addprefix --ignore=,$(PURE) $(SERVERS))
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 4 --dist worksteal $(SERVERS)
 
-# The storms at full length, the floods and the attacks at full size, some twenty-five minutes; what they saw goes into docs/reliability.md.
+# The storms at full length, the floods and the attacks at full size, some twenty-five minutes; then half an hour in which all that
+# surrounds a server fails at random (as root, for a disk that is full). What they saw goes into docs/reliability.md.
 soak: install
 	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.soak
+	$(MAKE) soak-surroundings
+
+# SOAK=--seconds=300, --seed=2, --only=sqlite and the like go to the program.
+soak-surroundings: install
+	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.surroundings $(SOAK)
 
 # The nginx of docs/operations.md before a real server, where nginx is installed.
 check-proxy: install

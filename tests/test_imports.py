@@ -8,12 +8,14 @@ import pytest
 import herenow
 
 PACKAGE = Path(herenow.__file__).parent
-PLAIN = {"model", "errors", "times", "version", "metering", "tenancy"}
+PLAIN = {"model", "errors", "times", "version", "metering", "tenancy", "steady", "progress"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
     "errors": {"times"},
     "times": set(),
+    "steady": set(),
+    "progress": set(),
     "version": set(),
     "metering": {"model"},
     "tenancy": {"model"},
@@ -21,12 +23,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": PLAIN,
     "registry": PLAIN,
     "store": PLAIN,
-    "socketio_server": set(),
+    "socketio_server": {"steady", "progress"},
     "truth": PLAIN | {"registry", "store"},
     "presence": PLAIN | {"settings", "registry", "store", "truth"},
     "gateway": PLAIN | {"settings", "registry", "presence", "socketio_server", "wire"},
     "http": PLAIN | {"settings", "registry", "store", "presence", "wire"},
-    "mounting": PLAIN | {"settings", "presence", "gateway", "http", "socketio_server"},
+    "listening": set(),
+    "mounting": PLAIN | {"settings", "presence", "gateway", "http", "socketio_server", "listening"},
     "cli": PLAIN
     | {"settings", "registry", "store", "presence", "gateway", "http", "mounting", "socketio_server", "wire"},
     "__init__": PLAIN | {"settings", "presence", "gateway", "registry"},

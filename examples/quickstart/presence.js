@@ -22,7 +22,9 @@ export class Presence extends EventTarget {
     super();
     this.userId = userId;
     // WebSocket first: a session on long polling that is cut off before its upgrade is only missed by its heartbeat.
-    this.#socket = io({ auth: { userId }, transports: ["websocket", "polling"], tryAllTransports: true });
+    // Beside the page, wherever a proxy serves it.
+    const path = new URL("socket.io/", document.baseURI).pathname;
+    this.#socket = io({ path, auth: { userId }, transports: ["websocket", "polling"], tryAllTransports: true });
     this.#tell("state", { state: "connecting" });
     this.#socket.on("presence:ready", (ready) => this.#ready(ready));
     this.#socket.on("presence:diff", (diff) => this.#diff(diff));

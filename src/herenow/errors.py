@@ -5,6 +5,7 @@
     HerenowError
     ├── SettingsInvalid         a setting is wrong, or two do not fit together
     ├── NotStarted              presence was asked before it was started
+    ├── AlreadyStarted          presence was started, and not stopped since
     ├── TenantsNotKept          the store could not keep the users of tenants apart
     └── StoreError              the store cannot do what was asked
         ├── StoreUnavailable    not now: locked, full, out of reach (temporary)
@@ -46,6 +47,16 @@ class NotStarted(HerenowError):
 
     def __init__(self) -> None:
         super().__init__("presence is not started: it starts with its application, or with `await presence.start()`")
+
+
+class AlreadyStarted(HerenowError):
+    """Presence was started a second time, and not stopped in between."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "presence is started already: one Presence belongs to one running application at a time, so let the first "
+            "one end, or make another Presence on a database of its own"
+        )
 
 
 class TenantsNotKept(HerenowError):

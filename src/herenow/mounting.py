@@ -1,21 +1,31 @@
-"""Presence in somebody's application: the Socket.IO server beside it, the HTTP API in it, one lifespan for all."""
+"""Presence in somebody's application: the Socket.IO server beside it, the HTTP API in it, one lifespan for all.
 
+Our paths stand before all others of the application: one of those may answer every path, as a page at ``/`` does. So
+that none of its own is hidden, a path that both have is an error.
+"""
+
+import asyncio
+import re
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import structlog
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute, Match, Mount
 
 from herenow.errors import SettingsInvalid, StoreError
 from herenow.gateway import auth
 from herenow.gateway.handlers import Gateway
 from herenow.http.access import Access
-from herenow.http.api import Api, include
+from herenow.http.api import ALL_FACES, Api, Faces, include, paths_of
 from herenow.http.token_file import TokenFile, find_token_file
+from herenow.listening import watch_the_server
 from herenow.presence import Presence
 from herenow.socketio_server.engine import STATE_KEY
+
+__all__ = ["Faces", "Mounted", "mount"]
 
 log = structlog.get_logger("herenow.mounting")
 
@@ -23,11 +33,29 @@ log = structlog.get_logger("herenow.mounting")
 class Mounted:
     """Presence with its two faces, ready to be started.
 
+    Args:
+        presence: what is served.
+        app: where.
+        prefix: of all paths.
+        path: of Socket.IO, behind the prefix.
+        faces: what of the HTTP API is shown.
+
     Attributes:
         gateway: the Socket.IO side.
+
+    Raises:
+        SettingsInvalid: nothing says who a client is, or the application has one of the paths itself.
     """
 
-    def __init__(self, presence: Presence, app: Starlette, *, path: str) -> None:
+    def __init__(
+        self,
+        presence: Presence,
+        app: Starlette,
+        *,
+        prefix: str = "",
+        path: str = "/socket.io/",
+        faces: Faces = ALL_FACES,
+    ) -> None:
         settings = presence.settings
         authenticate = presence.authenticate or auth.from_settings(settings)
         if authenticate is None:
@@ -35,13 +63,33 @@ class Mounted:
                 "nothing says who a client is: set jwt_secret (HERENOW_JWT_SECRET), or for a first try on loopback "
                 "--dev"
             )
-        self.gateway = Gateway(presence, authenticate, path=path)
+        self.path = "/" + f"{prefix}/{path}".strip("/").replace("//", "/") + "/"
+        self.prefix = "/" + prefix.strip("/") if prefix.strip("/") else ""
+        self.gateway = Gateway(presence, authenticate, path=self.path)
+        self._app = app
         self._presence = presence
-        self._path = path
         self._token = secrets.token_urlsafe(32)
-        app.mount(path.rstrip("/"), self.gateway.server.asgi_app())
         self._api = Api(presence, Access(settings, self._token), self.gateway)
-        include(self._api, app)
+        theirs = tuple(app.router.routes)
+        self._paths = [self.path.rstrip("/"), *(self.prefix + each for each in paths_of(self._api.router(faces)))]
+        check_paths(theirs, self._paths)
+        include(self._api, app, faces, self.prefix)
+        app.router.routes.insert(0, Mount(self.path.rstrip("/"), app=self.gateway.server.asgi_app()))
+        known = set(map(id, theirs))
+        self._ours = {id(route) for route in app.router.routes if id(route) not in known}
+
+    def _wire_paths(self) -> set[str]:
+        """Where the fast WebSocket may meet us: behind the prefix that a proxy keeps, and where it takes it off."""
+        root = self._presence.settings.root_path or getattr(self._app, "root_path", "").rstrip("/")
+        return {self.path, root + self.path}
+
+    def check(self) -> None:
+        """See that no path was added to the application since that is ours too.
+
+        Raises:
+            SettingsInvalid: one was.
+        """
+        check_paths((route for route in self._app.router.routes if id(route) not in self._ours), self._paths)
 
     @asynccontextmanager
     async def running(
@@ -54,13 +102,14 @@ class Mounted:
             on_lost: called if another server takes the store over. By default the clients are sent away.
 
         Raises:
-            StoreError: as :meth:`Presence.start`.
+            AlreadyStarted, StoreError: as :meth:`Presence.start`.
         """
         await self._presence.start(address, on_lost=on_lost or (lambda _: self.stop()))
         self.gateway.start()
+        self._api.followers.begin()
         self._let_commands_in()
         try:
-            yield {STATE_KEY: {self._path: self.gateway.server.engine}}
+            yield {STATE_KEY: dict.fromkeys(self._wire_paths(), self.gateway.server.engine)}
         finally:
             self._shut_commands_out()
             self.stop()
@@ -88,19 +137,77 @@ class Mounted:
         return find_token_file(self._presence.settings.database, self._presence.node.address)
 
 
-def mount(presence: Presence, app: Starlette, *, path: str = "/socket.io/") -> Gateway:
+def mount(
+    presence: Presence,
+    app: Starlette,
+    *,
+    prefix: str = "",
+    path: str = "/socket.io/",
+    faces: Faces = ALL_FACES,
+) -> Gateway:
     """Serve ``presence`` in ``app``; see :meth:`Presence.mount`.
 
     Raises:
-        SettingsInvalid: nothing says who a client is.
+        SettingsInvalid: nothing says who a client is, or a path is the application's own.
     """
-    mounted = Mounted(presence, app, path=path)
+    mounted = Mounted(presence, app, prefix=prefix, path=path, faces=faces)
     theirs = app.router.lifespan_context
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
-        async with theirs(app) as state, mounted.running(presence.settings.address or "") as ours:
+        mounted.check()
+        address = presence.settings.address
+        async with (
+            theirs(app) as state,
+            mounted.running(f"{address.rstrip('/')}{mounted.prefix}" if address else "") as ours,
+            _told_early(mounted.stop),
+        ):
             yield {**(state or {}), **ours}
 
     app.router.lifespan_context = lifespan
     return mounted.gateway
+
+
+@asynccontextmanager
+async def _told_early(stop: Callable[[], None]) -> AsyncIterator[None]:
+    """Call ``stop`` as soon as the server around us stops: it waits for our streams before it ends the lifespan."""
+    watching = asyncio.create_task(watch_the_server(stop), name="herenow listening")
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+def check_paths(theirs: Iterable[BaseRoute], ours: Sequence[str]) -> None:
+    """See that an application answers none of our paths by a route that is meant for it.
+
+    One that answers every path, such as static files at ``/``, is not meant for any.
+
+    Raises:
+        SettingsInvalid: it does; the sentence names both.
+    """
+    for route in theirs:
+        for path in ours:
+            if _answers(route, re.sub("{[^}]*}", "x", path)) and not _answers(route, "/herenow-has-no-such-path"):
+                raise SettingsInvalid(
+                    f"presence.mount: {path} is a path of the application already ({_named(route)}): give presence a "
+                    'prefix of its own, as in presence.mount(app, prefix="/presence")'
+                )
+
+
+def _answers(route: BaseRoute, path: str) -> bool:
+    scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []}
+    match, inside = route.matches(scope)
+    if match is not Match.NONE and isinstance(route, Mount) and route.routes:
+        return any(each.matches({**scope, **inside})[0] is not Match.NONE for each in route.routes)
+    return match is not Match.NONE
+
+
+def _named(route: BaseRoute) -> str:
+    path = getattr(route, "path", None)
+    endpoint = getattr(route, "endpoint", None)
+    name = getattr(endpoint, "__qualname__", None)
+    if path is None:
+        return "a router that it includes"
+    return f"{path}, {name}" if name else str(path)

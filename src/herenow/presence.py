@@ -28,13 +28,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from herenow.errors import NotStarted, SettingsInvalid, StoreError, StoreInUse, TenantsNotKept
+from herenow.errors import AlreadyStarted, NotStarted, SettingsInvalid, StoreError, StoreInUse, TenantsNotKept
 from herenow.metering import Meters
 from herenow.model import Availability, Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
-from herenow.registry.local import LocalRegistry
+from herenow.registry.local import LocalRegistry, LoopClock
 from herenow.registry.tenants import Tenants
 from herenow.settings import DISPATCH_BUDGET_S, Settings
+from herenow.steady import Steady
 from herenow.store.ahead import read_ahead
 from herenow.store.audit import Audit
 from herenow.store.base import PAGE_SIZE
@@ -108,6 +109,8 @@ class Presence:
         self.store = open_store(self.settings)
         self.meters = Meters()
         self._members = Members(self.store.missing) if self.settings.unknown_users == "refuse" else None
+        self.steady = Steady()
+        """By which clients and users are waited for, by all parts of this server."""
         self._node: Node | None = None
         self._registry: Registry | None = None  # that of no tenant; the others are made when they are asked for
         self._tenants: Tenants | None = None
@@ -121,6 +124,7 @@ class Presence:
         self._handler_tasks: set[asyncio.Future[Any]] = set()
         self._on_lost: Callable[[StoreError], None] | None = None
         self._lost = False
+        self._starting = False
 
     # -- the parts ---------------------------------------------------------------------------------------------------
 
@@ -219,10 +223,20 @@ class Presence:
 
         Raises:
             SettingsInvalid: unknown users are to be refused, and the database creates every user.
+            AlreadyStarted: it was not stopped since the last start.
             StoreInUse: another live server owns it; the sentence names it.
             StoreNotReady: it has no users, and does not create any: its name is wrong, or ``init`` was forgotten.
             StoreError: it cannot be used.
         """
+        if self._starting or self._tenants is not None:
+            raise AlreadyStarted
+        self._starting = True
+        try:
+            await self._start(address, on_lost)
+        finally:
+            self._starting = False
+
+    async def _start(self, address: str, on_lost: Callable[[StoreError], None] | None) -> None:
         settings = self.settings
         now_ms = _now_ms()
         await self.store.open()
@@ -260,6 +274,7 @@ class Presence:
         self._node, self._registry, self._writer, self._on_lost = node, tenants.registry(None), writer, on_lost
         self._tenants, self._truth = tenants, Truth(tenants)
         self._lost = False
+        self.steady.begin()
         self._audit = Audit(self.store, self._truth, writer, every_s=settings.audit_every_s, then=self._audited)
         self._tasks = [
             asyncio.create_task(writer.run(), name="herenow writer"),
@@ -277,6 +292,7 @@ class Presence:
             idle_after_ms=None if settings.idle_after_s is None else round(settings.idle_after_s * 1000),
             last_active_granularity_ms=round(settings.last_active_granularity_s * 1000),
             log_capacity=LOG_CAPACITY if tenant is None else TENANT_LOG_CAPACITY,
+            clock=LoopClock(self.steady),
         )
         registry.subscribe(lambda batch: self._batch(batch, writer, tenant))
         return registry
@@ -336,24 +352,47 @@ class Presence:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._registry = self._writer = self._audit = self._node = self._tenants = self._truth = None
+        self.steady.end()
         if not left:  # else our row stays: it tells the next start until when the users may have been here
             with contextlib.suppress(StoreError):  # without the row's end, the next start waits for its lease at most
                 await self.store.release_node(node)
         await self.store.close()
         log.info("stopped", store=self.store.name)
 
-    def mount(self, app: "Starlette", *, path: str = "/socket.io/") -> None:
-        """Serve presence in a FastAPI or Starlette application: Socket.IO at ``path``, HTTP at ``/v1`` and the rest.
+    def mount(
+        self,
+        app: "Starlette",
+        *,
+        prefix: str = "",
+        path: str = "/socket.io/",
+        http: bool = True,
+        admin: bool = False,
+        health: bool = False,
+        openapi: bool = False,
+    ) -> None:
+        """Serve presence in a FastAPI or Starlette application, and leave all else in it as it is.
 
-        It starts and stops with the application's lifespan. For the fast WebSocket, run it with
+        It starts and stops with the application's lifespan, and ends its streams and sockets as soon as the server
+        around it stops to listen. For the fast WebSocket, run it with
         ``uvicorn app:app --ws herenow.socketio_server:FastWebSocket``; without, it works at ASGI's price.
 
-        Raises:
-            SettingsInvalid: nothing says who a client is.
-        """
-        from herenow.mounting import mount  # here, because that module needs this one
+        Args:
+            app: where. One of its own paths that is ours too is an error, now or at its start.
+            prefix: of all paths below, as in ``/presence``.
+            path: where Socket.IO is. A client gives ``{ path: prefix + path }``.
+            http: serve ``/v1``: who is online, changes as they come, claims, for ``api_keys`` and ``admin_tokens``.
+            admin: serve ``/v1/admin`` for ``admin_tokens``. Without, the commands of this server's own user still find
+                it there, and nobody else.
+            health: serve ``/healthz``, ``/readyz`` and ``/metrics``.
+            openapi: let the paths stand in the application's OpenAPI.
 
-        mount(self, app, path=path)
+        Raises:
+            SettingsInvalid: nothing says who a client is, or a path is the application's own.
+        """
+        from herenow.mounting import Faces, mount  # here, because that module needs this one
+
+        faces = Faces(http=http, admin=admin, health=health, openapi=openapi)
+        mount(self, app, prefix=prefix, path=path, faces=faces)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

@@ -81,6 +81,11 @@ class Settings(BaseSettings):
     address: str | None = Field(
         None, description="Where the commands reach this server inside your application; `herenow serve` knows its own."
     )
+    root_path: str = Field(
+        "",
+        pattern="^(/[^/?#\\s]+)*$",
+        description="The prefix under which a proxy serves `herenow serve`, as in /presence, be it taken off or not.",
+    )
     node: str = Field("local", min_length=1, max_length=64, description="What this server is called in the store.")
     dev: bool = Field(False, description="Believe the userId that a client names. On loopback only.")
     jwt_secret: SecretStr | None = Field(

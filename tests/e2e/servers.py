@@ -51,14 +51,7 @@ class PresenceServer:
     def start(self, timeout_s: float = 20.0) -> float:
         """Start it and wait until it is ready; return how long that took, in seconds."""
         began = time.monotonic()
-        self._process = start(
-            *("serve", *self._flags, "--port", str(self.port)),
-            cwd=self.database.parent,
-            environment=self.environment,
-            out=self._log,
-            err=self._log,
-            from_nothing=self.from_nothing,
-        )
+        self._process = self._launch("serve", *self._flags, "--port", str(self.port))
         while time.monotonic() - began < timeout_s:
             if self._process.poll() is not None:
                 raise AssertionError(f"the server ended at once:\n{self.log()[-3000:]}")
@@ -68,6 +61,16 @@ class PresenceServer:
             except httpx.HTTPError:
                 time.sleep(0.02)
         raise AssertionError(f"the server is not ready after {timeout_s} s:\n{self.log()[-3000:]}")
+
+    def _launch(self, *arguments: str) -> Running:
+        return start(
+            *arguments,
+            cwd=self.database.parent,
+            environment=self.environment,
+            out=self._log,
+            err=self._log,
+            from_nothing=self.from_nothing,
+        )
 
     @property
     def pid(self) -> int:

@@ -1,5 +1,7 @@
 """The storms at full length: ``make soak``. Writes what it saw to ``docs/reliability.md``; exits 1 on any fault.
 
+What ``surroundings`` wrote at the end of that page stays there.
+
 python -m e2e.soak [--users 1000] [--seconds 60] [--kills 10] [--reloads 200] [--stored 100000] [--connected 10000]
                    [--packets 1000000] [--handshakes 10000] [--trouble 30]
 """
@@ -20,6 +22,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import mongod
+from e2e import surroundings
 from e2e.at_size import Looks, fill, status_looks
 from e2e.floods import Flood, half_open_handshakes, tiny_packets
 from e2e.servers import PresenceServer
@@ -259,7 +262,7 @@ def main() -> int:
                 calm[database] = playing.result()
         troubles = asyncio.run(troubled_storm(directory, users=options.users, seconds=options.trouble))
     text = report(calm, killed, page, looks, (options.stored, options.connected), load, flooded, troubles, attacked)
-    (ROOT / "docs/reliability.md").write_text(text)
+    surroundings.PAGE.write_text(text + surroundings.section_of(surroundings.PAGE.read_text()))
     sys.stdout.write(text)
     false = any(weather.faults for weather in (*calm.values(), *killed.values()))
     false = false or any(flood.faults for flood in flooded)

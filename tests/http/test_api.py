@@ -72,7 +72,7 @@ async def served(directory: Path, kind: Kind = "fastapi", **settings: Any) -> As
     app: Starlette = FastAPI() if kind == "fastapi" else Starlette()
     app.router.routes.append(Route("/v1/theirs", theirs))
     presence = Presence(f"sqlite:///{directory}/app.db", **({"dev": True} | settings))
-    presence.mount(app)
+    presence.mount(app, admin=True, health=True, openapi=True)
     async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
         yield Served(presence, http, directory / "app.db-token")
 

@@ -23,7 +23,7 @@ def token(user: str) -> str:
 async def test_what_happened_can_be_read_off(tmp_path: Path) -> None:
     app = FastAPI()
     presence = Presence(f"sqlite:///{tmp_path}/app.db", jwt_secret=SECRET, api_keys=[KEY], offline_within_s=0.6)
-    presence.mount(app)
+    presence.mount(app, admin=True, health=True, openapi=True)
     async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
 
         async def read() -> dict[tuple[str, ...], float]:

@@ -67,7 +67,7 @@ async def served(database: str, **settings: Any) -> AsyncIterator[Served]:
         **settings,
     )
     app = FastAPI()
-    presence.mount(app)
+    presence.mount(app, admin=True, health=True, openapi=True)
     async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
         yield Served(presence, http)
 

@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from websockets.asyncio.client import connect
 
 from herenow.socketio_server import FastWebSocket, Message, Namespace, Reason, Server, ServerSettings, Socket
-from herenow.socketio_server.engine import CLOSE_TIMEOUT_MS
+from herenow.socketio_server.closing import CLOSE_TIMEOUT_MS
 from raw import HANDSHAKE, Raw, client_frame, close_code
 from support import connect_socket, never_busy_for, receive, serving, until, websocket_url
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from herenow.socketio_server.heartbeat import Heartbeat, Wheel
+from herenow.steady import Steady
 
 NEVER = float("inf")
 
@@ -96,7 +97,7 @@ def test_every_item_comes_once_and_in_time(schedule: list[tuple[int, int]]) -> N
 async def test_one_timer_turns_the_wheel_and_none_while_it_is_empty() -> None:
     loop = asyncio.get_running_loop()
     came: asyncio.Queue[tuple[Item, float]] = asyncio.Queue()
-    heartbeat: Heartbeat[Item] = Heartbeat(5, lambda item, now_ms: came.put_nowait((item, now_ms)))
+    heartbeat: Heartbeat[Item] = Heartbeat(5, lambda item, now_ms: came.put_nowait((item, now_ms)), Steady())
     item, cancelled = Item(), Item()
     start_ms = loop.time() * 1000
     heartbeat.schedule(item, start_ms + 20)
@@ -123,7 +124,7 @@ async def test_an_item_that_raises_stops_no_other() -> None:
             raise ValueError("bad")
         came.put_nowait(item.name)
 
-    heartbeat: Heartbeat[Item] = Heartbeat(5, on_due)
+    heartbeat: Heartbeat[Item] = Heartbeat(5, on_due, Steady())
     for name in ("bad", "good", "better"):
         heartbeat.schedule(Item(name), loop.time() * 1000 + 10)
     assert {await came.get(), await came.get()} == {"good", "better"}
@@ -160,7 +161,7 @@ async def test_a_crowd_that_is_due_at_once_leaves_the_loop_to_others_in_between(
         if done < 1_000:
             loop.call_soon(other)
 
-    heartbeat: Heartbeat[Item] = Heartbeat(5, on_due)
+    heartbeat: Heartbeat[Item] = Heartbeat(5, on_due, Steady())
     for _ in range(1_000):
         heartbeat.schedule(Item(), loop.time() * 1000 + 10)
     other()
@@ -172,7 +173,7 @@ async def test_a_crowd_that_is_due_at_once_leaves_the_loop_to_others_in_between(
 def test_a_second_event_loop_has_a_heartbeat_too() -> None:
     """A timer that the first loop never let ring was once taken for one that is still to come."""
     came: list[Item] = []
-    heartbeat: Heartbeat[Item] = Heartbeat(50, lambda item, now_ms: came.append(item))
+    heartbeat: Heartbeat[Item] = Heartbeat(50, lambda item, now_ms: came.append(item), Steady())
     item = Item()
 
     async def begin_and_end() -> None:

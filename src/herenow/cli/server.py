@@ -27,8 +27,10 @@ from herenow.errors import StoreError
 from herenow.http.api import answer_in_our_form
 from herenow.http.headers import DOCS, SecurityHeaders
 from herenow.http.patience import patient
+from herenow.http.prefix import Prefix
 from herenow.mounting import Mounted
 from herenow.presence import Presence
+from herenow.progress import keep_little_unsent
 from herenow.settings import Settings, is_loopback
 from herenow.socketio_server import FastWebSocket
 from herenow.store.address import without_secrets
@@ -75,6 +77,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         if os.name == "posix":  # elsewhere it would let a second server in
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        keep_little_unsent(listener)
         listener.bind(address)
         listener.listen(2048)
     except BaseException:
@@ -157,9 +160,13 @@ class _Process:
             self._app.mount("/", StaticFiles(directory=page, html=True))
         password = settings.tls_keyfile_password
         self.config = uvicorn.Config(
-            SecurityHeaders(self._app, transport=SOCKET_IO),
+            Prefix(SecurityHeaders(self._app, transport=SOCKET_IO), settings.root_path),
             loop="uvloop" if os.name == "posix" else "asyncio",
-            http=patient(settings.request_timeout_s, lambda what: self._presence.meters.cut.labels(what).inc()),
+            http=patient(
+                settings.request_timeout_s,
+                lambda what: self._presence.meters.cut.labels(what).inc(),
+                clock=self._presence.steady,
+            ),
             ws=FastWebSocket,
             lifespan="on",
             access_log=False,

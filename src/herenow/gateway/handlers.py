@@ -75,14 +75,16 @@ class Gateway:
         self._stopping = False
         self._clients = 0  # who is in, and who is just being let in
         self._tasks: set[asyncio.Future[None]] = set()
-        self.server = Server(_server_settings(settings, path))
+        self.server = Server(_server_settings(settings, path), clock=presence.steady)
         self.server.engine.on_refused = lambda code: self._meters.refused.labels(code).inc()
         self._namespace = self.server.namespace("/")
         self._permission = Permission(settings.can_watch_stale_s, self._namespace.sockets.get)
         self._pace = Pace(settings.flush_interval_s, settings.flush_longest_s)
         self._audiences: dict[str | None, Audience] = {None: self._make_audience(None)}
-        self._strangers = Strangers(presence, self._audiences, self._namespace.sockets.get)
         self.server.on_stop(self._say_goodbye)
+        presence.on_evicted(self._evicted)
+        strangers = Strangers(presence, lambda: self._audiences, self._namespace.sockets.get)
+        presence.on_audit(strangers.look)
         self._register()
 
     def _register(self) -> None:
@@ -105,10 +107,11 @@ class Gateway:
         return Audience(tenant, self.presence, self._namespace, self._pace)
 
     def start(self) -> None:
-        """Begin to send changes; in the event loop, with a started presence."""
+        """Begin to send changes; in the event loop, with a started presence. Once more after each :meth:`stop`."""
+        self._stopping = False
+        self._audiences = {None: self._make_audience(None)}
         self._audiences[None].open()
-        self.presence.on_evicted(self._evicted)
-        self.presence.on_audit(self._strangers.look)
+        self.server.engine.start_again()
         self._keep(asyncio.create_task(self._end_the_expired(), name="herenow expiry"))
         self._keep(asyncio.create_task(self._pulse.run(), name="herenow pulse"))
         if self.presence.can_watch is not None:

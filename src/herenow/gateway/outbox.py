@@ -6,7 +6,7 @@ The rules:
    window grows so that flushing takes at most a third of the time, but never past ``flush_longest_s``.
 2. Of each user only the latest change waits for a watcher: a diff is the net change since the last one.
 3. A change is encoded once, and watchers that wait for the same changes share one frame.
-4. A slow watcher gets nothing until it drains, then the net of all it missed. One that stays slow for
+4. A slow watcher gets nothing until it drains, then the net of all it missed. One that takes nothing at all for
    ``slow_reader_timeout_s`` is told so, for when it reads on, and closed. So what waits for a watcher is bounded by the
    users it watches.
 """
@@ -27,6 +27,12 @@ FLUSH_SHARE = 3
 """Of so many parts of the time, flushing takes at most one."""
 
 
+SWEEPS = 8
+"""Within the time that a slow watcher has, so many looks at whether it reads."""
+
+MANY_CHANGES = 250
+"""So many make a diff of some 32 KiB, before which a ping goes."""
+
 _TOO_SLOW = WireError("slow_reader", "this connection reads too slowly: connect again, and take a snapshot")
 
 
@@ -37,7 +43,7 @@ class Watcher:
         socket: where its diffs go.
         user_id: whose it is.
         pending: the latest change of each user that it has not been sent.
-        slow_since_s: since when it reads too slowly, by the loop's clock; ``None`` if it does not.
+        slow_since_s: since when it takes nothing, by its connection's clock, in seconds; ``None`` if it does.
         closing: how its end counts, where that is not for the transport to say.
     """
 
@@ -108,7 +114,7 @@ class Outbox:
         self._for_all: dict[str, Change] = {}
         self._hidden: set[str] = set()
         self._dirty: dict[Watcher, None] = {}
-        self._slow: set[Watcher] = set()
+        self._slow: dict[Watcher, int] = {}  # how far each had come at the last look
         self._encoded: dict[int, tuple[Change, msgspec.Raw]] = {}
         self._next_flush_s = 0.0
         self._timer: asyncio.Handle | None = None
@@ -156,16 +162,18 @@ class Outbox:
     def became_slow(self, watcher: Watcher) -> None:
         """The watcher's socket refuses more."""
         loop = asyncio.get_running_loop()
-        watcher.slow_since_s = loop.time()
-        self._slow.add(watcher)
+        watcher.slow_since_s = _now_s(watcher)
+        self._slow[watcher] = _taken(watcher)
         if self._sweeper is None:
-            self._sweeper = loop.call_later(self._slow_timeout_s / 4, self._sweep)
+            self._sweeper = loop.call_later(self._slow_timeout_s / SWEEPS, self._sweep)
 
     def drained(self, watcher: Watcher) -> None:
         """The watcher's socket takes events again: send the net of what it missed."""
         watcher.slow_since_s = None
-        self._slow.discard(watcher)
+        self._slow.pop(watcher, None)
         if watcher.pending:
+            if len(watcher.pending) > MANY_CHANGES:
+                watcher.socket.connection.ping_ahead()
             self._dirty[watcher] = None
             self._schedule()
 
@@ -173,7 +181,7 @@ class Outbox:
         """The watcher is gone."""
         watcher.pending = {}
         self._dirty.pop(watcher, None)
-        self._slow.discard(watcher)
+        self._slow.pop(watcher, None)
 
     async def flushed(self) -> None:
         """Wait until what has gathered is sent; not at all, if nothing has."""
@@ -268,11 +276,24 @@ class Outbox:
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
-        self._sweeper = loop.call_later(self._slow_timeout_s / 4, self._sweep) if self._slow else None
-        for watcher in list(self._slow):
-            if watcher.slow_since_s is not None and loop.time() - watcher.slow_since_s >= self._slow_timeout_s:
-                self._slow.discard(watcher)
+        self._sweeper = loop.call_later(self._slow_timeout_s / SWEEPS, self._sweep) if self._slow else None
+        for watcher, before in list(self._slow.items()):
+            self._slow[watcher] = taken = _taken(watcher)
+            if taken > before:  # it reads, as fast as its link can
+                watcher.slow_since_s = _now_s(watcher)
+            elif watcher.slow_since_s is not None and _now_s(watcher) - watcher.slow_since_s >= self._slow_timeout_s:
+                del self._slow[watcher]
                 self._meters.slow_closed.inc()
                 watcher.closing = Closing.ERROR  # it may come back, within the grace
                 watcher.socket.answer(self._namespace.message(ERROR, _TOO_SLOW.body()))
                 watcher.socket.disconnect(close=True)
+
+
+def _now_s(watcher: Watcher) -> float:
+    """The time by which a watcher is waited for: it stands while nobody could have been heard."""
+    return watcher.socket.connection.engine.now_ms() / 1000
+
+
+def _taken(watcher: Watcher) -> int:
+    """How far a watcher has come with what was written to it."""
+    return watcher.socket.connection.link.progress().acknowledged

@@ -40,12 +40,15 @@ class Strangers:
 
     Args:
         presence: started.
-        audiences: of all tenants, as they stand at any moment.
+        audiences: gives those of all tenants.
         find: the socket of a connection that is still here.
     """
 
     def __init__(
-        self, presence: Presence, audiences: Mapping[str | None, Audience], find: Callable[[str], Socket | None]
+        self,
+        presence: Presence,
+        audiences: Callable[[], Mapping[str | None, Audience]],
+        find: Callable[[str], Socket | None],
     ) -> None:
         self._presence = presence
         self._audiences = audiences
@@ -59,7 +62,7 @@ class Strangers:
             StoreError: the database cannot say whom it has; what the look before saw is remembered.
         """
         missed: set[str] = set()
-        for tenant, audience in tuple(self._audiences.items()):
+        for tenant, audience in tuple(self._audiences().items()):
             connected = list(audience.connections_of)
             for start in range(0, len(connected), MAX_USERS_A_CALL):
                 users = connected[start : start + MAX_USERS_A_CALL]

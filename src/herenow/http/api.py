@@ -1,6 +1,7 @@
 """The paths of the HTTP API. Each is one thin method: what it answers is decided elsewhere."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -75,6 +76,26 @@ class _AnyId(Convertor[str]):
 register_url_convertor("herenow_user", _AnyId())
 
 
+@dataclass(frozen=True)
+class Faces:
+    """What of the API an application shows.
+
+    Attributes:
+        http: the reads and claims under ``/v1``.
+        admin: ``/v1/admin`` for ``admin_tokens``. Without, it answers only the commands of this server's own user.
+        health: ``/healthz``, ``/readyz`` and ``/metrics``.
+        openapi: whether all of it stands in the application's OpenAPI.
+    """
+
+    http: bool = True
+    admin: bool = False
+    health: bool = False
+    openapi: bool = False
+
+
+ALL_FACES = Faces(http=True, admin=True, health=True, openapi=True)
+
+
 class Heartbeats(Protocol):
     """Knows when connections last answered a heartbeat, and what carries them now."""
 
@@ -103,15 +124,28 @@ class Api:
         self._maintenance = Maintenance(presence)
         self.followers = Followers(presence)
 
-    def router(self) -> APIRouter:
-        """Return the routes, for a FastAPI application to include."""
+    def router(self, faces: Faces) -> APIRouter:
+        """Return the routes, for an application to include."""
         router = APIRouter(route_class=errors.Route)
+        if faces.health:
+            self._add_health(router)
+        if faces.http:
+            self._add_presence(router)
+        self._add_maintenance(router, in_schema=faces.admin, guard=self._maintainer(faces))
+        _tell_allowed(router)
+        return router
+
+    def _maintainer(self, faces: Faces) -> Callable[..., Any]:
+        return self._access.maintainer if faces.admin else self._access.commander
+
+    def _add_health(self, router: APIRouter) -> None:
         _add(router, "GET", "/healthz", self.alive, Alive, "health", "Whether the process answers", refusals=())
         _add(router, "GET", "/readyz", self.ready, Readiness, "health", "Whether it should get traffic", refusals=())
-        guard = self._access.reader
-        read: dict[str, Any] = {"tag": "presence", "guard": guard}
         whole = self._access.overseer
         _add(router, "GET", "/metrics", self.metrics, CONTENT_TYPE, "health", "For Prometheus", guard=whole)
+
+    def _add_presence(self, router: APIRouter) -> None:
+        read: dict[str, Any] = {"tag": "presence", "guard": self._access.reader}
         _add(router, "GET", "/v1/stats", self.stats, Stats, summary="How many are online", **read)
         _add(router, "GET", "/v1/online", self.online, Online, summary="Who is online, by page", **read)
         _add(router, "POST", "/v1/users:batchGet", self.users, Users, summary="Some users", **read)
@@ -123,7 +157,9 @@ class Api:
         _add(router, "DELETE", path, self.unclaim, ClaimAnswer, summary="Give a user's claim up", **claim)
         # After its longer sister: an id may hold slashes.
         _add(router, "GET", "/v1/users/{id:herenow_user}", self.user, User, summary="One user", **read)
-        admin: dict[str, Any] = {"tag": "maintenance", "guard": self._access.maintainer}
+
+    def _add_maintenance(self, router: APIRouter, *, in_schema: bool, guard: Callable[..., Any]) -> None:
+        admin: dict[str, Any] = {"tag": "maintenance", "guard": guard, "in_schema": in_schema}
         _add(router, "GET", "/v1/admin/status", self.status, Status, summary="The whole picture", **admin)
         _add(router, "GET", "/v1/admin/drift", self.drift, Drift, summary="Where the store disagrees", **admin)
         path = "/v1/admin/users/{id:herenow_user}"
@@ -131,8 +167,6 @@ class Api:
         _add(router, "POST", f"{path}/disconnect", self.disconnect, Disconnected, summary="Close a user", **admin)
         _add(router, "POST", "/v1/admin/cleanup", self.cleanup, Cleaned, summary="Take everyone offline", **admin)
         _add(router, "POST", "/v1/admin/stale", self.stale, Cleaned, summary="Take the silent offline", **admin)
-        _tell_allowed(router)
-        return router
 
     # -- health ------------------------------------------------------------------------------------------------------
 
@@ -305,17 +339,31 @@ class Api:
         return Disconnected(closed=await self._presence.disconnect(user_id, tenant=tenant))
 
 
-def include(api: Api, app: Starlette) -> None:
-    """Serve the API in an application, and leave all its other paths, errors and handlers as they are."""
-    router = api.router()
+def include(api: Api, app: Starlette, faces: Faces, prefix: str) -> None:
+    """Serve the API in an application, before all its other routes: one of them may answer every path.
+
+    Args:
+        api: what to serve.
+        app: where; its other paths, errors and handlers stay as they are.
+        faces: what of it.
+        prefix: of every path, as in ``/presence``.
+    """
+    router = api.router(faces)
+    routes = app.router.routes
+    before = len(routes)
     if isinstance(app, FastAPI):
-        app.include_router(router)
-        return
-    # FastAPI's routes work only inside a FastAPI application: one of our own stands behind each path.
-    inner = FastAPI(openapi_url=None)
-    inner.include_router(router)
-    for path in dict.fromkeys(route.path for route in router.routes if isinstance(route, errors.Route)):
-        app.router.routes.append(StarletteRoute(path, endpoint=inner))
+        app.include_router(router, prefix=prefix, include_in_schema=faces.openapi)
+    else:
+        # FastAPI's routes work only inside a FastAPI application: one of our own stands behind each path.
+        inner = FastAPI(openapi_url=None)
+        inner.include_router(router, prefix=prefix)
+        routes += [StarletteRoute(prefix + path, endpoint=inner) for path in paths_of(router)]
+    routes[:0] = [routes.pop() for _ in range(len(routes) - before)][::-1]
+
+
+def paths_of(router: APIRouter) -> list[str]:
+    """The paths of our routes, each once."""
+    return list(dict.fromkeys(route.path for route in router.routes if isinstance(route, errors.Route)))
 
 
 def answer_in_our_form(app: FastAPI) -> None:
@@ -345,6 +393,7 @@ def _add(
     *,
     guard: Callable[..., Any] | None = None,
     refusals: tuple[int, ...] = (400, 401, 403, 503),
+    in_schema: bool = True,
 ) -> None:
     router.add_api_route(
         path,
@@ -354,6 +403,7 @@ def _add(
         response_model_exclude_unset=True,
         tags=[tag],
         summary=summary,
+        include_in_schema=in_schema,
         dependencies=[] if guard is None else [Depends(guard)],
         responses={
             **{status: {"model": Failed} for status in refusals},

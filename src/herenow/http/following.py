@@ -124,6 +124,10 @@ class Followers:
         finally:
             self._followers.discard(follower)
 
+    def begin(self) -> None:
+        """Let streams begin, after a start."""
+        self._ended = False
+
     def end(self) -> None:
         """End all streams, and begin no more: the server stops."""
         self._ended = True

@@ -40,12 +40,13 @@ class SecurityHeaders:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope."""
-        if scope["type"] != "http" or scope["path"].startswith(self._transport):
+        path = scope["path"].removeprefix(scope.get("root_path", "")) if scope["type"] == "http" else ""
+        if not path or path.startswith(self._transport):
             await self._app(scope, receive, send)
             return
         headers = (*SECURITY_HEADERS, TLS_ONLY) if scope["scheme"] == "https" else SECURITY_HEADERS
 
-        if scope["path"] == DOCS:
+        if path == DOCS:
             headers = (DOCS_POLICY, *headers[1:])
 
         async def send_with_headers(message: Message) -> None:

@@ -13,11 +13,13 @@ Who had begun a request is told (408, 431) before the connection is closed; who 
 import asyncio
 from collections.abc import Callable
 from itertools import islice
-from time import monotonic
 from typing import Any, Final, Literal
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from herenow.progress import TRANSPORT, progress_of
+from herenow.steady import Steady, Timer
 
 MAX_HEAD: Final = 65_536
 """Bytes of a request's line and headers, at most, beside those that came in the same segment."""
@@ -51,12 +53,14 @@ class Waits:
 
     Args:
         patience_s: how long.
+        clock: by which.
     """
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, patience_s: float, clock: Steady) -> None:
         self._patience_s = patience_s
+        self._clock = clock
         self._waits: dict[PatientHttp, tuple[float, What]] = {}  # until when; in this order
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
 
     def __contains__(self, protocol: "PatientHttp") -> bool:
         return protocol in self._waits
@@ -64,25 +68,28 @@ class Waits:
     def begin(self, protocol: "PatientHttp", what: What) -> None:
         """Wait for something from now on, and for nothing else."""
         self.end(protocol)
-        self._waits[protocol] = (monotonic() + self._patience_s, what)
+        self._waits[protocol] = (self._clock.now_ms() + self._patience_s * 1000, what)
         if self._timer is None:
-            self._timer = protocol.loop.call_later(self._patience_s, self._look, protocol.loop)
+            self._timer = self._clock.call_later(self._patience_s, self._look)
 
     def end(self, protocol: "PatientHttp") -> None:
         """Wait for nothing more."""
         self._waits.pop(protocol, None)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look(self) -> None:
         """Cut those off who are due; come back for the next. A crowd of them goes in parts, with the others between."""
         self._timer = None
-        now_s, wait_s = monotonic(), _PAUSE_S
-        for protocol, (due_s, what) in list(islice(self._waits.items(), _AT_ONCE)):
-            if due_s > now_s:
-                wait_s = due_s - now_s
+        now_ms, wait_s = self._clock.now_ms(), _PAUSE_S
+        for protocol, (due_ms, what) in list(islice(self._waits.items(), _AT_ONCE)):
+            if due_ms > now_ms:
+                wait_s = (due_ms - now_ms) / 1000
                 break
-            protocol.cut_off(what)
-        if self._waits:
-            self._timer = loop.call_later(wait_s, self._look, loop)
+            if what == "answer" and protocol.has_moved():
+                self.begin(protocol, what)
+            else:
+                protocol.cut_off(what)
+        if self._waits and self._timer is None:
+            self._timer = self._clock.call_later(wait_s, self._look)
 
 
 class PatientHttp(HttpToolsProtocol):
@@ -96,6 +103,7 @@ class PatientHttp(HttpToolsProtocol):
         self._head_size: int | None = 0  # None once it is complete
         self._began = False
         self._is_unread = False
+        self._acknowledged = 0
 
     # -- uvicorn's own, with a deadline ------------------------------------------------------------------------------
 
@@ -119,6 +127,10 @@ class PatientHttp(HttpToolsProtocol):
             self._head_size += len(data)
         super().data_received(data)
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {TRANSPORT: {"transport": self.transport}}
+
     def on_headers_complete(self) -> None:
         self._head_size = None
         self._wait_on()
@@ -139,6 +151,7 @@ class PatientHttp(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         self._is_unread = True
+        self.has_moved()
         self.waits.begin(self, "answer")
         super().pause_writing()
 
@@ -146,6 +159,11 @@ class PatientHttp(HttpToolsProtocol):
         self._is_unread = False
         self._wait_on()
         super().resume_writing()
+
+    def has_moved(self) -> bool:
+        """Whether the peer has taken something since the last call."""
+        before, self._acknowledged = self._acknowledged, progress_of(self.transport).acknowledged
+        return self._acknowledged > before
 
     def _wait_on(self) -> None:
         """Wait for what is next: while an answer is not read, for nothing else, whatever comes behind its request."""
@@ -173,11 +191,14 @@ class PatientHttp(HttpToolsProtocol):
         self.transport.close()
 
 
-def patient(patience_s: float, cut: Callable[[What], None]) -> type[PatientHttp]:
+def patient(patience_s: float, cut: Callable[[What], None], *, clock: Steady | None = None) -> type[PatientHttp]:
     """Make the class that uvicorn is to use.
 
     Args:
         patience_s: how long a head, a body and each pause in reading an answer may take.
         cut: told of each connection that is cut off, and why.
+        clock: by which they are waited for; by default one of its own.
     """
-    return type("PatientHttp", (PatientHttp,), {"waits": Waits(patience_s), "cut": staticmethod(cut)})
+    return type(
+        "PatientHttp", (PatientHttp,), {"waits": Waits(patience_s, clock or Steady()), "cut": staticmethod(cut)}
+    )

@@ -27,6 +27,7 @@ from herenow.registry.commands import (
 )
 from herenow.registry.recency import Entry
 from herenow.registry.rules import Rules, place_of
+from herenow.steady import Steady
 
 T = TypeVar("T")
 
@@ -86,16 +87,21 @@ class Clock(Protocol):
 
 
 class LoopClock:
-    """The wall clock of the machine, and the steady clock of the running event loop."""
+    """The wall clock of the machine, and a steady clock.
 
-    def __init__(self) -> None:
+    Args:
+        steady: by which users have their grace; its owner has it wound. By default the system's.
+    """
+
+    def __init__(self, steady: Steady | None = None) -> None:
         self._loop = asyncio.get_running_loop()
+        self._steady = Steady(self._loop.time) if steady is None else steady
 
     def now(self) -> Now:
-        return Now(time.time_ns() // 1000, int(self._loop.time() * 1000))
+        return Now(time.time_ns() // 1000, int(self._steady.now_ms()))
 
     def call_at(self, steady_ms: int, callback: Callable[[], None]) -> Timer:
-        return self._loop.call_at(steady_ms / 1000, callback)
+        return self._loop.call_later(max(0.0, (steady_ms - self._steady.now_ms()) / 1000), callback)
 
 
 class LocalRegistry:

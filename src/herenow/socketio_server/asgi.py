@@ -8,11 +8,15 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping, Sequence
+from functools import partial
 from time import monotonic
 from types import coroutine
 from typing import Any, Final
 
-from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine
+from herenow.progress import Progress, hold_little, progress_of, transport_behind
+
+from .closing import CLOSE_TIMEOUT_MS
+from .engine import STATE_KEY, Connection, Engine
 from .errors import RequestRefused
 from .message import Message, asgi_send
 from .polling import PollingRequest
@@ -42,8 +46,8 @@ class EngineApp:
     """An ASGI application that serves one engine.
 
     Args:
-        engine: what to serve, at its path. A prefix that the server or a router has taken off (``root_path``) does
-            not count.
+        engine: what to serve, at its path. What of ``root_path`` stands before that does not count, be it from a
+            proxy, a server's setting or an application that this one is mounted in.
         other: gets every request for another path, and the lifespan; without it they are answered 404.
         on_shutdown: awaited when the lifespan ends, after the engine has stopped.
 
@@ -76,8 +80,9 @@ class EngineApp:
             await _serve_websocket(self.engine, scope, receive, send)
 
     def _serves(self, scope: Scope) -> bool:
-        path, root = scope["path"], scope.get("root_path", "")
-        return self.engine.serves(path) or (path.startswith(root) and self.engine.serves(path[len(root) :]))
+        path, root, ours = scope["path"], scope.get("root_path", ""), self.engine.settings.path
+        before, found, behind = path.rpartition(ours.rstrip("/"))
+        return bool(found) and behind in ("", "/") and root.startswith(before)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         if (state := scope.get("state")) is not None:
@@ -139,11 +144,13 @@ class AsgiWebSocket:
 
     ASGI's ``send`` is a coroutine, but one that an idle server finishes without ever waiting. So it is stepped by hand,
     right where a message is sent, and only when it does wait, for a peer that does not read, does a task take over.
+    Both step it as the task that serves the WebSocket: a middleware may have put a time limit around it, which cancels
+    the task that it finds itself in, and that must not be somebody else's.
     What goes to many has its frames built once, and takes the :class:`~.shortcut.Shortcut` where there is one.
     """
 
-    __slots__ = ("_closed", "_engine", "_pump", "_queue", "_queued", "_released", "_send", "_settings",
-                 "_shortcut", "_task", "connection", "full")  # fmt: skip
+    __slots__ = ("_closed", "_engine", "_gave_up", "_pump", "_queue", "_queued", "_released", "_send", "_settings",
+                 "_shortcut", "_taken", "_task", "_transport", "connection", "full")  # fmt: skip
 
     def __init__(self, engine: Engine, send: Send) -> None:
         self.connection: Connection | None = None
@@ -156,12 +163,16 @@ class AsgiWebSocket:
         self._queued = 0
         self._pump: asyncio.Task[None] | None = None
         self._closed = False
+        self._gave_up = False
         self._released: asyncio.Future[None] | None = None
-        self._task: asyncio.Task[Any] | None = None
+        self._task = _this_task()
+        self._taken = 0
+        self._transport = transport_behind({}, send)
+        if self._transport is not None:
+            hold_little(self._transport)
 
     async def serve(self, receive: Receive) -> None:
-        """Feed the session until the WebSocket is gone."""
-        self._task = asyncio.current_task()
+        """Feed the session until the WebSocket is gone, or this is cancelled: then it takes the session with it."""
         allowance = Allowance()
         try:
             while True:
@@ -182,9 +193,13 @@ class AsgiWebSocket:
             if self._pump is not None:
                 await self._pump
         except asyncio.CancelledError:
-            if not self._closed:
+            if not self._gave_up:
                 raise
-            # close() lost its patience with a peer that does not read.
+            # It was ours: the patience with a peer that does not read, or does not go, is at its end.
+        finally:
+            self._lost(error=True)
+            if self._pump is not None:
+                self._pump.cancel()
 
     def _received(self, message: MutableMapping[str, Any]) -> None:
         connection = self.connection
@@ -242,11 +257,15 @@ class AsgiWebSocket:
         self._put([{"type": "websocket.close", "code": code, "reason": reason}])
         self._closed = True
         self.release()
-        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT_MS / 1000, self._give_up)
+        self._give_up_later()
+
+    def _give_up_later(self) -> None:
+        self._engine.clock.call_later(CLOSE_TIMEOUT_MS / 1000, self._give_up)
 
     def _give_up(self) -> None:
         """The peer has not answered the close frame, or does not even read: leave."""
-        if self._task is not None and not self._task.done():
+        if not self._task.done():
+            self._gave_up = True
             self._task.cancel()
 
     def hold(self) -> None:
@@ -256,6 +275,11 @@ class AsgiWebSocket:
         """Read again."""
         if self._released is not None and not self._released.done():
             self._released.set_result(None)
+
+    def progress(self) -> Progress:
+        """How far the peer has come; where the transport is hidden, what the server has taken."""
+        acknowledged, waiting = (0, 0) if self._transport is None else progress_of(self._transport)
+        return Progress(self._taken + acknowledged, self._queued + waiting + (self._pump is not None))
 
     def forget(self) -> None:
         """Drop the connection, which is over."""
@@ -270,14 +294,14 @@ class AsgiWebSocket:
                 continue
             sending = self._send(item).__await__()
             try:
-                awaited = next(sending, _SENT)
-            except Exception as error:  # whatever the server raises for a peer that is gone
+                awaited = _as(self._task, partial(next, sending, _SENT))
+            except (Exception, asyncio.CancelledError) as error:  # whatever is raised for a peer that is gone
                 log.debug("an ASGI server's send failed: %r", error)
                 # Not at once: the caller may be in the middle of a loop over many connections.
                 asyncio.get_running_loop().call_soon(self._broken)
                 return
             if awaited is not _SENT:
-                self._pump = asyncio.get_running_loop().create_task(self._drain(_rest(sending, awaited)))
+                self._pump = asyncio.get_running_loop().create_task(self._drain(_rest(self._task, sending, awaited)))
 
     def _enqueue(self, item: MutableMapping[str, Any]) -> None:
         self._queue.append(item)
@@ -293,12 +317,17 @@ class AsgiWebSocket:
             while self._queue:
                 item = self._queue.popleft()
                 self._queued -= _size(item)
-                await self._send(item)
+                sending = self._send(item).__await__()
+                awaited = _as(self._task, partial(next, sending, _SENT))
+                if awaited is not _SENT:
+                    await _rest(self._task, sending, awaited)
+                self._taken += 1
                 if self.full and self._queued <= self._settings.write_buffer_low:
                     self._drained()
-        except Exception as error:  # whatever the server raises for a peer that is gone
+        except (Exception, asyncio.CancelledError) as error:  # whatever is raised for a peer that is gone
             log.debug("an ASGI server's send failed: %r", error)
             self._queue.clear()
+            self._queued = 0
             self._broken()
         finally:
             self._pump = None
@@ -309,7 +338,9 @@ class AsgiWebSocket:
             self.connection.became_drained()
 
     def _broken(self) -> None:
-        self._closed = True
+        if not self._closed:
+            self._closed = True
+            self._give_up_later()  # it may have been a middleware that broke it: then the server knows of no end
         self.release()  # to hear the server say that the peer is gone
         connection, self.connection = self.connection, None
         if connection is not None:
@@ -321,15 +352,41 @@ def _size(item: MutableMapping[str, Any]) -> int:
 
 
 @coroutine
-def _rest(steps: Generator[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
-    """Go on with an awaitable whose first step was taken by hand and gave ``awaited`` to wait for."""
+def _rest(task: asyncio.Task[Any], steps: Generator[Any, Any, None], awaited: Any) -> Generator[Any, Any, None]:
+    """Go on with an awaitable whose first step was taken by hand, as ``task``, and gave ``awaited`` to wait for."""
     try:
         while True:
             try:
                 result = yield awaited
             except BaseException as error:
-                awaited = steps.throw(error)
+                awaited = _as(task, partial(steps.throw, error))
             else:
-                awaited = steps.send(result)
+                awaited = _as(task, partial(steps.send, result))
     except StopIteration:
         return
+
+
+def _as(task: asyncio.Task[Any], step: Callable[[], Any]) -> Any:
+    """Take a step of a coroutine so that it finds itself in ``task``, whoever takes it.
+
+    The switch is what asyncio's documentation names for those who step coroutines ("Extending asyncio").
+    """
+    loop, current = asyncio.get_running_loop(), asyncio.current_task()
+    if current is task:
+        return step()
+    if current is not None:
+        asyncio.tasks._leave_task(loop, current)
+    asyncio.tasks._enter_task(loop, task)
+    try:
+        return step()
+    finally:
+        asyncio.tasks._leave_task(loop, task)
+        if current is not None:
+            asyncio.tasks._enter_task(loop, current)
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    if task is None:
+        raise AssertionError("an ASGI application runs in a task")
+    return task

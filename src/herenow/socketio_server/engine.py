@@ -11,17 +11,23 @@ Backpressure, both ways:
 * A connection is *held* while the application asks for it (:meth:`Connection.hold`): nothing more is read from it, so
   a client that sends and does not read, or sends faster than it is served, fills its own socket and nobody's memory.
   Not even its pongs are read then: one that is held for longer than the heartbeat allows is closed.
+
+Who is late with a pong may have a slow link, and be reading still what was sent before the ping. So it is asked how
+far the peer has come (``progress.py``), and as long as that moves, it has time. What is large goes behind a ping of its
+own: a client gives up by itself when it hears none.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
+
+from herenow.progress import Delivery, Progress
+from herenow.steady import Steady
 
 from . import errors
 from .addresses import client_address, customer_of, parse_networks
@@ -53,8 +59,8 @@ MAX_HEADERS: Final = 16_384
 SAY_EVERY_MS: Final = 1_000
 """Between two lines in the log about requests that are refused."""
 
-CLOSE_TIMEOUT_MS: Final = 2_000
-"""How long a peer has to complete the WebSocket closing handshake before its socket is cut."""
+BULK: Final = 32_768
+"""Bytes of a message before which a ping goes: on 20 kB/s it takes 1.6 s."""
 
 _NEVER: Final = float("inf")
 
@@ -155,6 +161,9 @@ class Link(Protocol):
     def release(self) -> None:
         """Read again."""
 
+    def progress(self) -> Progress:
+        """How far the peer has come with what was written; not cheap."""
+
     def forget(self) -> None:
         """Drop the connection, which is over: left to the garbage collector, its pauses are felt by all clients."""
 
@@ -202,8 +211,8 @@ class Connection:
         last_pong_ms: when the client last answered a ping, by the engine's clock; ``None`` before the first.
     """
 
-    __slots__ = ("_held", "_timer_ms", "engine", "handshake", "last_pong_ms", "link", "probe", "session", "slow",
-                 "state", "wheel_slot")  # fmt: skip
+    __slots__ = ("_delivery", "_held", "_timer_ms", "engine", "handshake", "last_pong_ms", "link", "probe", "session",
+                 "slow", "state", "wheel_slot")  # fmt: skip
 
     def __init__(self, engine: "Engine", session: Session, link: Link, handshake: Handshake) -> None:
         self.engine = engine
@@ -216,6 +225,7 @@ class Connection:
         self.last_pong_ms: float | None = None
         self.wheel_slot: int | None = None
         self._held = 0
+        self._delivery: Delivery | None = None
         self._timer_ms = _NEVER
 
     @property
@@ -240,8 +250,17 @@ class Connection:
     def push(self, *messages: Message) -> None:
         """Send messages, even to a slow connection: for answers, whose number the application bounds."""
         for message in messages:
+            if len(message.messages[0]) > BULK:
+                self.ping_ahead()
             self.session.send(*message.messages)
         self.link.flush()
+
+    def ping_ahead(self) -> None:
+        """Send a ping before something large, if none is under way: behind it, it would be late on a slow link."""
+        if self.session.transport is Transport.WEBSOCKET:
+            self.session.ping(self.engine.now_ms())
+            self.engine.schedule(self)
+            self.link.flush()
 
     def close(self) -> None:
         """Close the session from this side."""
@@ -297,6 +316,25 @@ class Connection:
             self.slow = True
             self.engine.application.slow(self)
 
+    def look(self, now_ms: float) -> None:
+        """See whether a ping that is not answered is still on its way, if it is time to."""
+        if not self.session.is_late(now_ms):
+            return
+        progress, delivery = self.link.progress(), self._delivery
+        if delivery is None:
+            self._delivery = Delivery(progress)
+        self.session.looked(now_ms, moves=delivery is not None and delivery.moves(progress))
+
+    def answered(self, now_ms: float) -> None:
+        """The ping was answered."""
+        self.last_pong_ms = now_ms
+        self._delivery = None
+
+    def moved(self, link: "WebSocketLink") -> None:
+        """Another link carries the session: what was on its way on the old one says nothing any more."""
+        self.link, self.probe = link, None
+        self._delivery = None
+
     def became_drained(self) -> None:
         """The link has less than ``write_buffer_low`` bytes unsent."""
         if self.slow:
@@ -311,14 +349,19 @@ class Engine:
     Args:
         application: gets the events.
         settings: how it behaves.
+        clock: by which clients are waited for; by default one of its own.
 
     Attributes:
+        clock: the same.
         turns: whose bytes are parsed when.
         on_refused: told of each handshake that is refused, as what it counts.
     """
 
-    def __init__(self, application: Application, settings: EngineSettings) -> None:
+    def __init__(self, application: Application, settings: EngineSettings, clock: Steady | None = None) -> None:
         self.application = application
+        self.clock = Steady() if clock is None else clock
+        self.now_ms: Callable[[], float] = self.clock.now_ms
+        """The engine's time, in milliseconds."""
         self.on_refused: Callable[[str], object] = len
         self.settings = settings
         self.connections: dict[str, Connection] = {}
@@ -330,17 +373,9 @@ class Engine:
         # A ping comes early by a twentieth of the interval at least (session.JITTER), and is at most one tick late, as
         # is its time-out: so together they are over when the client's own count is.
         tick_ms = min(max(min(settings.ping_interval_ms, settings.ping_timeout_ms) / 50, 5), 100)
-        self._heartbeat: Heartbeat[Connection] = Heartbeat(tick_ms, self._due)
-
-    def now_ms(self) -> float:
-        """The engine's time in milliseconds: the system's monotonic clock, which event loops go by too."""
-        return monotonic() * 1000
+        self._heartbeat: Heartbeat[Connection] = Heartbeat(tick_ms, self._due, self.clock)
 
     # -- requests --------------------------------------------------------------------------------------------------
-
-    def serves(self, path: str) -> bool:
-        """Whether a request for this path is for this engine."""
-        return path == self.settings.path or path + "/" == self.settings.path
 
     def admit(
         self,
@@ -391,7 +426,7 @@ class Engine:
         if connection is None:
             raise errors.UnknownSession
         # A pong may be overdue since less than a tick: what the protocol calls closed must not answer.
-        self.handle(connection, connection.session.advance(self.now_ms()))
+        self._advance(connection, self.now_ms())
         if transport is Transport.POLLING:
             if connection.session.transport is not Transport.POLLING:
                 raise errors.RequestRefused  # the session has moved to its WebSocket
@@ -515,7 +550,7 @@ class Engine:
             if isinstance(event, MessageReceived):
                 self.application.received(connection, event.data)
             elif isinstance(event, PongReceived):
-                connection.last_pong_ms = self.now_ms()
+                connection.answered(self.now_ms())
                 self.schedule(connection)
             elif isinstance(event, Upgraded):
                 self._upgraded(connection)
@@ -528,7 +563,7 @@ class Engine:
         probe, polling = connection.probe, connection.link
         if probe is None:
             raise AssertionError("a session was upgraded by a probe that is not there")
-        connection.link, connection.probe = probe, None
+        connection.moved(probe)
         polling.flush()
         polling.release()
         if connection.held:
@@ -577,7 +612,7 @@ class Engine:
         if not connection.is_open:
             self.forget(connection)
             return
-        self.handle(connection, connection.session.advance(now_ms))
+        self._advance(connection, now_ms)
         if not connection.is_open:
             return
         connection.link.flush()
@@ -585,6 +620,10 @@ class Engine:
             self.application.due(connection)
         if connection.is_open:
             self.schedule(connection)
+
+    def _advance(self, connection: Connection, now_ms: float) -> None:
+        connection.look(now_ms)
+        self.handle(connection, connection.session.advance(now_ms))
 
     def close_code(self, reason: Reason) -> int:
         """The code of the close frame that goes out when a session closes (RFC 6455, section 7.4.1)."""

@@ -7,9 +7,12 @@ at most one tick late, unless a crowd is due with it; moving or cancelling it co
 
 import asyncio
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import ceil
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
+
+from herenow.steady import Steady
 
 
 class Timed(Protocol):
@@ -22,6 +25,10 @@ T = TypeVar("T", bound=Timed)
 
 _TIMER_EARLY_S = 0.001
 """uvloop's timers count whole milliseconds and may come so much early; the slot would not have begun."""
+
+READ_FIRST: Final = 4
+"""Turns of the event loop before a late tick judges anybody, in which what waits in the kernel is read: a WebSocket's
+frames take one, and what an ASGI server hands on through a task of its own some more."""
 
 _AT_ONCE = 50
 """So many items are done without a pause. A crowd's time-outs fall due in one slot; between them the loop must serve
@@ -39,6 +46,7 @@ class Wheel(Generic[T]):
         self._tick_ms = tick_ms
         self._slots: dict[int, set[T]] = {}
         self._turned = -1
+        self._soonest = 0  # no slot before it has anything in it
 
     def __bool__(self) -> bool:
         return bool(self._slots)
@@ -53,6 +61,7 @@ class Wheel(Generic[T]):
         if slot == item.wheel_slot:
             return
         self.cancel(item)
+        self._soonest = min(self._soonest, slot)
         item.wheel_slot = slot
         self._slots.setdefault(slot, set()).add(item)
 
@@ -78,41 +87,52 @@ class Wheel(Generic[T]):
         """Take off and return what is due, up to ``limit`` items, the earliest slot first. The others stay due."""
         current = int(now_ms // self._tick_ms)
         self._turned = max(self._turned, current)
+        if current < self._soonest:  # as at most ticks, of a server with few clients
+            return []
         due: list[T] = []
-        # Sorted keys, not a count from the last slot to this one: after a machine's sleep that would be millions.
-        for slot in sorted(slot for slot in self._slots if slot <= current):
-            items = self._slots[slot]
+        passed: Sequence[int] = range(self._soonest, current + 1)
+        if len(passed) > len(self._slots):  # a clock may go on by millions of them
+            passed = sorted(slot for slot in self._slots if slot <= current)
+        for slot in passed:
+            items = self._slots.get(slot)
+            if items is None:
+                continue
             while items and len(due) < limit:
                 due.append(items.pop())
             if items:
                 break
             del self._slots[slot]
+        self._soonest = min(self._slots, default=current + 1)
         for item in due:
             item.wheel_slot = None
         return due
 
 
 class Heartbeat(Generic[T]):
-    """Turns a wheel with the event loop's clock.
+    """Turns a wheel with a steady clock, which is wound while anything is on it.
 
     Args:
         tick_ms: how late an item may come, in milliseconds.
         on_due: called with each item that falls due, and the time. It may schedule the item again.
+        clock: by which the items are due.
     """
 
-    def __init__(self, tick_ms: float, on_due: Callable[[T, float], None]) -> None:
+    def __init__(self, tick_ms: float, on_due: Callable[[T, float], None], clock: Steady) -> None:
+        self._clock = clock
         self._tick_s = tick_ms / 1000
         self._wheel: Wheel[T] = Wheel(tick_ms)
         self._on_due = on_due
         self._timer: asyncio.Handle | None = None
+        self._due_s = 0.0  # when the timer is to ring, by the loop's clock
 
     def schedule(self, item: T, due_ms: float) -> None:
-        """Let ``on_due`` be called with ``item`` at ``due_ms`` of the loop's clock; or before, if that was asked for
-        earlier: then it must schedule the item again.
+        """Let ``on_due`` be called with ``item`` at ``due_ms`` of the clock; or before, if that was asked for earlier:
+        then it must schedule the item again.
         """
         self._wheel.hasten(item, due_ms)
         if self._timer is None and self._wheel:
-            self._timer = self._set_timer(asyncio.get_running_loop())
+            self._clock.begin()
+            self._timer = self._set_timer(asyncio.get_running_loop(), self._clock.now_ms())
 
     def cancel(self, item: T) -> None:
         """Forget the call for ``item``, if there is one."""
@@ -121,22 +141,41 @@ class Heartbeat(Generic[T]):
             # Not left to ring once more: a loop that ends before would leave the next one without a heartbeat.
             self._timer.cancel()
             self._timer = None
+            self._clock.end()
+
+    def _ring(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._due_s > self._tick_s:
+            self._read_first(READ_FIRST)
+        else:
+            self._tick()
+
+    def _read_first(self, turns: int) -> None:
+        """Let the loop read for some turns, then judge."""
+        step = partial(self._read_first, turns - 1) if turns > 1 else self._tick
+        self._timer = asyncio.get_running_loop().call_soon(step)
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        now_ms = loop.time() * 1000
+        now_ms, timer = self._clock.now_ms(), self._timer
         due = self._wheel.turn(now_ms, _AT_ONCE)
         for item in due:
             try:
                 self._on_due(item, now_ms)
             except Exception as error:  # one item's fault must not stop the heart of all the others
                 loop.call_exception_handler({"message": "an item on the wheel raised", "exception": error})
-        if len(due) == _AT_ONCE and self._wheel:  # there may be more
+        if self._timer is not timer:
+            return  # meanwhile the wheel was empty: it has another timer now, or none
+        if not self._wheel:
+            self._timer = None
+            self._clock.end()
+        elif len(due) == _AT_ONCE:  # there may be more
             self._timer = loop.call_soon(self._tick)
         else:
-            self._timer = self._set_timer(loop) if self._wheel else None
+            self._timer = self._set_timer(loop, now_ms)
 
-    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> asyncio.TimerHandle:
+    def _set_timer(self, loop: asyncio.AbstractEventLoop, now_ms: float) -> asyncio.TimerHandle:
         """Come back when the next slot has begun, not a tick from now: an item would be late by up to two ticks."""
-        in_s = self._tick_s - loop.time() % self._tick_s
-        return loop.call_later(in_s + _TIMER_EARLY_S, self._tick)
+        in_s = self._tick_s - now_ms / 1000 % self._tick_s + _TIMER_EARLY_S
+        self._due_s = loop.time() + in_s
+        return loop.call_later(in_s, self._ring)

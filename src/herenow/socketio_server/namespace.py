@@ -100,7 +100,7 @@ class Socket:
 
     @property
     def last_pong_ms(self) -> float | None:
-        """When the client last answered a ping, by the event loop's clock; ``None`` before the first."""
+        """When the client last answered a ping, by the engine's clock; ``None`` before the first."""
         return self.connection.last_pong_ms
 
     def emit(self, event: str, *args: Any) -> bool:
@@ -145,7 +145,7 @@ class Socket:
         try:
             if not self.send(self.namespace.message(event, *args, ack_id=ack_id)):
                 raise Disconnected(f"{self!r} is slow or gone")
-            async with asyncio.timeout(timeout_s):
+            async with self.connection.engine.clock.timeout(timeout_s):
                 return await answer
         except TimeoutError as error:
             raise CallTimeout(f"no acknowledgement of {event!r} within {timeout_s:g} s") from error

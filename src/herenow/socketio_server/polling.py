@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from time import monotonic
 from typing import Final
 
+from herenow.progress import HIDDEN, Progress, hold_little, progress_of, transport_behind
+
 from . import packets
 from .engine import Connection, Engine, find_header
 from .errors import BadPacket, RequestRefused, SocketIOError, TooLarge
@@ -20,13 +22,16 @@ _JSON: Final = (b"content-type", b"application/json")
 class PollingLink:
     """The way to a polling client: the GET that waits, if one does."""
 
-    __slots__ = ("_released", "_waiter", "connection", "full")
+    __slots__ = ("_released", "_taken", "_transport", "_unsent", "_waiter", "connection", "full")
 
     def __init__(self) -> None:
         self.connection: Connection | None = None
         self.full = False
         self._waiter: asyncio.Future[str] | None = None
         self._released: asyncio.Future[None] | None = None
+        self._taken = 0  # of all that went before the transport of the latest answer; and each GET, which shows life
+        self._unsent = 0  # of the answer that is given to the ASGI server
+        self._transport: asyncio.Transport | None = None
 
     def send(self, message: Message) -> bool:
         """Queue a message for the next GET, or for the one that waits."""
@@ -69,7 +74,7 @@ class PollingLink:
 
     def forget(self) -> None:
         """Drop the connection, which is over."""
-        self.connection = None
+        self.connection = self._transport = None
 
     async def released(self) -> None:
         """Wait until the connection is held no more, or closed, or has moved to its WebSocket."""
@@ -82,8 +87,30 @@ class PollingLink:
         """Whether the session is open and polling still carries it."""
         return self.connection is not None and self.connection.is_open and self.connection.link is self
 
-    def begin(self) -> "asyncio.Future[str]":
-        """A GET begins to wait; its body comes by the future."""
+    def progress(self) -> Progress:
+        """How far the client has come with its answers; what is for the next one is out of sight."""
+        acknowledged, waiting = (0, 0) if self._transport is None else progress_of(self._transport)
+        if self.connection is not None and self.connection.session.has_more:
+            waiting += HIDDEN
+        return Progress(self._taken + acknowledged, self._unsent + waiting)
+
+    def answering(self, size: int) -> None:
+        """An answer begins that has so many bytes."""
+        self._unsent = size
+
+    def taken(self, size: int) -> None:
+        """The ASGI server has taken so many of them, for which the client may have had to take others."""
+        self._unsent -= size
+        if self._transport is None:
+            self._taken += size
+
+    def begin(self, transport: asyncio.Transport | None) -> "asyncio.Future[str]":
+        """A GET begins to wait; its body comes by the future. ``transport`` is the one under it, if that is known."""
+        if transport is not self._transport:
+            if self._transport is not None:
+                self._taken += max(0, progress_of(self._transport).acknowledged)
+            self._transport = transport
+        self._taken += 1
         self._waiter = asyncio.get_running_loop().create_future()
         self.flush()
         return self._waiter
@@ -118,16 +145,34 @@ class PollingRequest:
         except RequestRefused as refusal:
             await respond(self._send, refusal.status, refusal_body(refusal), [_JSON, *self._cors])
 
-    async def _answer(self, body: str) -> None:
-        await respond(self._send, 200, body.encode(), [_TEXT, (b"cache-control", b"no-store"), *self._cors])
+    def _transport(self) -> asyncio.Transport | None:
+        transport = transport_behind(self._scope, self._send)
+        if transport is not None:
+            hold_little(transport)
+        return transport
+
+    async def _answer(self, body: str) -> bool:
+        headers = [_TEXT, (b"cache-control", b"no-store"), *self._cors]
+        return await respond(self._send, 200, body.encode(), headers)
+
+    async def _answer_poll(self, connection: Connection, link: PollingLink, body: str) -> None:
+        """Answer a GET. If that fails, or is cancelled, the packets in it are lost, and so is the session."""
+        is_sent = False
+        try:
+            data, headers = body.encode(), [_TEXT, (b"cache-control", b"no-store"), *self._cors]
+            link.answering(len(data))
+            is_sent = await respond(self._send, 200, data, headers, link.taken)
+        finally:
+            if not is_sent and link.is_current:
+                self._engine.handle(connection, connection.session.transport_lost(error=True))
 
     async def _open(self) -> None:
         link = PollingLink()
         link.connection = connection = self._engine.open(Transport.POLLING, link, handshake_of(self._scope))
         connection.session.begin_poll()
-        body = link.begin()
+        body = link.begin(self._transport())
         self._engine.start(connection)
-        await self._answer(await body)
+        await self._answer_poll(connection, link, await body)
 
     async def _poll(self, connection: Connection) -> None:
         link = connection.link
@@ -136,7 +181,7 @@ class PollingRequest:
         if refused := connection.session.begin_poll():
             self._engine.handle(connection, refused)
             raise RequestRefused
-        body = link.begin()
+        body = link.begin(self._transport())
         if not connection.is_open:
             self._engine.forget(connection)  # these were its last words
         if not body.done():
@@ -149,7 +194,7 @@ class PollingRequest:
                     # The client gave the request up (or the server is being torn down): nobody is there.
                     self._engine.handle(connection, connection.session.transport_lost())
         if not body.cancelled() and body.done():
-            await self._answer(body.result())
+            await self._answer_poll(connection, link, body.result())
 
     async def _post(self, connection: Connection) -> None:
         link, session, settings = connection.link, connection.session, self._engine.settings
@@ -160,7 +205,7 @@ class PollingRequest:
             raise RequestRefused
         try:
             # No longer than a session lives that is silent, and while it posts a polling client is.
-            async with asyncio.timeout((settings.ping_interval_ms + settings.ping_timeout_ms) / 1000):
+            async with self._engine.clock.timeout((settings.ping_interval_ms + settings.ping_timeout_ms) / 1000):
                 body = await _read_body(self._scope, self._receive, settings.max_payload)
             if len(body) > READ_SLICE:
                 await self._engine.turns.wait()
@@ -172,11 +217,11 @@ class PollingRequest:
                 await link.released()
                 if link.is_current:
                     self._engine.handle(connection, session.receive(packet))
-        except (BadPacket, TooLarge, TimeoutError, ClientGone) as error:
-            lost = isinstance(error, ClientGone | TimeoutError)
+        except (BadPacket, TooLarge, TimeoutError, ClientGone, asyncio.CancelledError) as error:
+            lost = isinstance(error, ClientGone | TimeoutError | asyncio.CancelledError)
             if link.is_current:  # a session that has moved on is none of this request's business
                 self._engine.handle(connection, session.transport_lost(error=True) if lost else session.refuse())
-            if isinstance(error, TooLarge):
+            if isinstance(error, TooLarge | asyncio.CancelledError):
                 raise
         finally:
             session.end_post()

@@ -31,6 +31,9 @@ MAX_QUERY_FIELDS: Final = 100
 """Fields of a query string, at most; the protocol's own are four."""
 
 
+PART: Final = 16_384
+"""Bytes of an answer that are given to the ASGI server at a time."""
+
 PLAIN_HANDSHAKE: Final = "EIO=4&transport=websocket"
 """The query of nearly every WebSocket that opens a session: not worth a general parser each time."""
 
@@ -81,14 +84,25 @@ def _date(now_s: int) -> str:
     return formatdate(now_s, usegmt=True)
 
 
-async def respond(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """Answer an HTTP request of ASGI, whole. It is no error if nobody is there any more to read it."""
+async def respond(
+    send: Send, status: int, body: bytes, headers: Headers, taken: Callable[[int], None] = lambda size: None
+) -> bool:
+    """Answer an HTTP request of ASGI, whole. Returns whether the server took it: perhaps nobody is there to read it.
+
+    A large body goes in parts, and ``taken`` is called after each with its size: the server waits between them for its
+    client, so that it shows, as far as ASGI shows it, whether that still reads.
+    """
     length = (b"content-length", str(len(body)).encode())
     try:
         await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-        await send({"type": "http.response.body", "body": body})
+        for at in range(0, max(len(body), 1), PART):
+            part = body[at : at + PART]
+            await send({"type": "http.response.body", "body": part, "more_body": at + PART < len(body)})
+            taken(len(part))
     except Exception as error:  # whatever the server raises for a peer that is gone
         log.debug("an ASGI server's send failed: %r", error)
+        return False
+    return True
 
 
 def handshake_of(scope: Scope) -> Handshake:

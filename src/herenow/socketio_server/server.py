@@ -35,6 +35,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from herenow.steady import Steady
+
 from .asgi import EngineApp
 from .engine import Connection, Engine, EngineSettings
 from .errors import BadPacket, CallTimeout, ConnectRefused, Disconnected
@@ -125,12 +127,13 @@ class Server:
 
     Args:
         settings: how it behaves; the defaults are those of the reference server.
+        clock: by which clients are waited for, where an application has one for all its parts.
     """
 
-    def __init__(self, settings: ServerSettings | None = None) -> None:
+    def __init__(self, settings: ServerSettings | None = None, *, clock: Steady | None = None) -> None:
         self.settings = settings or ServerSettings()
         self.greeting_s = self.settings.greeting_ms / 1000
-        self.engine = Engine(self, self.settings)
+        self.engine = Engine(self, self.settings, clock)
         self._namespaces: dict[str, Namespace] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop_handler: Callable[[], Any] | None = None

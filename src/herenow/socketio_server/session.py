@@ -4,7 +4,9 @@ The law (docs/engine.io-protocol/v4-current.md; where it is silent, the referenc
 
 * A session is carried by one transport, ``polling`` or ``websocket``. It may move from the first to the second once,
   through a *probe*: a second transport that says ``2probe``, is answered ``3probe``, and takes over with ``5``.
-* A heartbeat of the server's: ``2`` every ``ping_interval_ms``, answered by ``3`` within ``ping_timeout_ms``.
+* A heartbeat of the server's: ``2`` every ``ping_interval_ms``, answered by ``3`` within ``ping_timeout_ms`` of when it
+  arrived: while it is on its way behind what a slow peer takes, that peer is not asked yet. A ping may go before its
+  time, ahead of something large; a client counts from the last one.
 * A polling client has at most one GET and one POST under way. A second one closes the session.
 * A malformed packet, or one that the client must not send here, closes the session at once.
 * A session closes once. Its reason never changes, and after it nothing is received and nothing but the last words
@@ -114,6 +116,9 @@ JITTER = (0.05, 0.15)
 apart, so that ten thousand sessions that began together do not ping together for ever."""
 
 
+LOOKS = 5
+"""So often within the time-out of a ping is it looked whether it is still on its way."""
+
 MESSAGE_COST = 64
 """Bytes that a queued message counts for beside its length, so that empty ones cannot fill the memory."""
 
@@ -132,8 +137,8 @@ class Session:
         queued: the size of all messages that wait to be sent; each counts for ``MESSAGE_COST`` more than its length.
     """
 
-    __slots__ = ("_outbox", "_ping_at", "_polling", "_pong_due", "_posting", "_probe", "_probe_due", "_probe_out",
-                 "_settings", "queued", "reason", "sid", "transport")  # fmt: skip
+    __slots__ = ("_look_at", "_outbox", "_ping_at", "_polling", "_pong_due", "_posting", "_probe", "_probe_due",
+                 "_probe_out", "_settings", "queued", "reason", "sid", "transport")  # fmt: skip
 
     def __init__(self, sid: str, transport: Transport, settings: SessionSettings, now_ms: float) -> None:
         self.sid = sid
@@ -148,6 +153,7 @@ class Session:
         self._polling = False
         self._posting = False
         self._pong_due = _NEVER
+        self._look_at = _NEVER
         self._ping_at = self._next_ping(now_ms)
         opened = {
             "sid": sid,
@@ -282,7 +288,7 @@ class Session:
 
     def due_ms(self) -> float:
         """When :meth:`advance` has something to do next."""
-        beat = self._ping_at if self._pong_due == _NEVER else self._pong_due
+        beat = self._ping_at if self._pong_due == _NEVER else min(self._look_at, self._pong_due)
         return min(beat, self._probe_due)
 
     def advance(self, now_ms: float) -> list[Event]:
@@ -291,11 +297,30 @@ class Session:
             return []
         if now_ms >= self._pong_due:
             return self._close(Reason.PING_TIMEOUT)
-        if self._pong_due == _NEVER and now_ms >= self._ping_at:
-            self._outbox.append(packets.PING)
-            self._pong_due = now_ms + self._settings.ping_timeout_ms
-            self._ping_at = self._next_ping(now_ms)
+        if now_ms >= self._ping_at:
+            self.ping(now_ms)
         return self.probe_lost() if now_ms >= self._probe_due else []
+
+    def ping(self, now_ms: float) -> None:
+        """Queue a ping, now and not when it is time; nothing while another waits for its answer."""
+        if self._pong_due == _NEVER and self.reason is None:
+            self._outbox.append(packets.PING)
+            self._ping_at = self._next_ping(now_ms)
+            self._pong_due = now_ms + self._settings.ping_timeout_ms
+            self._look_at = now_ms + self._settings.ping_timeout_ms / LOOKS
+
+    def is_late(self, now_ms: float) -> bool:
+        """Whether it is time to look if the ping that waits for its answer has arrived; then call :meth:`looked`."""
+        return now_ms >= self._look_at and self._pong_due != _NEVER
+
+    def looked(self, now_ms: float, *, moves: bool) -> None:
+        """Note whether the ping, or what was sent before it, ``moves`` towards a peer that takes it.
+
+        Then the peer is there, and has not been asked yet: its answer is due within the time-out from now.
+        """
+        self._look_at = now_ms + self._settings.ping_timeout_ms / LOOKS
+        if moves:
+            self._pong_due = now_ms + self._settings.ping_timeout_ms
 
     def _next_ping(self, now_ms: float) -> float:
         low, high = JITTER
@@ -308,6 +333,11 @@ class Session:
         if self.reason is None:
             self._outbox += [packets.MESSAGE + data if isinstance(data, str) else data for data in messages]
             self.queued += sum(map(len, messages)) + MESSAGE_COST * len(messages)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something is queued that no transport has taken yet."""
+        return bool(self._outbox)
 
     def data_to_send(self) -> list[str | bytes]:
         """Return the packets for the WebSocket that carries the session, each a frame of its own; empties the queue.

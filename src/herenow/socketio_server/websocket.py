@@ -29,12 +29,15 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine, Handshake
+from herenow.progress import Progress, hold_little, progress_of
+
+from .closing import Cut
+from .engine import STATE_KEY, Connection, Engine, Handshake
 from .errors import RequestRefused
 from .message import Message, frames
 from .requests import PLAIN_HANDSHAKE, WEBSOCKET_LOGGER, parse_query, refusal_response, switching_response
 from .session import Reason, Transport
-from .turns import READ_SLICE, TURN_S, Allowance, Turns
+from .turns import READ_SLICE, TURN_S, Allowance
 
 log = logging.getLogger(WEBSOCKET_LOGGER)
 
@@ -87,8 +90,8 @@ class FastWebSocket(asyncio.Protocol):
     The arguments are those that uvicorn gives every protocol class.
     """
 
-    __slots__ = ("_allowance", "_app_state", "_close_timer", "_config", "_connection", "_direct", "_fd", "_fragments",
-                 "_held", "_other", "_protocol", "_server_state", "_text", "_transport", "_turns", "_unread",
+    __slots__ = ("_allowance", "_app_state", "_config", "_connection", "_cut", "_direct", "_engine", "_fd",
+                 "_fragments", "_held", "_other", "_protocol", "_server_state", "_text", "_transport", "_unread",
                  "_waiting", "full", "ready")  # fmt: skip
 
     def __init__(
@@ -109,9 +112,9 @@ class FastWebSocket(asyncio.Protocol):
         self._held = False
         self._unread = b""
         self._allowance = Allowance()
-        self._turns: Turns | None = None
+        self._engine: Engine | None = None
         self._waiting = False  # for its turn to read on
-        self._close_timer: asyncio.TimerHandle | None = None
+        self._cut: Cut | None = None
         self.full = False
         self.ready = False
         self._direct = -1  # the descriptor while it may be written to: ready, and nothing waits in the transport
@@ -151,8 +154,8 @@ class FastWebSocket(asyncio.Protocol):
             return
         self._server_state.connections.discard(self)
         self._unread, self._held = b"", False
-        if self._close_timer is not None:
-            self._close_timer.cancel()
+        if self._cut is not None:
+            self._cut.cancel()
         self._lost(error=exc is not None)
 
     def pause_writing(self) -> None:
@@ -202,7 +205,7 @@ class FastWebSocket(asyncio.Protocol):
         if engine is None:
             self._hand_over(data)
             return
-        self._turns = engine.turns
+        self._engine = engine
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed for uvicorn's own classes
         headers = _headers_of(data)
         try:
@@ -210,6 +213,7 @@ class FastWebSocket(asyncio.Protocol):
         except RequestRefused as refusal:
             self._refuse(refusal_response(refusal))
             return
+        hold_little(self._transport)
         self._transport.set_write_buffer_limits(engine.settings.write_buffer_high, engine.settings.write_buffer_low)
         # Open from the start: its parser would else keep the request for as long as the connection lives.
         self._protocol = ServerProtocol(state=State.OPEN, max_size=engine.settings.max_payload, logger=log)
@@ -401,9 +405,12 @@ class FastWebSocket(asyncio.Protocol):
 
     def _cut_later(self) -> None:
         """Give the peer some time to read the end and to answer it; one that does neither must not keep the socket."""
-        if self._close_timer is None:
-            loop = asyncio.get_running_loop()
-            self._close_timer = loop.call_later(CLOSE_TIMEOUT_MS / 1000, self._transport.abort)
+        if self._cut is None and self._engine is not None:
+            self._cut = Cut(self._transport, self._engine.clock)
+
+    def progress(self) -> Progress:
+        """How far the peer has come."""
+        return progress_of(self._transport)
 
     def hold(self) -> None:
         """Stop reading."""
@@ -422,9 +429,9 @@ class FastWebSocket(asyncio.Protocol):
 
     def _read_on(self) -> None:
         """Go on with reading at this connection's next turn."""
-        if not self._waiting and self._turns is not None:
+        if not self._waiting and self._engine is not None:
             self._waiting = True
-            self._turns.ask(self._take_turn)
+            self._engine.turns.ask(self._take_turn)
 
     def _take_turn(self) -> None:
         self._waiting = False
