@@ -81,6 +81,10 @@ class NoStore:
     creates_users = True
     prepared = True
 
+    def canonical(self, user_id: str) -> str:
+        """Any id is what it is."""
+        return user_id
+
     async def open(self) -> None:
         """Do nothing."""
 

@@ -53,6 +53,7 @@ PURE = {
     "gateway/expiry.py",
     "gateway/limits.py",
     "gateway/punctuality.py",
+    "store/numbers.py",
     "model.py",
     "tenancy.py",
 }

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from herenow.errors import AlreadyStarted, NotStarted, StoreError, StoreInUse, TenantsNotKept
+from herenow.errors import AlreadyStarted, NotStarted, SettingsInvalid, StoreError, StoreInUse, TenantsNotKept
 from herenow.metering import Meters
 from herenow.model import Availability, Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
@@ -39,6 +39,7 @@ from herenow.steady import Steady
 from herenow.store.ahead import read_ahead
 from herenow.store.audit import Audit
 from herenow.store.base import PAGE_SIZE
+from herenow.store.members import Members
 from herenow.store.nodes import Node
 from herenow.store.objections import Objections
 from herenow.store.opening import open_store
@@ -109,6 +110,7 @@ class Presence:
         self.store = open_store(self.settings)
         self.objections = Objections(self.store, every_s=self.settings.audit_every_s)
         self.meters = Meters()
+        self._members = Members(self.store.missing) if self.settings.unknown_users == "refuse" else None
         self.steady = Steady()
         """By which clients and users are waited for, by all parts of this server."""
         self._node: Node | None = None
@@ -119,6 +121,7 @@ class Presence:
         self._audit: Audit | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._subscribers: list[Subscriber] = []
+        self._after_audit: list[Callable[[], Awaitable[None]]] = []
         self._evicted: list[Callable[[Sequence[Connection], bool], None]] = []
         self._handler_tasks: set[asyncio.Future[Any]] = set()
         self._on_lost: Callable[[StoreError], None] | None = None
@@ -221,6 +224,7 @@ class Presence:
             on_lost: called if another server takes the store over, which ends this one's right to write.
 
         Raises:
+            SettingsInvalid: unknown users are to be refused, and the database creates every user.
             AlreadyStarted: it was not stopped since the last start.
             StoreInUse: another live server owns it; the sentence names it.
             StoreNotReady: it has no users, and does not create any: its name is wrong, or ``init`` was forgotten.
@@ -240,8 +244,14 @@ class Presence:
         await self.store.open()
         try:
             if not self.store.prepared:
-                for step in (await self.store.init(adopt_only=not self.store.creates_users)).steps:
+                adopt_only = self._members is not None or not self.store.creates_users
+                for step in (await self.store.init(adopt_only=adopt_only)).steps:
                     log.info("store prepared", step=step)
+            if self._members is not None and self.store.creates_users:
+                raise SettingsInvalid(
+                    f"unknown_users is refuse, and the users of {self.store.name} are herenow's own, made as they "
+                    "come: name the application's database, or set unknown_users to serve"
+                )
             node = Node.here(
                 name=settings.node,
                 epoch=time.time_ns() // 1000,
@@ -268,7 +278,7 @@ class Presence:
         self._tenants, self._truth = tenants, Truth(tenants)
         self._lost = False
         self.steady.begin()
-        self._audit = Audit(self.store, self._truth, writer, every_s=settings.audit_every_s)
+        self._audit = Audit(self.store, self._truth, writer, every_s=settings.audit_every_s, then=self._audited)
         self._tasks = [
             asyncio.create_task(writer.run(), name="herenow writer"),
             asyncio.create_task(self._audit.run(), name="herenow audit"),
@@ -390,21 +400,34 @@ class Presence:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
+    def canonical(self, user_id: str) -> str:
+        """Write a user's id in the one way in which the database has it: ``7`` for ``007`` where ids are numbers.
+
+        All methods take ids in any way; what they return, and what handlers are told, has this one. Known once it is
+        started.
+        """
+        return self.store.canonical(user_id)
+
     async def get(self, user_ids: Iterable[str], *, tenant: str | None = None) -> dict[str, UserPresence]:
-        """Return users as others see them, by id. One who was never seen is offline, last active ``None``."""
+        """Return users as others see them, by the ids that were asked for, as they were written there.
+
+        One who was never seen is offline, last active ``None``.
+        """
         return (await self.snapshot(list(user_ids), tenant=tenant)).users
 
     async def snapshot(self, user_ids: Sequence[str], *, tenant: str | None = None) -> Snapshot:
         """As :meth:`get`, with the version of the registry at which it was so."""
-        snapshot = await self.registry_of(tenant).get(user_ids)
-        absent = [user_id for user_id in user_ids if user_id not in snapshot.users]
+        ids = [self.store.canonical(asked) for asked in user_ids]
+        snapshot = await self.registry_of(tenant).get(ids)
+        known, version = snapshot.users, snapshot.version
+        absent = [user_id for user_id in ids if user_id not in known]
         stored = await self._read_store(absent, tenant) if absent else {}
         # In the order asked for, each user once.
         users = {
-            user_id: snapshot.users.get(user_id) or _offline(user_id, stored.get(user_id), snapshot.version)
-            for user_id in user_ids
+            asked: known.get(user_id) or _offline(user_id, stored.get(user_id), version)
+            for asked, user_id in zip(user_ids, ids, strict=True)
         }
-        return Snapshot(snapshot.version, users)
+        return Snapshot(version, users)
 
     async def _read_store(self, user_ids: Sequence[str], tenant: str | None) -> dict[str, StoredUser]:
         """What is known of users who are not here: the rows on their way to the store, then the store's own."""
@@ -420,6 +443,26 @@ class Presence:
             except (StoreError, TimeoutError) as error:
                 log.warning("store read failed", error=str(error) or "timed out", users=len(rest))
         return {user_id: rows[key] for user_id, key in keys.items() if key in rows}
+
+    @property
+    def refuses_unknown(self) -> bool:
+        """Whether whom the database does not have is not let in (``unknown_users``)."""
+        return self._members is not None
+
+    async def is_known(self, user_id: str, *, tenant: str | None = None) -> bool:
+        """Say whether a user may be here: whom the database has, or, while it is away or all are served, anybody."""
+        return self._members is None or await self._members.has(key_of(tenant, self.canonical(user_id)))
+
+    async def unknown(self, user_ids: Iterable[str], *, tenant: str | None = None) -> set[str]:
+        """Ask the database anew whom of some users it does not have, where those are refused.
+
+        Raises:
+            StoreError: it cannot say.
+        """
+        if self._members is None:
+            return set()
+        keys = [key_of(tenant, self.canonical(user_id)) for user_id in user_ids]
+        return {split(key)[1] for key in await self._members.missing(keys)}
 
     async def online(self, *, tenant: str | None = None) -> AsyncIterator[UserPresence]:
         """Go through all who are online, most recently active first."""
@@ -438,7 +481,7 @@ class Presence:
 
     async def explain(self, user_id: str, *, tenant: str | None = None) -> Explanation | None:
         """Return all that decides how a user is shown; ``None`` for one who is not here."""
-        return await self.registry_of(tenant).explain(user_id)
+        return await self.registry_of(tenant).explain(self.canonical(user_id))
 
     # -- following ---------------------------------------------------------------------------------------------------
 
@@ -462,6 +505,14 @@ class Presence:
         ``may_return`` says whether their clients are to come back by themselves.
         """
         self._evicted.append(handler)
+
+    def on_audit(self, handler: Callable[[], Awaitable[None]]) -> None:
+        """Call ``handler()`` after each audit. A ``StoreError`` that it raises is a failure of the audit."""
+        self._after_audit.append(handler)
+
+    async def _audited(self) -> None:
+        for handler in tuple(self._after_audit):
+            await handler()
 
     def _batch(self, batch: Batch, writer: Writer, tenant: str | None) -> None:
         writer.submit(keyed(tenant, batch.rows))
@@ -516,7 +567,8 @@ class Presence:
         Returns:
             The connections that were closed.
         """
-        evicted = await self.registry_of(tenant).evict(user_ids, disconnect=disconnect, cause=cause)
+        meant = None if user_ids is None else [self.canonical(user_id) for user_id in user_ids]
+        evicted = await self.registry_of(tenant).evict(meant, disconnect=disconnect, cause=cause)
         await self._close_evicted(evicted, may_return=cause is not Cause.LEFT)
         return evicted
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -70,6 +70,11 @@ class Settings(BaseSettings):
     )
     create_users: bool = Field(
         False, description="MongoDB: create a user who is not in the collection, instead of reporting it."
+    )
+    unknown_users: Literal["serve", "refuse"] = Field(
+        "serve",
+        description="Users whom the database does not have: serve them all the same, or refuse them, and send away "
+        "whoever is deleted.",
     )
     database_timeout_s: float = Field(
         2.0, gt=0, description="An operation of the database that takes longer has failed, and is tried again."
@@ -283,6 +288,10 @@ class Settings(BaseSettings):
             (
                 all(map(is_tenant, self.tenant_api_keys)),
                 "each name in tenant_api_keys must be 1 to 64 letters, digits, dots, underscores and dashes",
+            ),
+            (
+                self.unknown_users == "serve" or not self.create_users,
+                "unknown_users is refuse and create_users is on: whoever is created is never unknown; choose one",
             ),
             (
                 self.tls_certfile is not None or (self.tls_keyfile is None and self.tls_keyfile_password is None),

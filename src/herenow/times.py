@@ -41,6 +41,15 @@ def from_iso(text: str) -> int:
     return (time - _EPOCH) // _MILLISECOND
 
 
+def has_zone(text: str) -> bool:
+    """Whether an ISO 8601 text says in which zone its time is.
+
+    Raises:
+        ValueError: the text is not a time.
+    """
+    return datetime.fromisoformat(text).tzinfo is not None
+
+
 # The rows of one batch share a few seconds: formatting the whole second once makes a row three times cheaper.
 @lru_cache(maxsize=1024)
 def _to_iso_second(second: int) -> str:

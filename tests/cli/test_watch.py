@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cli_support import ENVIRONMENT, herenow, serving_process
 from clients import Client
+from store.databases import execute
 
 
 @contextmanager
@@ -61,6 +62,15 @@ async def test_every_change_is_a_line_with_its_cause(tmp_path: Path) -> None:
         assert [each.split()[2] for each in lines] == ["online", "busy", "offline"]
         assert "alice [bold]  connect" in lines[0]
         assert "“on stage”" in lines[1]
+
+
+async def test_a_user_is_followed_however_the_id_is_written(tmp_path: Path) -> None:
+    execute(tmp_path / "herenow.db", "CREATE TABLE users (id INTEGER PRIMARY KEY)", "INSERT INTO users VALUES (7)")
+    with serving_process(tmp_path) as server, watching(tmp_path, "--json", "007", "warm-up") as process:
+        await first_change(process, server.address)
+        await (await Client.connect(server.address, "+7")).leave()
+        while json.loads(await line(process))["userId"] != "7":
+            pass
 
 
 async def test_a_restart_is_lived_through(tmp_path: Path) -> None:

@@ -567,3 +567,21 @@ async def test_a_node_that_runs_is_alive(store: Store) -> None:
     (known,) = await store.nodes()
     assert known == mine
     assert is_alive(known, NOW_MS + 4999)
+
+
+async def test_who_is_missing_is_whom_it_does_not_have_and_would_not_create(store: Store, backend: Backend) -> None:
+    await backend.add_users(["alice", "bob"])
+    asked = ["alice", "carol", "bob", "no\0id", "acme\x1falice"]
+    missing = {"carol", "no\0id", "acme\x1falice"}
+    assert await store.missing(asked) == (set() if store.creates_users else missing)
+    many = [f"nobody {number}" for number in range(1_500)]
+    assert len(await store.missing([*many, "bob"])) == (0 if store.creates_users else 1_500)
+    assert await store.missing([]) == set()
+
+
+async def test_an_id_that_is_text_has_no_other_way_to_be_written(store: Store, backend: Backend) -> None:
+    await backend.add_users(["007"])
+    await store.read(["007"])
+    for user_id in ("007", "7", "Alice", "E\u0301", " a "):
+        assert store.canonical(user_id) == user_id
+    assert list(await store.read(["7", "007"])) == ["007"]

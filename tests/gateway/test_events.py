@@ -98,12 +98,31 @@ def test_no_payload_is_an_empty_one() -> None:
 )
 def test_an_expiry_must_be_a_time(until: str) -> None:
     with pytest.raises(ValueError, match="until"):
-        claim_of(Claimed.BUSY, None, until, longest_text=140)
+        claim_of(Claimed.BUSY, None, until, longest_text=140, now_ms=0)
+
+
+@pytest.mark.parametrize("until", ["2030-01-01T00:00:00", "2030-01-01 00:00", "2030-01-01"])
+def test_an_expiry_without_a_zone_is_refused(until: str) -> None:
+    with pytest.raises(ValueError, match="until has no zone"):
+        claim_of(Claimed.BUSY, None, until, longest_text=140, now_ms=0)
+
+
+def test_an_expiry_that_has_passed_is_refused() -> None:
+    assert claim_of(Claimed.BUSY, None, "1970-01-01T00:00:02Z", longest_text=140, now_ms=1_999).until_ms == 2_000
+    with pytest.raises(ValueError, match="until has passed: here it is 1970-01-01T00:00:02"):
+        claim_of(Claimed.BUSY, None, "1970-01-01T00:00:02Z", longest_text=140, now_ms=2_000)
+
+
+@pytest.mark.parametrize("text", [None, ""])
+def test_an_expiry_of_nothing_is_refused(text: str | None) -> None:
+    with pytest.raises(ValueError, match="until ends nothing"):
+        claim_of(None, text, "2030-01-01T00:00:00Z", longest_text=140, now_ms=0)
+    assert claim_of(None, "in a call", "2030-01-01T00:00:00Z", longest_text=140, now_ms=0).until_ms
 
 
 def test_an_expiry_is_read_in_any_zone() -> None:
-    assert claim_of(Claimed.BUSY, None, "1970-01-01T01:00:01+01:00", longest_text=140).until_ms == 1_000
-    assert claim_of(Claimed.BUSY, None, None, longest_text=140).until_ms is None
+    assert claim_of(Claimed.BUSY, None, "1970-01-01T01:00:01+01:00", longest_text=140, now_ms=0).until_ms == 1_000
+    assert claim_of(Claimed.BUSY, None, None, longest_text=140, now_ms=0).until_ms is None
 
 
 def test_a_user_goes_out_as_the_contract_says() -> None:

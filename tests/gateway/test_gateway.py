@@ -498,6 +498,43 @@ async def test_a_claim_that_is_too_long_or_no_claim_is_refused(server: Served) -
     await alice.close()
 
 
+async def test_an_until_that_has_passed_or_has_no_zone_or_ends_nothing_is_refused_and_leaves_the_claim(
+    server: Served,
+) -> None:
+    """Each was taken: the first wiped the claim out, the second ended at another hour, the third did nothing."""
+    alice = await server.connect("alice")
+    await alice.call("presence:claim", {"availability": "busy", "text": "in a call"})
+    for payload in (
+        {"availability": "away", "until": "2020-01-01T00:00:00Z"},
+        {"availability": "away", "until": "2099-01-01T00:00:00"},
+        {"until": "2099-01-01T00:00:00Z"},
+        {"text": "", "until": "2099-01-01T00:00:00Z"},
+        {"availability": None, "until": "2099-01-01T00:00:00Z"},
+    ):
+        error = (await alice.call("presence:claim", payload))["error"]
+        assert (error["code"], "until" in error["message"]) == ("bad_request", True), payload
+    (user,) = (await alice.call("presence:get", {"users": ["alice"]}))["users"]
+    assert (user["availability"], user["statusText"]) == ("busy", "in a call")
+    await alice.close()
+
+
+async def test_a_snapshot_of_all_is_never_older_than_the_greeting_and_holds_oneself(serve: Serve) -> None:
+    """While changes gathered, all who came had the page of before: not in it themselves, and with an older version."""
+    async with serve(flush_interval_s=0.2, offline_within_s=1.0) as server:
+        bob = await server.connect("bob")
+        await bob.watch(all=True)
+        late = []
+        for number in range(3):
+            crowd = [await server.connect(f"{number} {name}") for name in ("carol", "dave")]
+            answers = await asyncio.gather(bob.watch(all=True), *(client.watch(all=True) for client in crowd))
+            for client, answer in zip(crowd, answers[1:], strict=True):
+                assert answer["version"] >= client.ready["version"]
+                assert client.ready["userId"] in {user["userId"] for user in answer["users"]}
+            late += crowd
+        for client in (bob, *late):
+            await client.close()
+
+
 # -- bad input ---------------------------------------------------------------------------------------------------
 
 

@@ -118,16 +118,13 @@ async def test_the_claim_watch_limits_what_may_be_asked(serve: Serve) -> None:
     async with serve() as url:
         alice = await connect(url, watch=["bob"])
         bob, carol = await connect(url, "bob"), await connect(url, "carol")
-        for event, payload in (
-            ("presence:get", {"users": ["bob", "carol"]}),
-            ("presence:watch", {"users": ["carol"]}),
-            ("presence:watch", {"all": True}),
-            ("presence:watch", {"all": True, "since": 0}),
-            ("presence:watch", {"users": ["carol"], "since": 0}),
-        ):
-            answer = await alice.call(event, payload)
+        for payload in ({"all": True}, {"all": True, "since": 0}):
+            answer = await alice.call("presence:watch", payload)
             assert answer["error"]["code"] == "forbidden", payload
             assert "users" not in answer
+        for event in ("presence:get", "presence:watch"):
+            answer = await alice.call(event, {"users": ["carol"]})
+            assert (answer["users"], answer["refused"]) == ([], [{"userId": "carol", "code": "forbidden"}])
         answer = await alice.call("presence:get", {"users": ["bob", "alice"]})
         assert [user["isOnline"] for user in answer["users"]] == [True, True]
         await alice.watch("bob", "alice")
@@ -135,6 +132,28 @@ async def test_the_claim_watch_limits_what_may_be_asked(serve: Serve) -> None:
         await bob.leave()
         await alice.until(lambda: alice.shows("bob") == "offline")
         assert set(alice.view) == {"alice", "bob"}
+        await alice.close()
+
+
+async def test_of_some_who_may_not_be_seen_the_others_are_answered_and_watched(serve: Serve) -> None:
+    """One friend too many in a list of a thousand was an error for all of them."""
+    async with serve() as url:
+        alice = await connect(url, watch=["bob", "dave"])
+        bob, carol = await connect(url, "bob"), await connect(url, "carol")
+        carols = [{"userId": "carol", "code": "forbidden"}]
+        asked = {"users": ["carol", "bob", "alice", "dave", "bob"]}
+        for event in ("presence:get", "presence:watch"):
+            answer = await alice.call(event, asked)
+            assert answer["ok"]
+            assert [user["userId"] for user in answer["users"]] == ["bob", "alice", "dave"]
+            assert answer["refused"] == carols
+        newer = await alice.call("presence:watch", {**asked, "since": answer["version"]})
+        assert (newer["full"], newer["users"], newer["refused"]) == (False, [], carols)
+        assert "refused" not in await alice.call("presence:get", {"users": ["bob"]})
+        await carol.leave()
+        await bob.leave()
+        await alice.until(lambda: alice.shows("bob") == "offline")
+        assert alice.causes("carol") == []
         await alice.close()
 
 

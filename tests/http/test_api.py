@@ -230,6 +230,9 @@ BAD: list[tuple[str, str, Any, str]] = [
     ("PUT", "/v1/users/a/claim", {"text": "a\nb"}, "text"),
     ("PUT", "/v1/users/a/claim", {"until": "soon"}, "until"),
     ("PUT", "/v1/users/a/claim", {"until": "9999-12-31T23:59:59-14:00"}, "until"),
+    ("PUT", "/v1/users/a/claim", {"availability": "busy", "until": "2099-01-01T00:00:00"}, "until"),
+    ("PUT", "/v1/users/a/claim", {"availability": "busy", "until": "2020-01-01T00:00:00Z"}, "until"),
+    ("PUT", "/v1/users/a/claim", {"until": "2099-01-01T00:00:00Z"}, "until"),
     ("PUT", "/v1/users/a/claim", {"colour": "red"}, "colour"),
     ("PUT", f"/v1/users/{'x' * 129}/claim", {}, "id"),
 ]

@@ -68,6 +68,7 @@ async def explain(settings: Settings, user_id: str, tenant: str | None) -> Expla
     async with opened(settings) as store:
         if tenant is not None and not store.keeps_tenants:
             raise TenantsNotKept
+        user_id = store.canonical(user_id)
         key = key_of(tenant, user_id)
         stored = await store.read([key])
         nodes = await store.nodes()

@@ -20,7 +20,7 @@ from herenow.cli.options import CouldNotLook, Database, Json, checked_tenant, ru
 from herenow.cli.output import err, escape, out, plural
 from herenow.cli.target import LiveServer
 from herenow.errors import HerenowError
-from herenow.http.models import Stats
+from herenow.http.models import MOST_PER_CALL, Stats, Users
 from herenow.settings import Settings
 from herenow.times import to_iso
 
@@ -60,9 +60,19 @@ def watch(
     if server is None:
         raise CouldNotLook("no server is running: there is nothing to follow")
     while True:
-        _follow(server, set(users or ()), of_tenant, json=json)
+        _follow(server, _as_it_has_them(server, users or [], of_tenant), of_tenant, json=json)
         err.print("the server went: waiting for it", style="yellow")
         server = _wait_for_another(settings)
+
+
+def _as_it_has_them(server: LiveServer, users: list[str], of_tenant: str) -> set[str]:
+    """The users under the ids that the server's changes name: it may have 7 for 007."""
+    named: set[str] = set()
+    for start in range(0, len(users), MOST_PER_CALL):
+        question = {"users": users[start : start + MOST_PER_CALL]}
+        found = server.post(f"/v1/users:batchGet{of_tenant}", question, Users)
+        named |= {user.user_id for user in found.users}
+    return named
 
 
 def _wait_for_another(settings: Settings) -> LiveServer:

@@ -65,11 +65,14 @@ class Audience:
         if can_watch is not None and tenant is not None:
             can_watch = partial(can_watch, tenant=tenant)
         self.sight = (
-            None if can_watch is None else Sight(can_watch, settings.can_watch_stale_s, settings.max_watched_users)
+            None
+            if can_watch is None
+            else Sight(can_watch, settings.can_watch_stale_s, settings.max_watched_users, presence.canonical)
         )
         self.encoded = EncodedUsers()
         self._page: asyncio.Future[dict[str, Any]] | None = None  # the first, of those online
         self._page_since = 0  # after so many flushes it was asked for
+        self._page_asked_s = 0.0  # when, by the steady clock
         self.punctuality = Punctuality(presence.meters)
         self.connections_of: dict[str, int] = {}
         self.bucket_of: dict[str, TokenBucket] = {}
@@ -121,15 +124,25 @@ class Audience:
         if self.sight is not None and user_id not in self.connections_of:
             self.sight.forget(user_id)
 
-    async def first_page(self) -> dict[str, Any]:
+    async def first_page(self, since_s: float) -> dict[str, Any]:
         """Return the first page of those online; the same one to all who ask until the next diffs are sent.
 
         Whoever asks must watch all by now: then they get what changed since that page with those diffs. So when
         everybody joins at once, the crowd is gone through once a flush, and not once for each of them.
+
+        Args:
+            since_s: when the client was told that it is in, by the steady clock. A page from before would not have it,
+                and would be older than what it was told; so it waits for the diffs, and has the page behind them.
         """
-        if self._page is None or self._page_since != self.outbox.flushes:
+        if self._has_page() and self._page_asked_s < since_s:
+            await self.outbox.flushed()
+        if self._page is None or not self._has_page():
             self._page, self._page_since = asyncio.ensure_future(self.page(None)), self.outbox.flushes
+            self._page_asked_s = time.monotonic()
         return await asyncio.shield(self._page)  # it is others' too
+
+    def _has_page(self) -> bool:
+        return self._page is not None and self._page_since == self.outbox.flushes
 
     async def page(self, cursor: str | None) -> dict[str, Any]:
         """Return a page of those online, as the answer to a watch on all.

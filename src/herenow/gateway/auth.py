@@ -38,6 +38,13 @@ class Identity(msgspec.Struct, frozen=True):
         """Whether it may ask about a user. Everybody may ask about themselves."""
         return self.watch == "*" or user_id == self.user_id or user_id in self.watch
 
+    def in_one_way(self, canonical: Callable[[str], str]) -> "Identity":
+        """Return the same with all ids written in the one way that ``canonical`` gives."""
+        user_id = canonical(self.user_id)
+        if self.watch == "*":
+            return self if user_id == self.user_id else msgspec.structs.replace(self, user_id=user_id)
+        return msgspec.structs.replace(self, user_id=user_id, watch=frozenset(map(canonical, self.watch)))
+
 
 Authenticate = Callable[[Any, Handshake], Identity | Awaitable[Identity]]
 """Given the CONNECT payload and the request: returns the identity, or raises ``WireError``."""

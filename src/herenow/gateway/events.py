@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -24,6 +25,7 @@ Code = Literal[
     "token_expired",
     "token_expiring",
     "forbidden",
+    "unknown_user",
     "bad_request",
     "unknown_event",
     "too_large",
@@ -136,6 +138,12 @@ class Ready(msgspec.Struct, frozen=True, rename="camel"):
     version: int
     server_time: str
     bounds: msgspec.Raw
+
+
+def refused_to_wire(users: Iterable[str]) -> dict[str, Any]:
+    """Say of which users an answer says nothing, as their client may not see them; nothing, if there are none."""
+    refused = [{"userId": user_id, "code": "forbidden"} for user_id in users]
+    return {"refused": refused} if refused else {}
 
 
 def decode(kind: Any, args: tuple[Any, ...]) -> Any:

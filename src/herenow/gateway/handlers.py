@@ -13,7 +13,7 @@ import structlog
 from herenow.errors import TenantsNotKept
 from herenow.gateway import events
 from herenow.gateway.audience import Audience
-from herenow.gateway.auth import Authenticate, identify
+from herenow.gateway.auth import Authenticate, Identity, identify
 from herenow.gateway.client import Client, close
 from herenow.gateway.events import WireError
 from herenow.gateway.expiry import WARNING_S, Expiry, end_ms
@@ -21,6 +21,7 @@ from herenow.gateway.limits import TokenBucket
 from herenow.gateway.outbox import Pace
 from herenow.gateway.permission import Permission
 from herenow.gateway.pulse import Pulse
+from herenow.gateway.strangers import Strangers, unknown_user
 from herenow.gateway.throttle import Throttle
 from herenow.model import Claimed, Closing, Connection, UserPresence
 from herenow.presence import Presence
@@ -28,7 +29,7 @@ from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
 from herenow.tenancy import SEPARATOR, key_of
 from herenow.times import to_iso
-from herenow.wire import claim_of, user_to_wire
+from herenow.wire import canonical_to_wire, claim_of, user_to_wire
 
 log = structlog.get_logger("herenow.gateway")
 
@@ -68,6 +69,7 @@ class Gateway:
         self.presence = presence
         self._settings = settings
         self._authenticate = authenticate
+        self._canonical = presence.store.canonical
         self._bounds = msgspec.Raw(msgspec.json.encode(presence.bounds()))
         self._expiry = Expiry()
         self._meters = presence.meters
@@ -85,6 +87,8 @@ class Gateway:
         self._audiences: dict[str | None, Audience] = {None: self._make_audience(None)}
         self.server.on_stop(self._say_goodbye)
         presence.on_evicted(self._evicted)
+        strangers = Strangers(presence, lambda: self._audiences, self._namespace.sockets.get)
+        presence.on_audit(strangers.look)
         self._register()
 
     def _register(self) -> None:
@@ -183,10 +187,12 @@ class Gateway:
             raise WireError("shutting_down", "the server is shutting down")
         if self._pulse.lag_s > self._settings.overload_lag_s:
             raise WireError("overloaded", "the server is busy serving those who are in: come again in a moment")
-        identity = await identify(self._authenticate, auth, socket.handshake)
+        identity = await self._identify(auth, socket)
         user_id, tenant = identity.user_id, identity.tenant
         if SEPARATOR in user_id:  # the application's own ``authenticate``: everything else checks ids
             raise ValueError("a user id holds no control characters")
+        if self.presence.refuses_unknown:
+            await self._see_that_it_is_known(tenant, user_id)
         settings = self._settings
         if self._clients >= settings.max_connections:
             is_full = "the server is full"  # to a tenant no more than that: whose connections they are is not its own
@@ -220,8 +226,12 @@ class Gateway:
         self._meters.connects.inc()
         log.info("connected", **client.about, transport=socket.transport)
         server_time = to_iso(time.time_ns() // 1_000_000)
+        client.opened_s = monotonic()  # what it asks for from now on is newer than this
         ready = events.Ready(user_id, socket.id, audience.registry.version, server_time, self._bounds)
         socket.emit(events.READY, msgspec.Raw(msgspec.json.encode(ready)))
+
+    async def _identify(self, auth: Any, socket: Socket) -> Identity:
+        return (await identify(self._authenticate, auth, socket.handshake)).in_one_way(self._canonical)
 
     def _disconnect(self, socket: Socket, reason: Reason) -> None:
         client: Client = socket.data
@@ -243,14 +253,24 @@ class Gateway:
         # They hold each other: left to the garbage collector, its pauses would be felt by all clients.
         socket.data = None
 
-    def _open_audience(self, tenant: str | None) -> Audience:
-        """Let the first client of a tenant in."""
+    async def _see_that_it_is_known(self, tenant: str | None, user_id: str) -> None:
+        self._check_tenant(tenant)
+        if not await self.presence.is_known(user_id, tenant=tenant):
+            raise unknown_user()
+        if self._stopping:  # by now
+            raise WireError("shutting_down", "the server is shutting down")
+
+    def _check_tenant(self, tenant: str | None) -> None:
         if tenant is not None:
             try:
                 self.presence.check_tenant(tenant)
             except TenantsNotKept as error:
                 log.error("a user of a tenant is refused", tenant=tenant, reason=str(error))
                 raise WireError("forbidden", "this server cannot keep the users of tenants apart") from error
+
+    def _open_audience(self, tenant: str | None) -> Audience:
+        """Let the first client of a tenant in."""
+        self._check_tenant(tenant)
         audience = self._make_audience(tenant)
         audience.open()
         self._audiences[tenant] = audience
@@ -295,7 +315,7 @@ class Gateway:
             return await self._prolong(client, payload)
 
     async def _prolong(self, client: Client, payload: events.Refresh) -> dict[str, Any]:
-        identity = await identify(self._authenticate, {"token": payload.token}, client.socket.handshake)
+        identity = await self._identify({"token": payload.token}, client.socket)
         if (identity.tenant, identity.user_id) != (client.audience.tenant, client.user_id):
             raise WireError("forbidden", "the token is another user's")
         _see_that_it_is_here(client)
@@ -344,6 +364,12 @@ class Gateway:
         self._meters.errors.labels(error.code).inc()
         return Reply({"ok": False, "error": error.body()}, otherwise=(events.ERROR, error.body()))
 
+    def _refusals(self, users: list[str]) -> dict[str, Any]:
+        """What an answer says of the users whom its client may not see."""
+        if users:
+            self._meters.errors.labels("forbidden").inc()
+        return events.refused_to_wire(users)
+
     def _unknown(self, socket: Socket, event: Any, *args: Any) -> Reply | Awaitable[dict[str, Any] | Reply]:
         async def refuse(client: Client) -> dict[str, Any]:
             raise WireError("unknown_event", f"there is no event {str(event)[:80]!r}")
@@ -368,7 +394,7 @@ class Gateway:
             if newer is not None:
                 return newer
         if payload.cursor is None:
-            return await client.audience.first_page()
+            return await client.audience.first_page(client.opened_s)
         async with self._throttle.in_turn(client, events.MAX_USERS_A_CALL):
             try:
                 return await client.audience.page(payload.cursor)
@@ -382,21 +408,28 @@ class Gateway:
             return await self._watch_these(client, users, since)
 
     async def _watch_these(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
-        await self._permission.check(client, users, anew=True)
+        users, beside = self._of_asked(users)
+        seen, refused = await self._permission.part(client, users, anew=True)
+        beside |= self._refusals(refused)
         _see_that_it_is_here(client)
         most, watches = self._settings.max_watched_users, client.audience.watches
-        if watches.watched_by(client) + watches.adds(client, users) > most:
+        if watches.watched_by(client) + watches.adds(client, seen) > most:
             raise WireError("too_many_watches", f"a connection may watch {most} users")
         # First the watch, then the snapshot: what changes in between is sent twice rather than never.
         first = not watches.watched_by(client)
-        watches.watch(client, users)
+        watches.watch(client, seen)
         if first:
             self._permission.look_again_later(client)
         if since is not None:
-            newer = await self._newer(client, since, frozenset(users))
+            newer = await self._newer(client, since, frozenset(seen))
             if newer is not None:
-                return newer
-        return {**await self._snapshot(client, users), "full": True}
+                return newer | beside
+        return await self._snapshot(client, seen) | {"full": True} | beside
+
+    def _of_asked(self, asked: list[str]) -> tuple[list[str], dict[str, Any]]:
+        """The ids of users as they are, and what the answer says of those that the client wrote otherwise."""
+        users = [self._canonical(user_id) for user_id in asked]
+        return users, {} if users == asked else canonical_to_wire(dict(zip(asked, users, strict=True)))
 
     async def _newer(self, client: Client, since: int, users: frozenset[str] | None) -> dict[str, Any] | None:
         registry = client.audience.registry
@@ -422,7 +455,7 @@ class Gateway:
         if payload.all == (payload.users is not None):
             raise WireError("bad_request", "unwatch either users or all")
         if payload.users is not None:
-            client.audience.watches.unwatch(client, payload.users)
+            client.audience.watches.unwatch(client, self._of_asked(payload.users)[0])
         else:
             client.audience.watches.unwatch_all(client)
         return {}
@@ -430,8 +463,9 @@ class Gateway:
     async def _get(self, client: Client, payload: events.Users) -> dict[str, Any]:
         self._throttle.charge_for(client, len(payload.users))
         async with self._throttle.in_turn(client, len(payload.users)):
-            await self._permission.check(client, payload.users)
-            return await self._snapshot(client, payload.users)
+            users, beside = self._of_asked(payload.users)
+            seen, refused = await self._permission.part(client, users)
+            return await self._snapshot(client, seen) | beside | self._refusals(refused)
 
     async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
         snapshot = await self.presence.snapshot(users, tenant=client.audience.tenant)
@@ -456,8 +490,9 @@ class Gateway:
             claim = None
         else:
             asked = None if isinstance(availability, msgspec.UnsetType) else availability
+            longest, now_ms = self._settings.max_status_text, time.time_ns() // 1_000_000
             try:
-                claim = claim_of(asked, text, payload.until, longest_text=self._settings.max_status_text)
+                claim = claim_of(asked, text, payload.until, longest_text=longest, now_ms=now_ms)
             except ValueError as error:
                 raise WireError("bad_request", str(error)) from error
         registry = client.audience.registry

@@ -118,6 +118,7 @@ class Outbox:
         self._encoded: dict[int, tuple[Change, msgspec.Raw]] = {}
         self._next_flush_s = 0.0
         self._timer: asyncio.Handle | None = None
+        self._flushed: asyncio.Future[None] | None = None  # for those who wait for the flush that is due
         self._sweeper: asyncio.TimerHandle | None = None
 
     def publish(self, changes: Iterable[Change], *, invisible: Container[str] = ()) -> None:
@@ -182,11 +183,23 @@ class Outbox:
         self._dirty.pop(watcher, None)
         self._slow.pop(watcher, None)
 
+    async def flushed(self) -> None:
+        """Wait until what has gathered is sent; not at all, if nothing has."""
+        if self._timer is not None and not self._timer.cancelled():
+            self._flushed = self._flushed or asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._flushed)  # it is others' too
+
     def close(self) -> None:
         """Send nothing more."""
         for timer in (self._timer, self._sweeper):
             if timer is not None:
                 timer.cancel()
+        self._let_go_on()
+
+    def _let_go_on(self) -> None:
+        if self._flushed is not None:
+            self._flushed.set_result(None)
+            self._flushed = None
 
     # -- the flush window --------------------------------------------------------------------------------------------
 
@@ -202,6 +215,7 @@ class Outbox:
         start_s = loop.time()
         self._timer = None
         self.flushes += 1
+        self._let_go_on()
         for_all, self._for_all = self._for_all, {}
         hidden, self._hidden = self._hidden, set()
         dirty, self._dirty = self._dirty, {}

@@ -1,7 +1,7 @@
 """Whom a client may see: by its token at once, and by the application, which is asked anew as long as it watches."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from time import monotonic
 
 from herenow.gateway import events
@@ -28,8 +28,8 @@ class Permission:
         self._find = find
         self._due = Deadlines()  # by connection, steady clock
 
-    async def check(self, client: Client, users: Collection[str], *, anew: bool = False) -> None:
-        """See that a client may see all of the users.
+    async def part(self, client: Client, users: Iterable[str], *, anew: bool = False) -> tuple[list[str], list[str]]:
+        """Part users into those whom a client may see and those whom it may not: in their order, each once.
 
         Args:
             client: who asks.
@@ -37,15 +37,19 @@ class Permission:
             anew: ask the application about all of them, whatever it said before.
 
         Raises:
-            WireError: ``forbidden``, one of them it may not; ``internal``, the application cannot say.
+            WireError: ``internal``, the application cannot say.
         """
-        _check_token(client, users)
+        named = dict.fromkeys(users)
+        refused: Collection[str] = ()
         if client.audience.sight is None:
-            return
-        refused = await self._refused(client.audience.sight, client, users, anew=anew)
-        if refused:
-            raise WireError("forbidden", f"this user may not watch {_some(refused)}")
-        _check_token(client, users)  # which may be another by now
+            if client.identity.watch == "*":
+                return list(named), []
+        else:
+            allowed = [user_id for user_id in named if client.identity.may_watch(user_id)]
+            refused = frozenset(await self._refused(client.audience.sight, client, allowed, anew=anew))
+        may_watch = client.identity.may_watch  # of a token that may be another by now
+        seen = [user_id for user_id in named if user_id not in refused and may_watch(user_id)]
+        return seen, [user_id for user_id in named if user_id in refused or not may_watch(user_id)]
 
     def look_again_later(self, client: Client) -> None:
         """Ask the application anew about those whom a client watches, when its answer is stale."""
@@ -87,12 +91,6 @@ class Permission:
             return await sight.refused(client.user_id, users, monotonic(), anew=anew)
         finally:
             client.audience.forget_sight(client.user_id)  # gone meanwhile?
-
-
-def _check_token(client: Client, users: Collection[str]) -> None:
-    for user_id in users:
-        if not client.identity.may_watch(user_id):
-            raise WireError("forbidden", f"the token does not let this user watch {user_id}")
 
 
 def _some(users: Sequence[str]) -> str:

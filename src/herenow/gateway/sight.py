@@ -32,10 +32,14 @@ class Sight:
         can_watch: asks the application.
         stale_s: how long a yes counts.
         most_kept: how many are remembered for a viewer.
+        canonical: gives the one way to write an id: the application may answer in another.
     """
 
-    def __init__(self, can_watch: CanWatch, stale_s: float, most_kept: int) -> None:
+    def __init__(
+        self, can_watch: CanWatch, stale_s: float, most_kept: int, canonical: Callable[[str], str] = str
+    ) -> None:
         self._can_watch = can_watch
+        self._canonical = canonical
         self._stale_s = stale_s
         self._most_kept = most_kept
         self._until_s: dict[str, dict[str, float]] = {}  # viewer, user: until when a yes counts
@@ -78,7 +82,8 @@ class Sight:
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 answer = self._can_watch(viewer, users)
-                return set(await answer if inspect.isawaitable(answer) else answer)
+                named = await answer if inspect.isawaitable(answer) else answer
+                return {self._canonical(each) if isinstance(each, str) else each for each in named}
         except (Exception, asyncio.CancelledError) as error:  # the application's own
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # no, ours

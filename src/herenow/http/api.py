@@ -46,7 +46,7 @@ from herenow.model import MAX_USER_ID_LENGTH, Claim
 from herenow.presence import Presence
 from herenow.tenancy import key_of
 from herenow.times import to_iso
-from herenow.wire import USER_ID_PATTERN, claim_of, user_to_wire
+from herenow.wire import USER_ID_PATTERN, canonical_to_wire, claim_of, user_to_wire
 
 UserIdPath = Annotated[
     str,
@@ -239,9 +239,14 @@ class Api:
         return user_to_wire((await self._presence.get([user_id], tenant=tenant))[user_id])
 
     async def users(self, question: UsersQuestion, tenant: OfTenant) -> Any:
-        """Show some users, in the order asked for."""
+        """Show some users, in the order asked for, each once.
+
+        Where an id was not written as the database has it (`007` for 7), `canonical` says which `userId` it is.
+        """
         snapshot = await self._presence.snapshot(question.users, tenant=tenant)
-        return {"version": snapshot.version, "users": [user_to_wire(user) for user in snapshot.users.values()]}
+        users = {user.user_id: user for user in snapshot.users.values()}
+        found = {"version": snapshot.version, "users": [user_to_wire(user) for user in users.values()]}
+        return found | canonical_to_wire({asked: user.user_id for asked, user in snapshot.users.items()})
 
     async def changes(
         self, tenant: OfTenant, since: Since = None, last_event_id: LastEventId = None
@@ -260,7 +265,7 @@ class Api:
         """Let a user be shown as busy, say, by the calendar of your application. It replaces the claim before."""
         try:
             longest = self._presence.settings.max_status_text
-            claim = claim_of(order.availability, order.text, order.until, longest_text=longest)
+            claim = claim_of(order.availability, order.text, order.until, longest_text=longest, now_ms=now_ms())
         except ValueError as error:
             raise Refused("bad_request", str(error)) from error
         return await self._put_claim(user_id, claim, tenant)
@@ -270,7 +275,7 @@ class Api:
         return await self._put_claim(user_id, None, tenant)
 
     async def _put_claim(self, user_id: str, claim: Claim | None, tenant: str | None) -> Any:
-        registry = self._presence.registry_of(tenant)
+        registry, user_id = self._presence.registry_of(tenant), self._presence.canonical(user_id)
         await registry.claim(user_id, claim)
         own = await registry.own_view(user_id)
         return {"user": user_to_wire(own or (await self._presence.get([user_id], tenant=tenant))[user_id])}
@@ -279,7 +284,9 @@ class Api:
 
     async def explain(self, user_id: UserIdPath, tenant: OfTenant) -> Explained:
         """Say why a user is shown as they are."""
-        presence, now, key = self._presence, now_ms(), key_of(tenant, user_id)
+        presence, now = self._presence, now_ms()
+        user_id = presence.canonical(user_id)
+        key = key_of(tenant, user_id)
         live = await presence.explain(user_id, tenant=tenant)
         stored = await presence.store.read([key])
         heard_ms = {}

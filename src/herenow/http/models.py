@@ -85,10 +85,11 @@ class UsersQuestion(Question):
 
 
 class Users(Answer):
-    """Users in the order asked for, each once."""
+    """Users in the order asked for, each once. ``canonical``: the ``userId`` of each id that was written otherwise."""
 
     version: int
     users: list[User]
+    canonical: dict[str, str] | None = None
 
 
 class ClaimOrder(Question):

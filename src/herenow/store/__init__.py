@@ -1,1 +1,1 @@
-"""What the application's database says of its users. It follows the registry and is never asked on connecting."""
+"""What the application's database says of its users. It follows the registry."""

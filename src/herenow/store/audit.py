@@ -107,6 +107,7 @@ class Audit:
         every_s: seconds between two rounds.
         clock: seconds that only grow.
         sleep: waits some seconds of that clock.
+        then: what else there is to look at, after each round.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Audit:
         writer: Writer,
         *,
         every_s: float = 30.0,
+        then: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -123,6 +125,7 @@ class Audit:
         self._truth = truth
         self._writer = writer
         self._every_s = every_s
+        self._then = then
         self._clock = clock
         self._sleep = sleep
         self._seen: dict[str, DriftKind] = {}
@@ -173,6 +176,8 @@ class Audit:
             duration_ms=round((self._clock() - began_s) * 1000),
         )
         self._note(report)
+        if self._then is not None:
+            await self._then()
         return report
 
     async def survey(self) -> AsyncIterator[tuple[int, list[Drift]]]:

@@ -1,6 +1,7 @@
 """The store: what the application's database says of its users. The contract that every store keeps.
 
-The store follows the registry and is never asked on the connect path. It holds one row a user and one row a server.
+The store follows the registry, and is asked on the connect path only where ``unknown_users`` is ``refuse``. It holds
+one row a user and one row a server.
 
 What every store guarantees:
 
@@ -113,6 +114,17 @@ class Store(Protocol):
         """
         ...
 
+    def canonical(self, user_id: str) -> str:
+        """Write a user's id in the one way in which this store has it: one row is one user, whatever the spelling.
+
+        Pure, and idempotent. Where ids are numbers, ``007`` is ``7``; where they are ObjectIds or UUIDs, capitals are
+        small letters; where they are text, an id is what it is. One that no row can have stays as it is. All other
+        operations want ids so.
+
+        Known after ``open`` or ``init``; while a MongoDB collection is empty nobody can know it, and an id is text.
+        """
+        ...
+
     async def open(self) -> None:
         """Look at what is there and make ready to work. Creates nothing; that it is unprepared is no error yet.
 
@@ -142,8 +154,7 @@ class Store(Protocol):
             dry_run: change nothing, say what would be done.
             schema: let the database itself demand the fields, with their types, of every user that the application
                 writes. A database whose tables do so in any case has nothing to add.
-            adopt_only: where users are never created, and there is no place for them yet, change nothing: it is
-                another database than was meant.
+            adopt_only: where there is no place for users yet, change nothing: it is another database than was meant.
             on_progress: told while existing users are given their defaults.
 
         Raises:
@@ -167,6 +178,14 @@ class Store(Protocol):
 
     async def read(self, user_ids: Collection[str]) -> dict[str, StoredUser]:
         """Read some users by id. A user that the store does not have is left out."""
+        ...
+
+    async def missing(self, user_ids: Collection[str]) -> set[str]:
+        """Say whom of these users the store does not have, and would not create.
+
+        Raises:
+            StoreNotReady: their collection, or table, is gone. Nobody was deleted then.
+        """
         ...
 
     async def online(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:

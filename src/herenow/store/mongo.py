@@ -8,20 +8,21 @@ servers, ``mongo_survey`` and ``mongo_adopt`` prepare the collection.
 A replica set, a sharded cluster or a single server will do; MongoDB 4.4 or later.
 """
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
 import msgspec
 
-from herenow.errors import StoreNotReady
+from herenow.errors import StoreMismatch, StoreNotReady
 from herenow.model import StoredUser
 from herenow.store import mongo_adopt, mongo_nodes, mongo_reads, mongo_rules, mongo_writes
 from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Progress, Spare
 from herenow.store.mongo_adopt import Target
 from herenow.store.mongo_connection import Database, Document, MongoConnection
 from herenow.store.mongo_documents import Fields, from_cursor
-from herenow.store.mongo_ids import IdKind
+from herenow.store.mongo_ids import IdKind, canonical
 from herenow.store.mongo_nodes import Nodes
 from herenow.store.mongo_survey import learn_kind
 from herenow.store.mongo_url import parse_url
@@ -80,11 +81,19 @@ class MongoStore:
     def prepared(self) -> bool:
         return self._prepared
 
+    def canonical(self, user_id: str) -> str:
+        return user_id if self._kind is None else canonical(user_id, self._kind)
+
     # life
 
     async def open(self) -> None:
+        async def look(database: Database) -> bool:
+            with contextlib.suppress(StoreMismatch):  # `init` and whoever reads users say it
+                await self._learn_kind(database)
+            return await mongo_adopt.is_prepared(database, self._target)
+
         try:
-            self._prepared = await self._connection.run(partial(mongo_adopt.is_prepared, target=self._target))
+            self._prepared = await self._connection.run(look)
         except BaseException:
             await self.close()  # whoever could not open it will not close it
             raise
@@ -108,6 +117,7 @@ class MongoStore:
             for step in plan.steps:
                 addition = None if dry_run else await step.execute(database)
                 done.append(step.sentence if addition is None else f"{step.sentence}, {addition}")
+            self._kind = self._kind or plan.survey.kind
             found = plan.survey.describe(self._target.collection, self._target.fields)
             return InitReport(dry_run=dry_run, steps=tuple(done), found=tuple(found))
 
@@ -126,6 +136,14 @@ class MongoStore:
 
     async def read(self, user_ids: Collection[str]) -> dict[str, StoredUser]:
         return await self._with_users(partial(mongo_reads.read, user_ids=user_ids))
+
+    async def missing(self, user_ids: Collection[str]) -> set[str]:
+        if self._create_users:
+            return set()
+        missing = set(user_ids) - await self._with_users(partial(mongo_reads.read_present, user_ids=user_ids))
+        if missing:  # or all of them are: to MongoDB, a collection that was dropped is an empty one
+            await self._connection.run(self._require_collection)
+        return missing
 
     async def online(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
         return await self._online_page(after, before_ms=None, limit=limit)
@@ -228,6 +246,10 @@ class MongoStore:
             self._prepared = await mongo_adopt.is_prepared(database, self._target)
         if not self._prepared:
             raise StoreNotReady(self.name, f"its collection {self._target.collection} has no presence in it")
+
+    async def _require_collection(self, database: Database) -> None:
+        if not await database.list_collection_names(filter={"name": self._target.collection}):
+            raise StoreNotReady(self.name, f"its collection {self._target.collection} is gone")
 
     async def _learn_kind(self, database: Database) -> IdKind:
         """Look what the ids are; in an empty collection they are what is written first: strings, if that is us."""

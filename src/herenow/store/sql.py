@@ -10,13 +10,14 @@ from functools import partial
 import msgspec
 import sqlalchemy as sa
 
-from herenow.errors import StoreError, StoreInUse, StoreUnavailable
+from herenow.errors import StoreError, StoreInUse, StoreNotReady, StoreUnavailable
 from herenow.model import StoredUser
 from herenow.store import sql_nodes, sql_schema, sql_users
 from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Progress, Spare
 from herenow.store.nodes import Node
 from herenow.store.rows import refused_by_reset
-from herenow.store.sql_rows import Raw, from_cursor
+from herenow.store.sql_rows import Raw, canonical, from_cursor
+from herenow.store.sql_schema import Affinity
 from herenow.store.sqlite_file import LOG_LIMIT, SqliteFile, parse_url
 from herenow.store.sqlite_lock import LockFile
 from herenow.times import to_iso
@@ -57,6 +58,7 @@ class SqlStore:
         self._name = str(path)
         self._creates_users = True
         self._prepared = False
+        self._affinity = Affinity.TEXT  # of the ids
 
     @property
     def name(self) -> str:
@@ -73,6 +75,9 @@ class SqlStore:
     @property
     def prepared(self) -> bool:
         return self._prepared
+
+    def canonical(self, user_id: str) -> str:
+        return canonical(user_id, self._affinity)
 
     # life
 
@@ -92,6 +97,8 @@ class SqlStore:
         adopt_only: bool = False,
         on_progress: Progress | None = None,
     ) -> InitReport:
+        if adopt_only and not (self._file.exists() and await self._file.read(sql_schema.has_users)):
+            raise StoreNotReady(self._name, "it has no table users; is the path right?")
         if dry_run:
             return InitReport(dry_run=True, steps=tuple(await self._plan()))
         sentences = _say_created(self._file.create())
@@ -101,11 +108,12 @@ class SqlStore:
         return InitReport(dry_run=False, steps=tuple(sentences))
 
     async def _learn_schema(self) -> None:
-        def work(connection: sa.Connection) -> tuple[sql_schema.Schema | None, bool]:
+        def work(connection: sa.Connection) -> tuple[sql_schema.Schema | None, bool, Affinity]:
             schema = sql_schema.read_schema(connection, self._name)
-            return schema, schema is not None and not sql_schema.plan(connection, self._name)
+            is_prepared = schema is not None and not sql_schema.plan(connection, self._name)
+            return schema, is_prepared, sql_schema.read_affinity(connection)
 
-        schema, self._prepared = await self._file.read(work)
+        schema, self._prepared, self._affinity = await self._file.read(work)
         self._creates_users = schema is None or schema.owns_users
 
     async def _plan(self) -> list[str]:
@@ -141,6 +149,11 @@ class SqlStore:
 
     async def read(self, user_ids: Collection[str]) -> dict[str, StoredUser]:
         return await self._file.read(partial(sql_users.read, user_ids=user_ids))
+
+    async def missing(self, user_ids: Collection[str]) -> set[str]:
+        if self._creates_users:
+            return set()
+        return set(await self._file.read(partial(sql_users.find_unknown, user_ids=user_ids)))
 
     async def online(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
         place = self._place(after, 2)

@@ -6,6 +6,7 @@ reads as absent. Writing is strict: what could not be read back the same is refu
 
 import base64
 import binascii
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -13,7 +14,9 @@ import msgspec
 
 from herenow.errors import CursorInvalid
 from herenow.model import Claim, Claimed, StoredUser
+from herenow.store.numbers import is_number, whole_number
 from herenow.store.rows import VERSION_UNBELIEVABLE, check_row, read_availability
+from herenow.store.sql_schema import Affinity
 from herenow.times import from_iso, to_iso
 
 Columns = tuple[str, bool, str | None, str, str | None, int]
@@ -54,6 +57,15 @@ def from_columns(row: Sequence[Any]) -> StoredUser:
         claim=None if claim is None else _decode_claim(claim),
         version=version if isinstance(version, int) and 0 <= version < VERSION_UNBELIEVABLE else 0,
     )
+
+
+def canonical(user_id: str, affinity: Affinity) -> str:
+    """Write an id as :func:`from_columns` gives it, however a column of this affinity may be asked for it."""
+    if affinity is Affinity.TEXT or not is_number(user_id):
+        return user_id
+    whole = None if affinity is Affinity.REAL else whole_number(user_id)
+    value = float(user_id) + 0.0 if whole is None else whole  # plus nothing, for there is a -0.0
+    return str(value) if math.isfinite(value) else user_id
 
 
 def read_time(value: Raw) -> int | None:

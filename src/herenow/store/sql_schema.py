@@ -12,6 +12,7 @@ and could be read by nobody.
 """
 
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from functools import partial
 
 import msgspec
@@ -72,6 +73,15 @@ class Schema(msgspec.Struct, frozen=True):
     owns_users: bool
 
 
+class Affinity(StrEnum):
+    """As what SQLite keeps and compares the values of a column (https://www.sqlite.org/datatype3.html, section 3.1)."""
+
+    NUMERIC = "numeric"
+    REAL = "real"
+    TEXT = "text"
+    """Text, or whatever it was given."""
+
+
 class Step(msgspec.Struct, frozen=True):
     """One step of the plan: a sentence for people, and what it does."""
 
@@ -95,6 +105,22 @@ def read_schema(connection: sa.Connection, database: str) -> Schema | None:
     return Schema(version=row.version, owns_users=row.owns_users)
 
 
+def has_users(connection: sa.Connection) -> bool:
+    """Say whether there is a table of users, whoever made it."""
+    return sa.inspect(connection).has_table(users.name)
+
+
+def read_affinity(connection: sa.Connection) -> Affinity:
+    """Read off the users table how SQLite compares its ids: to a column of numbers, the text ``007`` is 7."""
+    columns = connection.execute(sa.text("SELECT name, type FROM pragma_table_info('users')"))
+    declared = next((type_.upper() for name, type_ in columns if name.lower() == "id"), "TEXT")
+    if "INT" in declared:
+        return Affinity.NUMERIC
+    if declared == "" or any(word in declared for word in ("CHAR", "CLOB", "TEXT", "BLOB")):
+        return Affinity.TEXT
+    return Affinity.REAL if any(word in declared for word in ("REAL", "FLOA", "DOUB")) else Affinity.NUMERIC
+
+
 def plan(connection: sa.Connection, database: str) -> list[Step]:
     """Compare a database with what herenow needs, and say what is missing. Changes nothing.
 
@@ -106,6 +132,8 @@ def plan(connection: sa.Connection, database: str) -> list[Step]:
     inspector = sa.inspect(connection)
     there = inspector.has_table(users.name)
     steps = _plan_adoption(inspector, connection.dialect, database) if there else [_creation(users)]
+    if there:
+        _require_exact_ids(connection, database)
     indexed = {index["name"] for index in inspector.get_indexes(users.name)} if there else set()
     for index, what in _INDEXES.items():
         if index.name not in indexed:
@@ -194,3 +222,20 @@ def _plan_adoption(inspector: sa.Inspector, dialect: sa.Dialect, database: str) 
             add = sa.text(f"ALTER TABLE users ADD COLUMN {specification}")
             steps.append(Step(f"add the column {column.name} to the table users", partial(_execute, add)))
     return steps
+
+
+def _require_exact_ids(connection: sa.Connection, database: str) -> None:
+    """See that SQLite tells the ids apart by each of their characters, or it would take two users for one."""
+    collations = connection.scalars(
+        sa.text(
+            "SELECT x.coll FROM pragma_index_list('users') AS i, pragma_index_xinfo(i.name) AS x "
+            "WHERE i.\"unique\" AND x.key AND lower(x.name) = 'id'"
+        )
+    )
+    for collation in collations:
+        if collation != "BINARY":
+            raise StoreMismatch(
+                database,
+                f"the column id of its table users has the collation {collation}, under which SQLite may take two ids "
+                "for one; herenow knows a user by each character of the id: declare it without a collation",
+            )

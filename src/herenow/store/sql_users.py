@@ -80,7 +80,7 @@ def apply(connection: sa.Connection, rows: Sequence[StoredUser], *, create: bool
     batch = list(newest.values())
     written = _write_or_halve(connection, _upsert if create else _update, "rows", batch, refused) if batch else 0
     all_are_there = create or written == len(batch)
-    unknown = () if all_are_there else _find_unknown(connection, [user for user in newest if user not in refused])
+    unknown = () if all_are_there else find_unknown(connection, [user for user in newest if user not in refused])
     skipped = len(rows) - written - len(unknown) - len(refused)
     return Applied(written=written, skipped=skipped, unknown=unknown, refused=refused)
 
@@ -111,8 +111,10 @@ def _write_or_halve(
     )
 
 
-def _find_unknown(connection: sa.Connection, user_ids: list[str]) -> tuple[str, ...]:
-    found = connection.scalars(sa.select(users.c.id).where(_is_wanted), {"ids": _to_json(user_ids)})
+def find_unknown(connection: sa.Connection, user_ids: Collection[str]) -> tuple[str, ...]:
+    """Say whom of the users the table does not have, in their order."""
+    possible = [user_id for user_id in user_ids if can_be_id(user_id)]
+    found = connection.scalars(sa.select(users.c.id).where(_is_wanted), {"ids": _to_json(possible)})
     known = set(map(str, found))
     return tuple(user_id for user_id in user_ids if user_id not in known)
 
