@@ -120,7 +120,7 @@ class NoStore:
         """It is free."""
         return ()
 
-    async def beat(self, node: Node, now_ms: int) -> None:
+    async def beat(self, node: Node) -> None:
         """Do nothing."""
 
     async def release_node(self, node: Node) -> None:

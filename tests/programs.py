@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -20,6 +21,10 @@ os.environ["COLUMNS"] = "120"  # Rich looks when it is loaded
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(["herenow.cli.app", "herenow.cli.server", "herenow.store.sql", "herenow.store.mongo"])
+
+
+CLOCK = "TESTS_CLOCK"
+"""The variable that names a file for a program: by so many seconds its wall clock is ahead of ours, at any moment."""
 
 
 class Running(Protocol):
@@ -100,6 +105,17 @@ class _Forked:
         self.send_signal(signal.SIGKILL)
 
 
+def _follow_clock(path: Path) -> None:
+    """Let this process have a wall clock that a test sets, while it runs too."""
+    real_ns = time.time_ns
+
+    def time_ns() -> int:
+        return real_ns() + round(float(path.read_text()) * 1e9)
+
+    time.time_ns = time_ns
+    time.time = lambda: time_ns() / 1e9
+
+
 def _run(arguments: tuple[str, ...], cwd: str, environment: dict[str, str], out: str, err: str) -> NoReturn:
     """Become the program."""
     for number, path in ((1, out), (2, err)):
@@ -111,6 +127,8 @@ def _run(arguments: tuple[str, ...], cwd: str, environment: dict[str, str], out:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
+    if CLOCK in environment:
+        _follow_clock(Path(environment[CLOCK]))
     sys.argv = [str(Path(sys.executable).with_name("herenow")), *arguments]
     from herenow.cli.app import main
 

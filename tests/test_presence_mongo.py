@@ -69,8 +69,10 @@ async def test_a_second_server_is_refused_and_the_next_one_adopts_who_was_left_o
     second = Presence(presence.settings.database, dev=True)
     with pytest.raises(StoreInUse):
         await second.start()
-    claimed = await presence.store.nodes()
-    users.database.herenow_nodes.update_one({}, {"$set": {"beat_ms": claimed[0].beat_ms - 60_000, "process": ""}})
+    for task in presence._tasks:  # as a crash does
+        task.cancel()
+    gone = {"process": presence.node.process.rsplit("/", 1)[0] + "/1"}  # of another process that had its id
+    users.database.herenow_nodes.update_one({}, {"$set": gone})
     await second.start()
     assert (await second.get(["alice"]))["alice"].is_online
     await second.stop()

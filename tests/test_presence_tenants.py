@@ -154,7 +154,7 @@ async def test_after_a_crash_each_tenant_gets_its_own_back(make: Make) -> None:
     for task in first._tasks:
         task.cancel()
     await asyncio.gather(*first._tasks, return_exceptions=True)
-    nodes = await first.store.nodes()
+    nodes = (await first.store.roll()).nodes
     await first.store.release_node(nodes[0])
     await first.store.close()
 

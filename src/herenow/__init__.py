@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .errors import HerenowError, NotStarted, SettingsInvalid, StoreError, StoreInUse, TenantsNotKept
+    from .errors import HerenowError, NotStarted, Replaced, SettingsInvalid, StoreError, StoreInUse, TenantsNotKept
     from .gateway.auth import Identity
     from .gateway.events import WireError
     from .model import Availability, Cause, Change, UserPresence
@@ -26,6 +26,7 @@ _WHERE = {
     "Identity": "gateway.auth",
     "NotStarted": "errors",
     "Presence": "presence",
+    "Replaced": "errors",
     "SettingsInvalid": "errors",
     "StoreError": "errors",
     "StoreInUse": "errors",
@@ -42,6 +43,7 @@ __all__ = [
     "Identity",
     "NotStarted",
     "Presence",
+    "Replaced",
     "SettingsInvalid",
     "StoreError",
     "StoreInUse",

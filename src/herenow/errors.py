@@ -5,6 +5,7 @@
     HerenowError
     ├── SettingsInvalid         a setting is wrong, or two do not fit together
     ├── NotStarted              presence was asked before it was started
+    │   └── Replaced            another server has taken the store over: this one serves nobody any more
     ├── AlreadyStarted          presence was started, and not stopped since
     ├── TenantsNotKept          the store could not keep the users of tenants apart
     └── StoreError              the store cannot do what was asked
@@ -48,6 +49,13 @@ class NotStarted(HerenowError):
 
     def __init__(self) -> None:
         super().__init__("presence is not started: it starts with its application, or with `await presence.start()`")
+
+
+class Replaced(NotStarted):
+    """Presence was asked for something after another server had taken its store over: what it knows is not true now."""
+
+    def __init__(self) -> None:
+        HerenowError.__init__(self, "another server has taken the store over: this one serves nobody any more")
 
 
 class AlreadyStarted(HerenowError):

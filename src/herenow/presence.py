@@ -28,7 +28,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from herenow.errors import AlreadyStarted, NotStarted, SettingsInvalid, StoreError, StoreInUse, TenantsNotKept
+from herenow.errors import (
+    AlreadyStarted,
+    NotStarted,
+    Replaced,
+    SettingsInvalid,
+    StoreError,
+    StoreInUse,
+    TenantsNotKept,
+)
 from herenow.metering import Meters
 from herenow.model import Availability, Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
@@ -45,6 +53,7 @@ from herenow.store.objections import Objections
 from herenow.store.opening import open_store
 from herenow.store.writer import Writer
 from herenow.tenancy import is_tenant, key_of, keyed, rows_by_tenant, split
+from herenow.times import steady_s
 from herenow.truth import Truth
 
 if TYPE_CHECKING:
@@ -116,6 +125,7 @@ class Presence:
         self._node: Node | None = None
         self._registry: Registry | None = None  # that of no tenant; the others are made when they are asked for
         self._tenants: Tenants | None = None
+        self._open: Tenants | None = None  # the same, until they are closed
         self._truth: Truth | None = None
         self._writer: Writer | None = None
         self._audit: Audit | None = None
@@ -125,7 +135,7 @@ class Presence:
         self._evicted: list[Callable[[Sequence[Connection], bool], None]] = []
         self._handler_tasks: set[asyncio.Future[Any]] = set()
         self._on_lost: Callable[[StoreError], None] | None = None
-        self._lost = False
+        self._lost: StoreInUse | None = None
         self._starting = False
 
     # -- the parts ---------------------------------------------------------------------------------------------------
@@ -138,7 +148,7 @@ class Presence:
             NotStarted: before ``start`` and after ``stop``.
         """
         if self._registry is None:
-            raise NotStarted
+            raise self._not_started()
         return self._registry
 
     def registry_of(self, tenant: str | None) -> Registry:
@@ -164,36 +174,39 @@ class Presence:
     def tenants(self) -> Tenants:
         """The registries of all tenants; raises ``NotStarted`` as above."""
         if self._tenants is None:
-            raise NotStarted
+            raise self._not_started()
         return self._tenants
 
     @property
     def truth(self) -> Truth:
         """What they say, over all tenants; raises ``NotStarted`` as above."""
         if self._truth is None:
-            raise NotStarted
+            raise self._not_started()
         return self._truth
 
     @property
     def writer(self) -> Writer:
         """The writer; raises ``NotStarted`` as above."""
         if self._writer is None:
-            raise NotStarted
+            raise self._not_started()
         return self._writer
 
     @property
     def audit(self) -> Audit:
         """The audit; raises ``NotStarted`` as above."""
         if self._audit is None:
-            raise NotStarted
+            raise self._not_started()
         return self._audit
 
     @property
     def node(self) -> Node:
         """This server, as its row in the store says; raises ``NotStarted`` as above."""
         if self._node is None:
-            raise NotStarted
+            raise self._not_started()
         return self._node
+
+    def _not_started(self) -> NotStarted:
+        return NotStarted() if self._lost is None else Replaced()
 
     def bounds(self) -> dict[str, int]:
         """The promises in milliseconds, computed from the live settings."""
@@ -221,7 +234,8 @@ class Presence:
 
         Args:
             address: where this server's HTTP is, for the commands to find it.
-            on_lost: called if another server takes the store over, which ends this one's right to write.
+            on_lost: called if another server takes the store over. From then on this one writes nothing and tells
+                nothing: whatever is asked of it raises :class:`~herenow.errors.Replaced`. Stop it.
 
         Raises:
             SettingsInvalid: unknown users are to be refused, and the database creates every user.
@@ -240,8 +254,9 @@ class Presence:
 
     async def _start(self, address: str, on_lost: Callable[[StoreError], None] | None) -> None:
         settings = self.settings
-        now_ms = _now_ms()
+        self._lost, self._on_lost = None, on_lost
         await self.store.open()
+        beating: asyncio.Task[None] | None = None
         try:
             if not self.store.prepared:
                 adopt_only = self._members is not None or not self.store.creates_users
@@ -256,10 +271,13 @@ class Presence:
                 name=settings.node,
                 epoch=time.time_ns() // 1000,
                 address=address,
-                now_ms=now_ms,
+                now_ms=time.time_ns() // 1_000_000,
                 lease_ms=round(settings.node_lease_s * 1000),
             )
             dead = await self.store.claim_node(node)
+            began_s = steady_s()  # after the claim, which may have had to wait
+            # From here on, and not only once all is read, which may take longer than a lease.
+            beating = asyncio.create_task(self._beat(node), name="herenow beat")
             await self.objections.look()
             writer = Writer(self.store, window_s=0.05)
             make = partial(self._make_registry, writer)
@@ -270,20 +288,25 @@ class Presence:
                 newest = await self.store.max_version()
                 tenants = Tenants(make, last_version=newest, now_us=lambda: time.time_ns() // 1000)
                 last_beat_ms = dead[0].beat_ms if dead else 0
-                adopted = await self._adopt(tenants, online, claimed, last_beat_ms=last_beat_ms, started_ms=now_ms)
+                adopted = await self._adopt(tenants, online, claimed, last_beat_ms=last_beat_ms, began_s=began_s)
+            if self._lost is not None:
+                raise self._lost
         except BaseException:
+            if beating is not None:
+                beating.cancel()
+                await asyncio.gather(beating, return_exceptions=True)
             await self.store.close()
             raise
-        self._node, self._registry, self._writer, self._on_lost = node, tenants.registry(None), writer, on_lost
-        self._tenants, self._truth = tenants, Truth(tenants)
-        self._lost = False
+        self._node, self._registry, self._writer = node, tenants.registry(None), writer
+        self._tenants = self._open = tenants
+        self._truth = Truth(tenants)
         self.steady.begin()
         self._audit = Audit(self.store, self._truth, writer, every_s=settings.audit_every_s, then=self._audited)
         self._tasks = [
             asyncio.create_task(writer.run(), name="herenow writer"),
             asyncio.create_task(self._audit.run(), name="herenow audit"),
             asyncio.create_task(self.objections.run(), name="herenow objections"),
-            asyncio.create_task(self._beat(node), name="herenow beat"),
+            beating,
             asyncio.create_task(_sweep(tenants), name="herenow tenants"),
         ]
         log.info("started", store=self.store.name, node=node.name, dead_nodes=len(dead), adopted=adopted)
@@ -308,54 +331,61 @@ class Presence:
         claimed: AsyncIterator[Sequence[StoredUser]],
         *,
         last_beat_ms: int,
-        started_ms: int,
+        began_s: float,
     ) -> int:
         """Let whoever a dead process left online linger until ``restart_grace``; claims live on."""
         adopted = 0
         async for page in online:
             adopted += len(page)
-            ends_ms = started_ms + round(linger_after_restart_s(self.settings, adopted) * 1000)
-            await _take_over(tenants, page, last_beat_ms=last_beat_ms, ends_ms=ends_ms)
-        ends_ms = started_ms + round(linger_after_restart_s(self.settings, 0) * 1000)
+            ends_s = began_s + linger_after_restart_s(self.settings, adopted)
+            await _take_over(tenants, page, last_beat_ms=last_beat_ms, ends_s=ends_s)
+        ends_s = began_s + linger_after_restart_s(self.settings, 0)
         async for page in claimed:
-            await _take_over(tenants, page, last_beat_ms=last_beat_ms, ends_ms=ends_ms)
+            await _take_over(tenants, page, last_beat_ms=last_beat_ms, ends_s=ends_s)
         return adopted
 
     async def _beat(self, node: Node) -> None:
         while True:
             await asyncio.sleep(self.settings.node_beat_s)
             try:
-                await self.store.beat(node, _now_ms())
+                await self.store.beat(node)
             except StoreInUse as error:
-                log.critical("another server took the store over", error=str(error))
-                self._lost = True
-                for task in self._tasks:  # not one more row: what we still hold would put its users offline
-                    if task is not asyncio.current_task():
-                        task.cancel()
-                if self._on_lost is not None:
-                    self._on_lost(error)
+                self._lose(error)
                 return
             except StoreError as error:
                 log.warning("beat failed", error=str(error))
+
+    def _lose(self, error: StoreInUse) -> None:
+        """Serve nobody any more: another server owns the store, and what is known here is not true any more."""
+        self._lost = error
+        for task in self._tasks:  # not one more row: what we still hold would put its users offline
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._registry = self._tenants = self._truth = self._audit = None
+        log.critical("another server took the store over", error=str(error))
+        if self._open is not None and self._on_lost is not None:  # else ``start`` raises it
+            self._on_lost(error)
 
     async def stop(self) -> None:
         """Write everyone offline, give the store up, and stop. Idempotent.
 
         Nothing is written if another server has taken the store over: its users are not ours.
         """
-        if self._tenants is None or self._writer is None or self._node is None:
+        if self._open is None or self._writer is None or self._node is None:
             return
-        tenants, writer, node = self._tenants, self._writer, self._node
-        for tenant in tenants.names():
-            await self.evict(None, disconnect=True, cause=Cause.RESTART, tenant=tenant)
-        left = 0 if self._lost else await writer.drain(STOP_TIMEOUT_S)
+        tenants, writer, node = self._open, self._writer, self._node
+        left = 0
+        if self._lost is None:
+            for tenant in tenants.names():
+                await self.evict(None, disconnect=True, cause=Cause.RESTART, tenant=tenant)
+            left = await writer.drain(STOP_TIMEOUT_S)
         if left:
             log.error("users were not written offline: the store did not take them", users=left)
         await tenants.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._registry = self._writer = self._audit = self._node = self._tenants = self._truth = None
+        self._registry = self._writer = self._audit = self._node = self._tenants = self._open = self._truth = None
         self.steady.end()
         if not left:  # else our row stays: it tells the next start until when the users may have been here
             with contextlib.suppress(StoreError):  # without the row's end, the next start waits for its lease at most
@@ -515,6 +545,8 @@ class Presence:
             await handler()
 
     def _batch(self, batch: Batch, writer: Writer, tenant: str | None) -> None:
+        if self._lost is not None:
+            return  # such as a grace that ends: not true any more
         writer.submit(keyed(tenant, batch.rows))
         of_tenant = {} if tenant is None else {"tenant": tenant}
         for change in batch.changes:
@@ -585,9 +617,9 @@ async def _sweep(tenants: Tenants) -> None:
         await tenants.sweep()
 
 
-async def _take_over(tenants: Tenants, rows: Sequence[StoredUser], *, last_beat_ms: int, ends_ms: int) -> None:
+async def _take_over(tenants: Tenants, rows: Sequence[StoredUser], *, last_beat_ms: int, ends_s: float) -> None:
     for tenant, theirs in rows_by_tenant(rows).items():
-        grace_ms = max(1, ends_ms - _now_ms())
+        grace_ms = max(1, round((ends_s - steady_s()) * 1000))
         await tenants.registry(tenant).adopt(theirs, last_beat_ms=last_beat_ms, grace_ms=grace_ms)
 
 
@@ -616,7 +648,3 @@ def _offline(user_id: str, row: StoredUser | None, version: int) -> UserPresence
         return UserPresence(user_id, False, Availability.OFFLINE, None, None, None, 0)
     stored = min(row.version, version)
     return UserPresence(user_id, False, Availability.OFFLINE, row.last_active_ms, None, None, stored)
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

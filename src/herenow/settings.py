@@ -149,7 +149,12 @@ class Settings(BaseSettings):
         60.0, gt=0, description="Activity is shown when it moves lastActive by this much."
     )
     node_beat_s: float = Field(1.0, gt=0, description="Between two signs of life of the server in the store.")
-    node_lease_s: float = Field(5.0, gt=0, description="Without one for so long the server counts as dead.")
+    node_lease_s: float = Field(
+        5.0,
+        gt=0,
+        le=3600,
+        description="Without one for so long the server counts as dead, and writes nothing before the next.",
+    )
     audit_every_s: float = Field(30.0, gt=0, description="Between two comparisons of the store with the registry.")
 
     flush_interval_s: float = Field(0.05, gt=0, description="Changes gather for so long before they are sent.")

@@ -4,14 +4,27 @@ Inside herenow a time is whole milliseconds since the Unix epoch. On disk and on
 (``2025-03-01T09:30:00.250Z``), which sorts as it reads and which JavaScript's ``Date`` and SQLite's ``strftime`` parse.
 """
 
+import time
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 LATEST_MS = 253_402_300_799_999
 """The last millisecond that four digits of year can say."""
 
+# Linux's own monotonic clock stands still while the machine sleeps. Elsewhere the system's does not.
+_STEADY = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+
+
+def steady_s() -> float:
+    """Read a clock that nobody sets, and that goes on while the machine sleeps, or the process is stopped.
+
+    Returns:
+        Seconds since some moment: only differences mean anything.
+    """
+    return time.monotonic() if _STEADY is None else time.clock_gettime(_STEADY)
 
 
 def to_iso(time_ms: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from bson import Int64, Regex
 from pymongo import UpdateOne
 
 import mongod
@@ -33,8 +34,20 @@ class Backend(Protocol):
         """Set ``isOnline`` of a user who is there and leave the rest, as another program might."""
         ...
 
-    async def forget_nodes(self) -> None:
-        """Remove the rows of all nodes, as an operator might."""
+    async def age_nodes(self, ms: int) -> None:
+        """Let the last beats be so much older: as if the clock of the database had been set ahead."""
+        ...
+
+    def ways_to_damage_nodes(self) -> Sequence[object]:
+        """What an operator might do to the row of a server by hand."""
+        ...
+
+    async def damage_nodes(self, way: object) -> None:
+        """Do it."""
+        ...
+
+    async def forget_locks(self) -> None:
+        """Remove the lock, as an operator might, so that only the rows say who owns the store."""
         ...
 
 
@@ -53,8 +66,26 @@ class Sqlite:
     async def overwrite(self, user_id: str, *, is_online: bool) -> None:
         self._change('UPDATE users SET "isOnline" = ? WHERE id = ?', [(is_online, user_id)])
 
-    async def forget_nodes(self) -> None:
-        self._change("DELETE FROM herenow_nodes", [()])
+    async def age_nodes(self, ms: int) -> None:
+        self._change("UPDATE herenow_nodes SET beat_ms = beat_ms - ?", [(ms,)])
+
+    def ways_to_damage_nodes(self) -> Sequence[object]:
+        second = "('two', 2, 'here', 1, '', '', 0, 0, 5000)"
+        return (
+            "UPDATE herenow_nodes SET pid = 'a word', beat_ms = 'soon'",
+            "UPDATE herenow_nodes SET lease_ms = -1",
+            "UPDATE herenow_nodes SET epoch = 99",
+            "UPDATE herenow_nodes SET name = x'ff00'",
+            f"INSERT INTO herenow_nodes VALUES {second}",
+            "DELETE FROM herenow_nodes",
+            "DROP TABLE herenow_nodes",
+        )
+
+    async def damage_nodes(self, way: object) -> None:
+        self._change(str(way), [()])
+
+    async def forget_locks(self) -> None:
+        self.path.with_name(f"{self.path.name}-lock").unlink()
 
     def _change(self, statement: str, parameters: Sequence[tuple[object, ...]]) -> None:
         connection = sqlite3.connect(self.path)
@@ -100,9 +131,37 @@ class Mongo:
         with self.server.client() as client:
             client[self.database].users.update_one({"_id": user_id}, {"$set": {"isOnline": is_online}})
 
-    async def forget_nodes(self) -> None:
+    async def age_nodes(self, ms: int) -> None:
         with self.server.client() as client:
-            client[self.database].herenow_nodes.delete_many({})
+            client[self.database].herenow_nodes.update_many({}, {"$inc": {"beat_ms": Int64(-ms)}})
+
+    def ways_to_damage_nodes(self) -> Sequence[object]:
+        return (
+            {"$set": {"pid": "a word", "beat_ms": "soon"}},
+            {"$unset": {"host": 1, "lease_ms": 1}},
+            {"$set": {"epoch": 99}},
+            {"$set": {"name": Regex("^o"), "address": float("nan")}},
+            {"$set": {"lease_ms": -1}},
+            "a second row",
+            "removed",
+            "dropped",
+        )
+
+    async def damage_nodes(self, way: object) -> None:
+        with self.server.client() as client:
+            nodes = client[self.database].herenow_nodes
+            match way:
+                case "a second row":
+                    nodes.insert_one({"name": "two"})
+                case "removed":
+                    nodes.delete_many({})
+                case "dropped":
+                    nodes.drop()
+                case dict():
+                    nodes.update_one({"_id": "users"}, way)
+
+    async def forget_locks(self) -> None:
+        """There is none."""
 
 
 class AdoptedMongo(Mongo):

@@ -2,8 +2,6 @@
 
 import asyncio
 import random
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Container, Sequence
 from itertools import count
 from pathlib import Path
@@ -15,10 +13,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from contract.backends import BACKENDS, Backend
-from herenow.errors import CursorInvalid, StoreInUse
+from herenow.errors import CursorInvalid
 from herenow.model import Availability, Claim, Claimed, StoredUser
 from herenow.store.base import Counts, Page, Store
-from herenow.store.nodes import Node, is_alive
 
 NOW_MS = 1_740_000_000_000
 
@@ -458,115 +455,6 @@ async def test_who_comes_online_while_a_reset_is_planned_stays_online(
 
     assert await store.reset(version=10, before_ms=NOW_MS, spare=meanwhile) == 1
     assert ids(await store.online()) == ["back"]
-
-
-# nodes
-
-
-def node(name: str = "one", *, host: str = "here", beat_ms: int = NOW_MS, epoch: int = 1) -> Node:
-    """A node of which only the beat can be seen: its process is on a machine that nobody can look into."""
-    return Node(name, epoch, host, 4711, "", "http://127.0.0.1:8000", beat_ms, beat_ms, 5000)
-
-
-async def test_a_node_owns_the_store_until_it_releases_it(store: Store, second: Store) -> None:
-    assert await store.claim_node(node()) == ()
-    assert await second.nodes() == [node()]
-    with pytest.raises(StoreInUse) as refused:
-        await second.claim_node(node("two", host="elsewhere", beat_ms=NOW_MS + 4999))
-    assert (refused.value.host, refused.value.pid, refused.value.beat_ms) == ("here", 4711, NOW_MS)
-    await store.release_node(node())
-    assert await store.nodes() == []
-    assert await second.claim_node(node("two", host="elsewhere")) == (), "a released node leaves nothing to reconcile"
-
-
-async def test_a_refused_claim_changes_nothing(store: Store, second: Store) -> None:
-    await store.claim_node(node())
-    with pytest.raises(StoreInUse):
-        await second.claim_node(node("two", host="elsewhere"))
-    assert await store.nodes() == [node()]
-    await store.beat(node(), NOW_MS + 1)
-    await store.release_node(node())
-    await second.claim_node(node("two", host="elsewhere"))
-
-
-async def test_claiming_again_is_no_error(store: Store) -> None:
-    await store.claim_node(node())
-    assert await store.claim_node(node(beat_ms=NOW_MS + 10)) == ()
-    assert [known.beat_ms for known in await store.nodes()] == [NOW_MS + 10]
-
-
-async def test_a_beat_keeps_the_claim(store: Store, second: Store) -> None:
-    await store.claim_node(node())
-    await store.beat(node(), NOW_MS + 4000)
-    assert await second.nodes() == [replace(node(), beat_ms=NOW_MS + 4000)]
-    with pytest.raises(StoreInUse) as refused:
-        await second.claim_node(node("two", host="elsewhere", beat_ms=NOW_MS + 8999))
-    assert refused.value.beat_ms == NOW_MS + 4000
-
-
-@pytest.mark.parametrize("name", ["one", "two"])
-async def test_a_silent_node_elsewhere_is_replaced_after_its_lease(backend: Backend, store: Store, name: str) -> None:
-    await store.claim_node(node(host="elsewhere"))
-    await store.close()  # without a release, as a crash leaves it
-    again = backend.store()
-    await again.open()
-    with pytest.raises(StoreInUse):
-        await again.claim_node(node(name, epoch=2, beat_ms=NOW_MS + 4999))
-    assert await again.claim_node(node(name, epoch=2, beat_ms=NOW_MS + 5000)) == (node(host="elsewhere"),)
-    assert await again.nodes() == [node(name, epoch=2, beat_ms=NOW_MS + 5000)]
-    await again.close()
-
-
-async def test_a_node_whose_process_has_ended_here_is_replaced_at_once(backend: Backend, store: Store) -> None:
-    """Restarting after ``kill -9`` must not wait for the lease."""
-    here = f"Node.here(name='one', epoch=1, address='', now_ms={NOW_MS}, lease_ms=5000)"
-    script = f"import msgspec; from herenow.store.nodes import Node; print(msgspec.json.encode({here}).decode())"
-    ended = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=subprocess.PIPE)
-    said, _ = await ended.communicate()
-    dead = msgspec.json.decode(said, type=Node)
-    await store.claim_node(dead)
-    await store.close()
-    again = backend.store()
-    await again.open()
-    mine = Node.here(name="one", epoch=2, address="", now_ms=NOW_MS + 1, lease_ms=5000)
-    assert await again.claim_node(mine) == (dead,)
-    await again.close()
-
-
-async def test_a_beat_writes_the_row_anew_if_someone_removed_it(backend: Backend, store: Store) -> None:
-    await store.claim_node(node())
-    await backend.forget_nodes()
-    await store.beat(node(), NOW_MS + 1)
-    assert await store.nodes() == [replace(node(), beat_ms=NOW_MS + 1)]
-
-
-async def test_a_node_that_was_taken_for_dead_learns_it_from_its_beat(backend: Backend, store: Store) -> None:
-    """A suspended machine wakes up, and another one serves."""
-    await store.claim_node(node(host="asleep"))
-    await store.close()
-    other = backend.store()
-    await other.open()
-    await other.claim_node(node("two", host="awake", beat_ms=NOW_MS + 60_000))
-    with pytest.raises(StoreInUse) as refused:
-        await store.beat(node(host="asleep"), NOW_MS + 61_000)
-    assert refused.value.host == "awake"
-    assert [known.name for known in await other.nodes()] == ["two"]
-    await other.close()
-    await store.close()
-
-
-async def test_releasing_a_node_that_was_replaced_leaves_its_successor(store: Store) -> None:
-    await store.claim_node(node())
-    await store.release_node(node(epoch=0))
-    assert await store.nodes() == [node()]
-
-
-async def test_a_node_that_runs_is_alive(store: Store) -> None:
-    mine = Node.here(name="one", epoch=1, address="", now_ms=NOW_MS, lease_ms=5000)
-    await store.claim_node(mine)
-    (known,) = await store.nodes()
-    assert known == mine
-    assert is_alive(known, NOW_MS + 4999)
 
 
 async def test_who_is_missing_is_whom_it_does_not_have_and_would_not_create(store: Store, backend: Backend) -> None:

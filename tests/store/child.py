@@ -39,6 +39,7 @@ async def own(path: str) -> None:
     await store.init()
     node = Node.here(name="child", epoch=1, address="http://child", now_ms=time.time_ns() // 10**6, lease_ms=60_000)
     await store.claim_node(node)
+    (node,) = (await store.roll()).nodes
     say(msgspec.json.encode(node).decode())
     await asyncio.Event().wait()
 

@@ -112,7 +112,7 @@ async def test_several_who_prepare_at_once_do_no_harm(shop: Shop) -> None:
 
 async def test_a_name_that_is_wrong_does_not_look_like_an_empty_database(shop: Shop, unprepared: MongoStore) -> None:
     shop.database.people.insert_one({})
-    for question in (unprepared.counts(), unprepared.nodes(), unprepared.apply([online("alice")])):
+    for question in (unprepared.counts(), unprepared.roll(), unprepared.apply([online("alice")])):
         with pytest.raises(StoreNotReady, match="herenow init"):
             await question
     assert shop.database.list_collection_names() == ["people"]

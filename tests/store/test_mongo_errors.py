@@ -133,7 +133,7 @@ async def test_a_server_that_hangs_is_noticed_and_forgiven() -> None:
             with pytest.raises(StoreUnavailable):
                 await store.apply([online("alice", version=version)])
         with pytest.raises(StoreUnavailable):
-            await store.nodes()
+            await store.roll()
         assert time.monotonic() - began_s < 3 * 0.4 + 0.5
         server.resume()
         assert (await _soon(store, online("alice", version=3))).version == 3
@@ -173,14 +173,6 @@ async def _soon(store: MongoStore, row: StoredUser) -> StoredUser:
                 return (await store.read([row.user_id]))[row.user_id]
             except StoreUnavailable:
                 await asyncio.sleep(0.05)
-
-
-async def test_a_row_of_a_node_that_somebody_edited_is_replaced(shop: Shop, kept: MongoStore) -> None:
-    shop.database.herenow_nodes.insert_one({"_id": "users", "name": 5})
-    assert await kept.nodes() == []
-    mine = Node("one", 1, "here", 1, "", "", 1, 1, 5000)
-    assert await kept.claim_node(mine) == ()
-    assert await kept.nodes() == [mine]
 
 
 async def test_of_many_who_claim_at_once_one_wins(shop: Shop, kept: MongoStore) -> None:

@@ -4,10 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from herenow.store import nodes
-from herenow.store.nodes import Node, find_rival, is_alive
+from herenow.store.nodes import Node, Sighting, is_gone, is_running, read_roll
 from store.processes import child
 from store.rows import NOW_MS
 
@@ -28,16 +28,19 @@ def test_a_node_here_is_this_process() -> None:
     assert (node.started_ms, node.beat_ms) == (NOW_MS, NOW_MS)
 
 
+def is_alive(node: Node, now_ms: int) -> bool:
+    return Sighting(node, now_ms - node.beat_ms, node.beat_ms).is_fresh
+
+
 @pytest.mark.parametrize("node", [here(), elsewhere()], ids=["here", "elsewhere"])
-def test_a_node_lives_for_its_lease_after_its_beat(node: Node) -> None:
+def test_a_beat_is_fresh_for_its_lease(node: Node) -> None:
     assert is_alive(node, NOW_MS)
     assert is_alive(node, NOW_MS + LEASE_MS - 1)
     assert not is_alive(node, NOW_MS + LEASE_MS)
 
 
-def test_a_beat_from_the_future_is_fresh() -> None:
-    """The clock was set back by an hour: better no second server than two."""
-    assert is_alive(elsewhere(), NOW_MS - 3_600_000)
+def test_a_beat_from_the_future_is_not_fresh() -> None:
+    assert not is_alive(elsewhere(), NOW_MS - 3_600_000)
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells when a process started")
@@ -119,13 +122,58 @@ def test_on_windows_nobody_is_asked_by_signal(monkeypatch: pytest.MonkeyPatch) -
     assert is_alive(here(), NOW_MS)
 
 
-def test_the_rival_is_the_node_that_lives() -> None:
-    dead = replace(elsewhere("dead"), beat_ms=NOW_MS - LEASE_MS)
-    assert find_rival([dead, elsewhere()], here()) == elsewhere()
-    assert find_rival([dead], here()) is None
-    assert find_rival([elsewhere()], here(), dead_hosts=frozenset({"far.example.org"})) is None
+@linux
+def test_a_process_that_can_be_seen_runs_unless_it_is_this_one(path: Path) -> None:
+    with child("lock", path) as other:
+        other.read_line()
+        node = replace(here(), pid=other.pid, process=nodes._identity(other.pid) or "")
+        assert is_running(node)
+        other.reap()
+        assert not is_running(node)
+        assert is_gone(node)
+    assert not is_running(here())
+    assert not is_running(elsewhere())
 
 
-def test_a_node_is_not_its_own_rival_but_its_namesake_is() -> None:
-    assert find_rival([here()], here(now_ms=NOW_MS + 1)) is None
-    assert find_rival([replace(elsewhere(), name="one", epoch=2)], here()) is not None
+ROW = {**asdict(elsewhere()), "extra": 1}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pid": "4711"},
+        {"pid": -1},
+        {"beat_ms": None},
+        {"beat_ms": 10**18},
+        {"beat_ms": 1.5},
+        {"started_ms": -1},
+        {"lease_ms": 10**12},
+        {"epoch": "1"},
+        {"host": 7},
+        {"name": b"one"},
+    ],
+    ids=str,
+)
+def test_a_row_that_no_server_wrote_is_damaged(change: dict[str, object]) -> None:
+    roll = read_roll([ROW | change, ROW], database_ms=NOW_MS, here_ms=NOW_MS)
+    assert roll.nodes == [elsewhere()]
+    (complaint,) = roll.complaints
+    assert complaint.startswith("the row of a server is damaged: ")
+    assert f"$.{next(iter(change))}" in complaint
+
+
+def test_a_row_that_lacks_a_field_is_damaged_and_a_row_that_is_not_there_was_removed() -> None:
+    (complaint,) = read_roll([{"name": "one"}], database_ms=NOW_MS, here_ms=NOW_MS).complaints
+    assert "missing required field `epoch`" in complaint
+    assert read_roll([], database_ms=0, here_ms=0, is_removed=True).complaints == ["the row of the server was removed"]
+    assert read_roll([], database_ms=0, here_ms=0).complaints == []
+
+
+def test_a_beat_is_told_by_the_clock_of_who_looks() -> None:
+    """The clock of the database is an hour behind ours."""
+    roll = read_roll([ROW], database_ms=NOW_MS + 2000, here_ms=NOW_MS + 3_600_000)
+    (sighting,) = roll.sightings
+    assert (sighting.age_ms, sighting.stamp) == (2000, NOW_MS)
+    assert sighting.node.beat_ms == NOW_MS + 3_598_000
+    (future,) = read_roll([ROW], database_ms=0, here_ms=0).sightings
+    assert (future.age_ms, future.is_fresh) == (-NOW_MS, False)

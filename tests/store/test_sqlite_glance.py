@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from msgspec.structs import replace
 
 from herenow.store.nodes import Node
 from herenow.store.sql import SqlStore
@@ -20,10 +19,13 @@ def node() -> Node:
 async def test_the_live_owner_is_seen_as_the_store_says(path: Path, store: SqlStore, node: Node) -> None:
     assert live_node(path, NOW_MS) is None
     await store.claim_node(node)
-    assert [live_node(path, NOW_MS)] == await store.nodes() == [node]
-    assert live_node(path, NOW_MS + 5_000) is None, "its lease has run out"
-    await store.beat(node, NOW_MS + 3_000)
-    assert live_node(path, NOW_MS + 5_000) == replace(node, beat_ms=NOW_MS + 3_000)
+    (known,) = (await store.roll()).nodes
+    assert live_node(path, known.beat_ms) == known
+    assert live_node(path, known.beat_ms + 5_000) is None, "its lease has run out"
+    assert live_node(path, known.beat_ms - 1) is None, "a beat from the future says nothing"
+    await store.beat(node)
+    (later,) = (await store.roll()).nodes
+    assert live_node(path, known.beat_ms + 5_000 - 1) == later
 
 
 @pytest.mark.parametrize("broken", ["missing", "no database", "unprepared", "another program's row"])

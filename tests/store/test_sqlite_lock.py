@@ -2,15 +2,18 @@ import errno
 import fcntl
 import os
 import signal
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from herenow.errors import StoreInUse, StoreNotWritable, StoreUnavailable
 from herenow.store.nodes import Node
 from herenow.store.sql import SqlStore
 from herenow.store.sqlite_lock import LockFile
+from store.databases import execute
 from store.processes import child
 from store.rows import NOW_MS
 
@@ -111,3 +114,74 @@ def test_a_lock_is_taken_once_and_let_go_once(path: Path) -> None:
     lock.release()
     lock.release()
     assert not lock.proves
+
+
+def remove_lock(path: Path) -> None:
+    path.with_name(f"{path.name}-lock").unlink()
+
+
+async def test_a_lock_file_that_somebody_removed_is_in_its_place_again_with_the_next_beat(
+    path: Path, store: SqlStore
+) -> None:
+    first = node()
+    await store.claim_node(first)
+    remove_lock(path)
+    await store.beat(first)
+    other = LockFile(path)
+    assert other.is_held()
+    assert not other.acquire(replace(first, epoch=2))
+    assert other.holder() == first
+
+
+async def test_who_took_the_lock_meanwhile_owns_the_store(path: Path, store: SqlStore) -> None:
+    first = node()
+    await store.claim_node(first)
+    remove_lock(path)
+    other = LockFile(path)
+    assert other.acquire(replace(first, pid=7, epoch=2))
+    with pytest.raises(StoreInUse, match="process 7 "):
+        await store.beat(first)
+    with pytest.raises(StoreInUse):
+        await store.apply([])
+    other.release()
+
+
+async def test_a_server_that_runs_is_not_replaced_because_somebody_removed_its_lock(
+    path: Path, store: SqlStore
+) -> None:
+    with child("own", path) as server:
+        server.read_line()
+        remove_lock(path)
+        with pytest.raises(StoreInUse, match=f"process {server.pid}"):
+            await store.claim_node(node())
+
+
+@pytest.mark.parametrize("harm", ["DELETE FROM herenow_nodes", "DROP TABLE herenow_nodes"])
+async def test_a_server_whose_row_is_gone_is_known_by_its_lock(path: Path, store: SqlStore, harm: str) -> None:
+    """A command must not work behind its back until the next beat, and need not wait for that."""
+    with child("own", path) as server:
+        first = msgspec.json.decode(server.read_line(), type=Node)
+        execute(path, harm)
+        (known,) = (await store.roll()).sightings
+        assert known.is_fresh
+        assert (known.node.pid, known.node.address) == (first.pid, first.address)
+        server.kill()
+        assert not any(each.is_fresh for each in (await store.roll()).sightings)
+
+
+def test_whether_a_lock_is_held_can_be_asked_without_taking_it(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = LockFile(path)
+    assert lock.is_held() is False, "there is no file"
+    with child("own", path) as server:
+        server.read_line()
+        assert lock.is_held() is True
+    assert lock.is_held() is False
+    assert not lock.proves
+    assert LockFile(tmp_path / "file" / "x").is_held() is False
+    path.write_text("")
+    assert LockFile(path / "x").is_held() is None, "it cannot be looked at"
+    assert not LockFile(path / "x").proves
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert lock.is_held() is None

@@ -76,7 +76,7 @@ async def test_a_frozen_database_is_unavailable_in_time_and_thaws(path: Path, th
         with pytest.raises(StoreUnavailable, match="did not answer in time"):
             await each
     began_s = time.monotonic()
-    for attempt in (store.counts(), store.nodes(), store.read(["alice"]), store.max_version()):
+    for attempt in (store.counts(), store.roll(), store.read(["alice"]), store.max_version()):
         with pytest.raises(StoreUnavailable):
             await attempt
     with pytest.raises(StoreUnavailable):

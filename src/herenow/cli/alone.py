@@ -39,10 +39,13 @@ async def status(settings: Settings) -> Status:
         now = now_ms()
         counts = await store.counts()
         page = await store.online(limit=SHOWN_AT_MOST)
+        roll = await store.roll()
         return Status(
             database=store.name,
             time=to_iso(now),
-            servers=[Server.of(node, now) for node in await store.nodes()],
+            # None lives: that is why we are here. One that has come since is told of the next time.
+            servers=[Server.of(each, is_alive=False) for each in roll.sightings if each.node.lease_ms],
+            complaints=roll.complaints,
             stored=StoreCounts.of(counts),
             stats=None,
             writer=None,
@@ -71,7 +74,7 @@ async def explain(settings: Settings, user_id: str, tenant: str | None) -> Expla
         user_id = store.canonical(user_id)
         key = key_of(tenant, user_id)
         stored = await store.read([key])
-        nodes = await store.nodes()
+        nodes = (await store.roll()).nodes
         return explain_without_server(
             user_id,
             now_ms=now_ms(),

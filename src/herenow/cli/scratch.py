@@ -21,7 +21,7 @@ from herenow.errors import StoreError
 from herenow.settings import LONGEST_RECONNECT_S, Settings, sqlite_path
 from herenow.store.address import is_mongo
 from herenow.store.base import Store
-from herenow.store.nodes import Node, is_alive
+from herenow.store.nodes import Node
 from herenow.store.opening import open_store
 
 if TYPE_CHECKING:
@@ -166,12 +166,12 @@ class ScratchServer:
             if process.poll() is not None:
                 break
             try:
-                nodes = await self.store.nodes()
+                sightings = (await self.store.roll()).sightings
             except StoreError:
-                nodes = []  # not prepared yet
-            for node in nodes:
-                if node.pid == process.pid and is_alive(node, time.time_ns() // 1_000_000):
-                    return node
+                sightings = ()  # not prepared yet
+            for sighting in sightings:
+                if sighting.node.pid == process.pid and sighting.is_fresh:
+                    return sighting.node
             await asyncio.sleep(0.02)
         said = self._log.read_text(errors="replace").strip().splitlines()
         raise CouldNotLook(f"the throw-away server does not start: {said[-1] if said else 'it says nothing'}")

@@ -47,6 +47,10 @@ def show(found: Status) -> None:
     if found.servers:
         out.print(_servers(found))
         out.print()
+    for complaint in found.complaints:
+        out.print(
+            f"[yellow]{escape(complaint)}[/]; a server that lives writes it anew with its next beat\n", soft_wrap=True
+        )
     out.print(_promises(found))
     out.print()
     _show_drift(found)

@@ -21,11 +21,13 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from herenow.cli.options import CouldNotLook
+from herenow.cli.output import complain
 from herenow.errors import StoreUnavailable
 from herenow.http.token_file import find_token_file
 from herenow.settings import Settings, is_loopback, sqlite_path
 from herenow.store.base import Store
-from herenow.store.nodes import Node, is_alive
+from herenow.store.liveness import Watch, find_living
+from herenow.store.nodes import Node, Roll
 from herenow.store.sqlite_glance import live_node
 from herenow.store.sqlite_thread import Hangs, Thread
 from herenow.times import to_iso
@@ -62,17 +64,23 @@ async def opened(settings: Settings) -> AsyncIterator[Store]:
 
 
 async def find_owner(settings: Settings) -> Node | None:
-    """Return the live server that owns the store, if there is one.
+    """Return the live server that owns the store, if there is one. Where that is doubtful, it takes a lease to know.
 
     Raises:
         StoreError: it cannot be read, or was never prepared.
     """
-    now_ms = time.time_ns() // 1_000_000
     path = sqlite_path(settings.database)
-    if path is not None and (node := await _glance(path, now_ms)) is not None:
+    node = None if path is None else await _glance(path, time.time_ns() // 1_000_000)
+    if node is not None:
         return node
     async with opened(settings) as store:
-        return next((node for node in await store.nodes() if is_alive(node, now_ms)), None)
+        living = await find_living(store.roll, Watch(settings.node_lease_s), on_doubt=_complain)
+        return None if living is None else living.node
+
+
+def _complain(roll: Roll) -> None:
+    for complaint in roll.complaints:
+        complain(f"{complaint}: looking whether one lives")
 
 
 async def _glance(path: Path, now_ms: int) -> Node | None:
@@ -203,11 +211,13 @@ def find_server(settings: Settings) -> LiveServer | None:
 
 def _read_token(settings: Settings, node: Node) -> str:
     file = find_token_file(settings.database, node.address)
+    began_s = time.monotonic()
     while True:
         try:
             return file.read()
         except FileNotFoundError as error:
-            if time.time() - node.started_ms / 1000 > STARTING_S:
+            has_started = time.time() - node.started_ms / 1000 > STARTING_S
+            if has_started or time.monotonic() - began_s > STARTING_S:  # the second: the clock may have been set back
                 raise CouldNotLook(
                     f"a server owns the store ({_describe(node)}), but its token file {file.path} is not there: "
                     "restart it, or stop it to work on the store alone"

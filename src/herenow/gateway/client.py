@@ -12,7 +12,8 @@ from herenow.socketio_server import Socket
 class Client(Watcher):
     """One connection: what the gateway keeps of it in ``socket.data``."""
 
-    __slots__ = ("audience", "bucket", "identity", "one_list", "opened_s", "queued", "refresh", "rests", "running")
+    __slots__ = ("audience", "bucket", "ends_s", "identity", "one_list", "opened_s", "queued", "refresh", "rests",
+                 "running")  # fmt: skip
 
     def __init__(
         self, socket: Socket, identity: Identity, audience: Audience, bucket: TokenBucket, now_s: float
@@ -22,6 +23,7 @@ class Client(Watcher):
         self.audience = audience
         self.bucket = bucket
         self.opened_s = now_s
+        self.ends_s: float | None = None  # when its token is over, by the clock of ``steady_s``
         self.rests = False
         self.running = 0  # events that are not answered yet
         self.queued = 0  # those of them that wait for their turn; the next must not overtake them

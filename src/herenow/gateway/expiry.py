@@ -1,4 +1,4 @@
-"""Whose right to be here ends when. Pure: it is told the time, by the wall clock, which a token's ``exp`` speaks of."""
+"""Whose right to be here ends when. Pure: it is told the time, by whatever clock the ends are given in."""
 
 from herenow.registry.deadlines import Deadlines
 from herenow.times import LATEST_MS

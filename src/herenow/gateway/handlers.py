@@ -28,7 +28,7 @@ from herenow.presence import Presence
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
 from herenow.tenancy import SEPARATOR, key_of
-from herenow.times import to_iso
+from herenow.times import steady_s, to_iso
 from herenow.wire import canonical_to_wire, claim_of, user_to_wire
 
 log = structlog.get_logger("herenow.gateway")
@@ -210,7 +210,8 @@ class Gateway:
         audience.count_in(user_id, lambda: TokenBucket(self._throttle.user_rate, now_s))
         address = socket.handshake.address
         try:
-            self._expiry.set(socket.id, identity.expires_s)
+            client.ends_s = _steady(identity.expires_s)
+            self._expiry.set(socket.id, client.ends_s)
             await audience.registry.connect(
                 user_id,
                 socket.id,
@@ -290,7 +291,7 @@ class Gateway:
     async def _end_the_expired(self) -> None:
         while not self._stopping:
             await asyncio.sleep(1)
-            now_s = time.time()
+            now_s = steady_s()
             warn, ended = self._expiry.due(now_s)
             for connection_id in warn:
                 if socket := self._namespace.sockets.get(connection_id):
@@ -320,7 +321,8 @@ class Gateway:
             raise WireError("forbidden", "the token is another user's")
         _see_that_it_is_here(client)
         client.identity = identity
-        self._expiry.set(client.socket.id, identity.expires_s)
+        client.ends_s = _steady(identity.expires_s)
+        self._expiry.set(client.socket.id, client.ends_s)
         watches = client.audience.watches
         watches.keep(client, identity.may_watch)
         if identity.watch != "*":
@@ -521,7 +523,7 @@ _EXPIRED = WireError("token_expired", "the token has expired")
 
 def _may_be_prolonged(client: Client, now_s: float) -> bool:
     """Whether a newer token came before the old one's end, and is still being looked at: its answer decides."""
-    ends_s = client.identity.expires_s
+    ends_s = client.ends_s
     return client.is_refreshing and ends_s is not None and now_s < ends_s + REFRESHED_WITHIN_S
 
 
@@ -529,6 +531,11 @@ def _see_that_it_is_here(client: Client) -> None:
     """Refuse what would outlive a connection that has ended since it asked: nobody would take it back."""
     if not client.socket.connected:
         raise WireError("internal", "the connection is closing")
+
+
+def _steady(ends_s: float | None) -> float | None:
+    """Carry an end over to the steady clock: a wall clock that is set ahead later on must not throw everybody out."""
+    return None if ends_s is None else steady_s() + ends_s - time.time()
 
 
 def _refused(error: WireError) -> ConnectRefused:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 from starlette.routing import Route as StarletteRoute
 
-from herenow.errors import NotStarted
+from herenow.errors import NotStarted, Replaced
 from herenow.http import errors
 from herenow.http.access import Access, OfTenant
 from herenow.http.errors import Refused
@@ -193,6 +193,8 @@ class Api:
         try:
             writer = self._maintenance.writer()
             audit, node = presence.audit, presence.node
+        except Replaced as error:
+            return Readiness(ready=False, reason=str(error))
         except NotStarted:
             return Readiness(ready=False, reason="the server is starting or stopping")
         totals, failed = audit.totals, audit.last_error

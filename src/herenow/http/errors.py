@@ -32,7 +32,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
-from herenow.errors import CursorInvalid, NotStarted, StoreError, StoreUnavailable, TenantsNotKept
+from herenow.errors import CursorInvalid, NotStarted, Replaced, StoreError, StoreUnavailable, TenantsNotKept
 
 MAX_BODY: Final = 1_000_000
 """Bytes of a request's body, at most."""
@@ -95,6 +95,8 @@ def refusal(error: Exception) -> Refused:
             if error.detail == _UNPARSED:
                 message = "the body is not JSON in UTF-8"
             return Refused(code, message or str(error.detail), error.headers)  # of a 405: what is allowed
+        case Replaced():
+            return Refused("shutting_down", str(error))
         case NotStarted():
             return Refused("shutting_down", "the server is starting or stopping")
         case TenantsNotKept():

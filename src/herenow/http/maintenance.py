@@ -31,6 +31,7 @@ from herenow.presence import Presence
 from herenow.registry.base import Batch
 from herenow.registry.base import Stats as Counted
 from herenow.store.audit import DriftKind
+from herenow.store.nodes import is_same
 from herenow.tenancy import tenant_of
 from herenow.times import to_iso
 
@@ -70,12 +71,17 @@ class Maintenance:
         """
         presence = self._presence
         now = now_ms()
-        counts, nodes = await presence.store.counts(), await presence.store.nodes()
+        counts, roll = await presence.store.counts(), await presence.store.roll()
         stats = await (presence.tenants.stats() if tenant is None else presence.stats(tenant=tenant))
         return Status(
             database=presence.store.name,
             time=to_iso(now),
-            servers=[Server.of(node, now) for node in nodes],
+            servers=[
+                Server.of(sighting, is_alive=sighting.is_fresh or is_same(sighting.node, presence.node))
+                for sighting in roll.sightings
+                if sighting.node.lease_ms
+            ],
+            complaints=roll.complaints,
             stored=StoreCounts.of(counts),
             stats=self.told(stats),
             writer=self.writer(),

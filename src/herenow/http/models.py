@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 from herenow.model import MAX_USER_ID_LENGTH, Availability, Cause, Claimed
 from herenow.settings import Settings
 from herenow.store.base import Counts
-from herenow.store.nodes import Node, is_alive
+from herenow.store.nodes import Sighting
 from herenow.tenancy import split
 from herenow.times import to_iso
 from herenow.wire import TEXT_PATTERN, USER_ID_PATTERN
@@ -206,8 +206,9 @@ class Server(Answer):
     is_alive: bool
 
     @classmethod
-    def of(cls, node: Node, now_ms: int) -> Self:
-        """Describe a node, as of now."""
+    def of(cls, sighting: Sighting, *, is_alive: bool) -> Self:
+        """Describe a node as it was found."""
+        node = sighting.node
         return cls(
             name=node.name,
             host=node.host,
@@ -215,7 +216,7 @@ class Server(Answer):
             address=node.address,
             started=to_iso(node.started_ms),
             last_beat=to_iso(node.beat_ms),
-            is_alive=is_alive(node, now_ms),
+            is_alive=is_alive,
         )
 
 
@@ -279,11 +280,15 @@ class Drift(Answer):
 
 
 class Status(Answer):
-    """The whole picture. ``stats`` and ``writer`` are there only when a live server tells it."""
+    """The whole picture. ``stats`` and ``writer`` are there only when a live server tells it.
+
+    ``complaints`` says what is wrong with the rows of the servers: somebody removed or damaged one.
+    """
 
     database: str
     time: Time
     servers: list[Server]
+    complaints: list[str] = []
     stored: StoreCounts
     stats: Stats | None
     writer: WriterHealth | None

@@ -26,7 +26,7 @@ from typing import Protocol
 import msgspec
 
 from herenow.model import StoredUser
-from herenow.store.nodes import Node
+from herenow.store.nodes import Node, Roll
 
 PAGE_SIZE = 1000
 """Users in one page or batch, unless told."""
@@ -270,20 +270,22 @@ class Store(Protocol):
     async def claim_node(self, node: Node) -> tuple[Node, ...]:
         """Own the store with this node, or learn who does. Rows of dead nodes are replaced in the same step.
 
+        At once where it is clear who lives; else it watches them, for as long as a lease (``liveness.py``).
+
         Args:
-            node: the claimant; its ``beat_ms`` is its first beat. To claim again with the same epoch is no error.
+            node: the claimant; this is its first beat. To claim again with the same epoch is no error.
 
         Returns:
-            The dead nodes that it replaced, the latest beat first: their users are the ones to reconcile. A node that
-            was released leaves none.
+            The dead nodes that it replaced, the latest beat first, told by our clock: their users are the ones to
+            reconcile. A node that was released leaves none.
 
         Raises:
             StoreInUse: another node lives.
         """
         ...
 
-    async def beat(self, node: Node, now_ms: int) -> None:
-        """Say that the node lives. One write, once a second; it writes the row anew if someone removed it.
+    async def beat(self, node: Node) -> None:
+        """Say that the node lives. One write, once a second, which makes the row whole, whatever somebody made of it.
 
         Raises:
             StoreInUse: another node took over while this one was silent for longer than its lease: stop serving.
@@ -291,9 +293,9 @@ class Store(Protocol):
         ...
 
     async def release_node(self, node: Node) -> None:
-        """Give the store up: the node's row goes. Without a row, nothing happens."""
+        """Give the store up. Where the node does not own it, nothing happens."""
         ...
 
-    async def nodes(self) -> list[Node]:
-        """Read the nodes, the latest beat first; ``nodes.is_alive`` says which of them live."""
+    async def roll(self) -> Roll:
+        """Read which nodes there are; ``liveness.py`` says which of them live."""
         ...

@@ -9,25 +9,26 @@ A replica set, a sharded cluster or a single server will do; MongoDB 4.4 or late
 """
 
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
-import msgspec
-
-from herenow.errors import StoreMismatch, StoreNotReady
+from herenow.errors import StoreInUse, StoreMismatch, StoreNotReady
 from herenow.model import StoredUser
 from herenow.store import mongo_adopt, mongo_nodes, mongo_reads, mongo_rules, mongo_writes
 from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Progress, Spare
+from herenow.store.fence import Fence
+from herenow.store.liveness import Watch, find_living
 from herenow.store.mongo_adopt import Target
 from herenow.store.mongo_connection import Database, Document, MongoConnection
 from herenow.store.mongo_documents import Fields, from_cursor
 from herenow.store.mongo_ids import IdKind, canonical
-from herenow.store.mongo_nodes import Nodes
+from herenow.store.mongo_nodes import Hold, Look, Nodes
 from herenow.store.mongo_survey import learn_kind
 from herenow.store.mongo_url import parse_url
 from herenow.store.mongo_writes import Users, Whose
-from herenow.store.nodes import Node
+from herenow.store.nodes import Node, Roll, is_same
 from herenow.store.rows import refused_by_reset
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class MongoStore:
         self._create_users = create_users
         self._prepared = False
         self._kind: IdKind | None = None
+        self._fence = Fence()
 
     @property
     def name(self) -> str:
@@ -99,6 +101,7 @@ class MongoStore:
             raise
 
     async def close(self) -> None:
+        self._fence.lift()
         await self._connection.close()
 
     async def init(
@@ -132,6 +135,7 @@ class MongoStore:
         return tuple(await self._connection.run(find))
 
     async def apply(self, rows: Sequence[StoredUser]) -> Applied:
+        await self._beat_if_due()
         return await self._with_users(partial(mongo_writes.apply, rows=rows, create=self._create_users))
 
     async def read(self, user_ids: Collection[str]) -> dict[str, StoredUser]:
@@ -177,6 +181,7 @@ class MongoStore:
             spared = await spare([each.key for each in page]) if spare else ()
             chosen = [each for each in page if each.key not in spared]
             work = partial(mongo_writes.reset, chosen=chosen, before_ms=before_ms, version=version)
+            await self._beat_if_due()
             written, refusals = await self._with_users(work)
             changed += written
             refused.update(refusals)
@@ -211,17 +216,60 @@ class MongoStore:
     # nodes
 
     async def claim_node(self, node: Node) -> tuple[Node, ...]:
-        return await self._with_nodes(partial(mongo_nodes.take_over, node=node, database=self.name))
+        while True:
+            found = Look(None, Roll())
 
-    async def beat(self, node: Node, now_ms: int) -> None:
-        node = msgspec.structs.replace(node, beat_ms=now_ms)
-        await self._with_nodes(partial(mongo_nodes.beat, node=node, database=self.name))
+            async def look() -> Roll:
+                nonlocal found
+                found = await self._look()
+                return found.roll
+
+            rival = await find_living(look, Watch(node.lease_ms / 1000, claimant=node))
+            if rival is not None:
+                owner = rival.node
+                raise StoreInUse(self.name, host=owner.host, pid=owner.pid, beat_ms=owner.beat_ms)
+            sent_s = self._fence.now_s()
+            beat_ms = await self._with_nodes(partial(mongo_nodes.take_over, node=node, found=found.row))
+            if beat_ms is not None:
+                self._fence.confirm(node, sent_s=sent_s, beat_ms=beat_ms)
+                return tuple(each for each in found.roll.nodes if not is_same(each, node))
+
+    async def beat(self, node: Node) -> None:
+        sent_s = self._fence.now_s()
+        work = partial(mongo_nodes.beat, node=node, here_ms=_here_ms(), database=self.name)
+        try:
+            beat_ms = await self._with_nodes(work)
+        except StoreInUse as error:
+            self._fence.lose(error)
+            raise
+        self._fence.confirm(node, sent_s=sent_s, beat_ms=beat_ms)
 
     async def release_node(self, node: Node) -> None:
-        await self._with_nodes(partial(mongo_nodes.release, node=node))
+        try:
+            await self._with_nodes(partial(mongo_nodes.release, node=node))
+        finally:
+            self._fence.lift()
 
-    async def nodes(self) -> list[Node]:
-        return await self._with_nodes(mongo_nodes.read_nodes)
+    async def roll(self) -> Roll:
+        return (await self._look()).roll
+
+    async def _look(self) -> Look:
+        return await self._with_nodes(partial(mongo_nodes.look, here_ms=_here_ms()))
+
+    async def _beat_if_due(self) -> None:
+        """Beat before a write whose lease has ended: the node may have been replaced, and learns it so."""
+        node = self._fence.holder()
+        if node is not None and self._fence.is_over:
+            await self.beat(node)
+
+    def _hold(self, database: Database) -> Hold | None:
+        node = self._fence.holder()
+        if node is None:
+            return None
+        return Hold(self._nodes_in(database), node, self._fence, self._fence.ends_ms, self.name)
+
+    def _nodes_in(self, database: Database) -> Nodes:
+        return Nodes(database[mongo_nodes.COLLECTION], self._target.collection)
 
     # what each of them needs
 
@@ -229,14 +277,15 @@ class MongoStore:
         async def run(database: Database) -> T:
             await self._require_prepared(database)
             collection = database[self._target.collection]
-            return await work(Users(collection, self._target.fields, await self._learn_kind(database)))
+            kind = await self._learn_kind(database)
+            return await work(Users(collection, self._target.fields, kind, self._hold(database)))
 
         return await (self._connection.run_long(run) if long else self._connection.run(run))
 
     async def _with_nodes(self, work: Callable[[Nodes], Awaitable[T]]) -> T:
         async def run(database: Database) -> T:
             await self._require_prepared(database)
-            return await work(Nodes(database[mongo_nodes.COLLECTION], self._target.collection))
+            return await work(self._nodes_in(database))
 
         return await self._connection.run(run)
 
@@ -256,3 +305,7 @@ class MongoStore:
         if self._kind is None:
             self._kind = await learn_kind(database, self._target.collection, shown=self.name)
         return self._kind or IdKind.STRING
+
+
+def _here_ms() -> int:
+    return time.time_ns() // 1_000_000

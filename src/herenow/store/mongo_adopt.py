@@ -13,7 +13,7 @@ import msgspec
 from pymongo.errors import OperationFailure
 
 from herenow.errors import StoreMismatch, StoreTooNew
-from herenow.store import mongo_fill, mongo_indexes, mongo_validator
+from herenow.store import mongo_fill, mongo_indexes, mongo_nodes, mongo_validator
 from herenow.store.base import Progress
 from herenow.store.mongo_connection import Database, Document
 from herenow.store.mongo_documents import Fields
@@ -154,6 +154,7 @@ def _index_creation(target: Target, index: mongo_indexes.Index, sentence: str) -
 
 def _note(target: Target) -> Callable[[Database], Awaitable[None]]:
     async def execute(database: Database) -> None:
+        await mongo_nodes.leave_free(mongo_nodes.Nodes(database[mongo_nodes.COLLECTION], target.collection))
         note = {"$set": {"version": SCHEMA_VERSION}}
         await database[SCHEMAS].update_one({"_id": target.collection}, note, upsert=True)
 

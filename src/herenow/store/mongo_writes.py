@@ -26,6 +26,7 @@ from herenow.store.mongo_connection import Document
 from herenow.store.mongo_documents import Fields, from_document, key_in, to_date, to_document
 from herenow.store.mongo_errors import DUPLICATE_KEY, describe_refusal, is_of_row
 from herenow.store.mongo_ids import IdKind, RawId
+from herenow.store.mongo_nodes import Hold
 from herenow.store.mongo_tenants import are_theirs, place_among, to_identity
 from herenow.store.rows import VERSION_UNBELIEVABLE, UnstorableRow, check_row
 from herenow.tenancy import tenant_of
@@ -42,11 +43,25 @@ _FEWEST_ALIKE = 10
 
 
 class Users(msgspec.Struct, frozen=True):
-    """The application's collection, the names of its fields, and what its ids are."""
+    """The application's collection, the names of its fields, what its ids are, and for which node it is written.
+
+    ``hold`` is ``None`` where no node has claimed the store, as in a command.
+    """
 
     collection: AsyncCollection[Document]
     fields: Fields
     kind: IdKind
+    hold: Hold | None = None
+
+    def held(self, theirs: Document, *conditions: Document) -> Document:
+        """The filter of a write: whose documents, and what must hold; for a node, that the store is still its own."""
+        conditions = conditions if self.hold is None else (self.hold.condition, *conditions)
+        return {"$and": [theirs, {"$expr": {"$and": list(conditions)}}]} if conditions else theirs
+
+    async def check(self) -> None:
+        """See that they held; raises as :meth:`Hold.check`."""
+        if self.hold is not None:
+            await self.hold.check()
 
 
 class Whose(msgspec.Struct, frozen=True):
@@ -134,16 +149,20 @@ async def reset(
     offline = {fields.is_online: False, fields.availability: Availability.OFFLINE.value, fields.version: Int64(version)}
     change = {"$set": offline}
     try:
-        done = await users.collection.update_many({**are_theirs(whose, fields), **condition}, change, hint=BY_ID)
-        return done.modified_count, {}
+        filter_ = users.held({**are_theirs(whose, fields), **condition})
+        changed = (await users.collection.update_many(filter_, change, hint=BY_ID)).modified_count
+        refused = {}
     except WriteError as error:
         if not is_of_row(error.code):
             raise
-    updates = [UpdateOne({**are_theirs([each], fields), **condition}, change, hint=BY_ID) for each in whose]
-    _, failures = await write_each(users.collection, updates)
-    written = {**are_theirs(whose, fields), fields.version: Int64(version)}  # by the failed command or after it
-    changed = len(await users.collection.find(written, {"_id": 1}, hint=BY_ID).to_list())
-    return changed, {chosen[place].key: describe_refusal(failure) for place, failure in failures.items()}
+        each_alone = (users.held({**are_theirs([each], fields), **condition}) for each in whose)
+        _, failures = await write_each(users.collection, [UpdateOne(each, change, hint=BY_ID) for each in each_alone])
+        written = {**are_theirs(whose, fields), fields.version: Int64(version)}  # by the failed command or after it
+        changed = len(await users.collection.find(written, {"_id": 1}, hint=BY_ID).to_list())
+        refused = {chosen[place].key: describe_refusal(failure) for place, failure in failures.items()}
+    if changed < len(chosen):
+        await users.check()
+    return changed, refused
 
 
 def is_online_since_before(fields: Fields, before_ms: int | None) -> Document:
@@ -190,6 +209,7 @@ async def _write(users: Users, rows: list[_Row], *, create: bool) -> _Outcome:
             if result.matched_count + len(unknown) < len(rows):
                 # Or they were created since, by another program: to take them for as new would lose their rows.
                 written += (await _update(users, [row for row in rows if row.user_id not in unknown])).modified_count
+            await users.check()
         outcome = _Outcome(written, tuple(row.user_id for row in rows if row.user_id in unknown))
     except WriteError as error:
         if not is_of_row(error.code):
@@ -207,41 +227,43 @@ async def _update(users: Users, rows: list[_Row]) -> UpdateResult:
     """Update those who are there, each if its row is newer. Rows that are alike match only those who are older."""
     if len({row.look for row in rows}) == 1:
         is_older = {"$not": _is_as_new(users.fields, Int64(rows[0].version))}
-        filter_ = {"$and": [_of(rows, users.fields), {"$expr": is_older}]}
+        filter_ = users.held(_of(rows, users.fields), is_older)
         return await users.collection.update_many(filter_, _put_alike(rows, users.fields), hint=BY_ID)
     pipeline = _put_newer(rows, users.fields)
-    return await users.collection.update_many(_of(rows, users.fields), pipeline, hint=BY_ID)
+    return await users.collection.update_many(users.held(_of(rows, users.fields)), pipeline, hint=BY_ID)
 
 
 async def _write_singly(users: Users, rows: list[_Row]) -> _Outcome:
     """Write row by row, with those apart that are refused. What the failed command wrote counts as written."""
-    updates = [UpdateOne(_of([row], users.fields), _put_newer([row], users.fields), hint=BY_ID) for row in rows]
+    fields = users.fields
+    updates = [UpdateOne(users.held(_of([row], fields)), _put_newer([row], fields), hint=BY_ID) for row in rows]
     _, failures = await write_each(users.collection, updates)
     refused = {rows[place].user_id: describe_refusal(failure) for place, failure in failures.items()}
     found = users.collection.find(_of(rows, users.fields), users.fields.projection, batch_size=len(rows) + 1)
     versions = {row.user_id: row.version async for row in (from_document(each, users.fields) async for each in found)}
+    await users.check()
     taken = [row for row in rows if row.user_id not in refused]
     unknown = tuple(row.user_id for row in taken if row.user_id not in versions)
     return _Outcome(sum(versions.get(row.user_id) == row.version for row in taken), unknown, refused)
 
 
 async def _create(users: Users, rows: list[_Row]) -> _Outcome:
-    """Insert the users who were not there. Whoever was created meanwhile, by another program, is updated after all."""
+    """Create the users who were not there, offline and never seen, and write their rows as those of all others.
+
+    For an insert knows no condition: who was replaced meanwhile would put somebody online who is not.
+    """
     fields = users.fields
-    unset = {fields.last_active: None}
-    inserts = [
-        InsertOne({"_id": row.raw_id, **_tenant_in(row, fields), **unset, **row.document(fields)}) for row in rows
-    ]
+    inserts = [InsertOne({"_id": row.raw_id, **_tenant_in(row, fields), **_never_seen(row, fields)}) for row in rows]
     _, failures = await write_each(users.collection, inserts)
-    raced = {place for place, failure in failures.items() if _is_of_id(failure)}
+    # Whoever was created meanwhile, by another program, is there too.
     refused = {
-        rows[place].user_id: describe_refusal(failure) for place, failure in failures.items() if place not in raced
+        rows[place].user_id: describe_refusal(failure) for place, failure in failures.items() if not _is_of_id(failure)
     }
-    created = len(rows) - len(failures)
-    if not raced:
-        return _Outcome(created, (), refused)
-    updated = await _write(users, [rows[place] for place in sorted(raced)], create=False)
-    return _Outcome(created + updated.written, updated.unknown, {**refused, **updated.refused})
+    there = [row for row in rows if row.user_id not in refused]
+    if not there:
+        return _Outcome(0, (), refused)
+    updated = await _write(users, there, create=False)
+    return _Outcome(updated.written, updated.unknown, {**refused, **updated.refused})
 
 
 async def write_each(
@@ -271,6 +293,10 @@ async def _find_unknown(users: Users, rows: list[_Row]) -> frozenset[str]:
 
 def _of(rows: list[_Row], fields: Fields) -> Document:
     return are_theirs((row.identity for row in rows), fields)
+
+
+def _never_seen(row: _Row, fields: Fields) -> Document:
+    return to_document(StoredUser(row.user_id, False, Availability.OFFLINE, None, None, 0), fields)
 
 
 def _tenant_in(row: _Row, fields: Fields) -> Document:

@@ -1,22 +1,28 @@
-"""Nodes: which server owns a store, and whether it still lives.
+"""Nodes: which server owns a store, and what can be seen of it.
 
-A node writes one row and renews its beat in it. It is dead when
-
-1. its beat is older than its lease, or
-2. its process can be looked at from here, and is gone: so a restart after ``kill -9`` need not wait for the lease.
+A node writes one row and renews its beat in it. Who looks at the row judges by ``liveness.py``; of the process itself
+this much can be known:
 
 A process can be looked at only from the same boot of the same machine in the same process-id namespace; elsewhere the
-same number means another process. Its start time tells it from a later one that was given the same number.
+same number means another process. Its start time tells it from a later one that was given the same number. So a restart
+after ``kill -9`` need not wait for the lease.
 """
 
 import os
 import socket
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
 
 import msgspec
+
+from herenow.times import LATEST_MS
+
+LONGEST_LEASE_MS = 3_600_000
+"""A lease is an hour at most: a row that claims more was not written by a server."""
+
+_Moment = Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)]
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -29,20 +35,21 @@ class Node(msgspec.Struct, frozen=True):
         pid: its process id on that machine.
         process: what tells this process from any other that ever had its id; empty where the system does not say.
         address: where its HTTP is, as in ``http://127.0.0.1:8000``.
-        started_ms: when it started.
-        beat_ms: when it last said that it lives.
-        lease_ms: how long after a beat it still counts as living.
+        started_ms: when it started, by its own clock.
+        beat_ms: when it last said that it lives: in the row, by the clock of the database, which stamps it; of a node
+            that a store has read, by the clock of who looks.
+        lease_ms: how long after a beat it still counts as living; 0 once it has given the store up.
     """
 
     name: str
-    epoch: int
+    epoch: Annotated[int, msgspec.Meta(ge=0)]
     host: str
-    pid: int
+    pid: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
     process: str
     address: str
-    started_ms: int
-    beat_ms: int
-    lease_ms: int
+    started_ms: _Moment
+    beat_ms: _Moment
+    lease_ms: Annotated[int, msgspec.Meta(ge=0, le=LONGEST_LEASE_MS)]
 
     @classmethod
     def here(cls, *, name: str, epoch: int, address: str, now_ms: int, lease_ms: int) -> Self:
@@ -60,30 +67,97 @@ class Node(msgspec.Struct, frozen=True):
         )
 
 
-def is_alive(node: Node, now_ms: int) -> bool:
-    """Say whether a node lives, by the two rules above.
+class Sighting(msgspec.Struct, frozen=True):
+    """A node as a store has it at some moment.
 
-    A beat from the future (the clock was set back) counts as fresh: better to refuse a second server than to run two.
+    Attributes:
+        node: its row, with the beat told by the clock of who looks.
+        age_ms: how long ago it beat, by the clock of the database; below 0 for a beat from the future.
+        stamp: the beat as the row has it: another one is another beat.
     """
-    return now_ms - node.beat_ms < node.lease_ms and not _is_gone(node)
+
+    node: Node
+    age_ms: int
+    stamp: int
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the beat is within its lease, and the process not known to be gone."""
+        return 0 <= self.age_ms < self.node.lease_ms and not is_gone(self.node)
 
 
-def find_rival(nodes: Iterable[Node], claimant: Node, *, dead_hosts: frozenset[str] = frozenset()) -> Node | None:
-    """Find the live node that keeps ``claimant`` from owning the store, if there is one.
+class Damage(msgspec.Struct, frozen=True):
+    """A row of a server that somebody made unreadable: what is wrong with it, as a clause, and all that it holds."""
+
+    clause: str
+    holds: str
+
+
+class Roll(msgspec.Struct, frozen=True):
+    """The servers that a store knows of, at some moment: one, unless somebody wrote into their rows by hand.
+
+    Attributes:
+        sightings: the latest beat first; with who gave the store up, where that leaves a row.
+        damaged: rows that cannot be read.
+        is_removed: nothing is there, though every server leaves a row behind: somebody removed it.
+    """
+
+    sightings: tuple[Sighting, ...] = ()
+    damaged: tuple[Damage, ...] = ()
+    is_removed: bool = False
+
+    @property
+    def nodes(self) -> list[Node]:
+        """Those that have not given the store up."""
+        return [sighting.node for sighting in self.sightings if sighting.node.lease_ms]
+
+    @property
+    def complaints(self) -> list[str]:
+        """What is wrong with the rows, a clause each."""
+        removed = ["the row of the server was removed"] if self.is_removed else []
+        return removed + [f"the row of a server is damaged: {damage.clause}" for damage in self.damaged]
+
+
+def read_roll(rows: Iterable[Mapping[str, Any]], *, database_ms: int, here_ms: int, is_removed: bool = False) -> Roll:
+    """Read the rows of the servers.
 
     Args:
-        nodes: the rows of the store.
-        claimant: the node that wants to own it; ``beat_ms`` is its present.
-        dead_hosts: machines of which something better than a clock, such as a file lock, proves that no node lives.
+        rows: each by the names of a node's fields; others are left alone.
+        database_ms: the moment of the look, by the clock that stamps the beats.
+        here_ms: the same moment by the clock of who looks.
+        is_removed: whether it means something that there are none.
     """
-    for node in nodes:
-        itself = (node.name, node.epoch) == (claimant.name, claimant.epoch)
-        if not itself and node.host not in dead_hosts and is_alive(node, claimant.beat_ms):
-            return node
-    return None
+    sightings: list[Sighting] = []
+    damaged: list[Damage] = []
+    for row in rows:
+        try:
+            node = msgspec.convert(dict(row), Node)
+        except msgspec.ValidationError as error:
+            damaged.append(Damage(str(error), repr(sorted(row.items(), key=lambda item: item[0]))))
+            continue
+        age_ms = database_ms - node.beat_ms
+        seen_ms = min(max(0, here_ms - age_ms), LATEST_MS)
+        sightings.append(Sighting(msgspec.structs.replace(node, beat_ms=seen_ms), age_ms, node.beat_ms))
+    sightings.sort(key=lambda sighting: sighting.stamp, reverse=True)
+    return Roll(tuple(sightings), tuple(damaged), is_removed)
 
 
-def _is_gone(node: Node) -> bool:
+def is_same(one: Node, other: Node) -> bool:
+    """Say whether two rows are of the same life of the same server."""
+    return (one.name, one.epoch) == (other.name, other.epoch)
+
+
+def is_of_same_process(one: Node, other: Node) -> bool:
+    """Say whether two rows were written by the same server, though somebody gave one of them another name or epoch."""
+    return (one.host, one.pid, one.process, one.started_ms) == (other.host, other.pid, other.process, other.started_ms)
+
+
+def is_running(node: Node) -> bool:
+    """Say whether the node's process can be seen, runs, and is not this one. ``False`` where it cannot be known."""
+    return node.pid != os.getpid() and node.process != "" and _identity(node.pid) == node.process
+
+
+def is_gone(node: Node) -> bool:
     """Say whether it is certain that the node's process has ended. ``False`` where it cannot be known."""
     namespace = _namespace()
     if namespace:

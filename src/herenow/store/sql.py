@@ -4,8 +4,9 @@ What is SQLite's own stands in the ``sqlite_*`` files and in two statements of `
 Core, so that PostgreSQL can follow.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -14,13 +15,17 @@ from herenow.errors import StoreError, StoreInUse, StoreNotReady, StoreUnavailab
 from herenow.model import StoredUser
 from herenow.store import sql_nodes, sql_schema, sql_users
 from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Progress, Spare
-from herenow.store.nodes import Node
+from herenow.store.fence import Fence
+from herenow.store.liveness import Watch, find_living
+from herenow.store.nodes import Node, Roll, Sighting, is_same
 from herenow.store.rows import refused_by_reset
 from herenow.store.sql_rows import Raw, canonical, from_cursor
 from herenow.store.sql_schema import Affinity
 from herenow.store.sqlite_file import LOG_LIMIT, SqliteFile, parse_url
 from herenow.store.sqlite_lock import LockFile
 from herenow.times import to_iso
+
+T = TypeVar("T")
 
 
 class SqlStore:
@@ -55,6 +60,7 @@ class SqlStore:
             path, busy_timeout_ms=busy_timeout_ms, timeout_s=timeout_s, log_limit=log_limit, pragmas=pragmas or {}
         )
         self._lock = LockFile(path)
+        self._fence = Fence()
         self._name = str(path)
         self._creates_users = True
         self._prepared = False
@@ -87,6 +93,7 @@ class SqlStore:
 
     async def close(self) -> None:
         await self._file.close()
+        self._fence.lift()
         self._lock.release()
 
     async def init(
@@ -145,7 +152,7 @@ class SqlStore:
         return ()  # its constraints and triggers are programs: what they refuse, they say when they are run
 
     async def apply(self, rows: Sequence[StoredUser]) -> Applied:
-        return await self._file.write(partial(sql_users.apply, rows=rows, create=self._creates_users), in_bulk=True)
+        return await self._write_fenced(partial(sql_users.apply, rows=rows, create=self._creates_users))
 
     async def read(self, user_ids: Collection[str]) -> dict[str, StoredUser]:
         return await self._file.read(partial(sql_users.read, user_ids=user_ids))
@@ -190,7 +197,7 @@ class SqlStore:
             spared = await spare(user_ids) if spare else ()
             chosen = [user_id for user_id in user_ids if user_id not in spared]
             work = partial(sql_users.reset, user_ids=chosen, version=version, before=before)
-            written, refusals = await self._file.write(work, in_bulk=True)
+            written, refusals = await self._write_fenced(work)
             changed += written
             refused.update(refusals)
             done += len(user_ids)
@@ -216,35 +223,92 @@ class SqlStore:
     def _place(self, cursor: str | None, length: int) -> list[Raw] | None:
         return None if cursor is None else from_cursor(cursor, length, self._name)
 
+    async def _write_fenced(self, work: Callable[[sa.Connection], T]) -> T:
+        """Write for the node that owns the store, if it still does: in the same transaction."""
+        node = self._fence.holder()
+        if node is None:
+            return await self._file.write(work, in_bulk=True)
+        if self._fence.is_over:
+            await self.beat(node)
+
+        def fenced(connection: sa.Connection) -> T:
+            sql_nodes.refuse_if_replaced(connection, node, database=self._name)
+            return work(connection)
+
+        return await self._file.write(fenced, in_bulk=True)
+
     # nodes
 
     async def claim_node(self, node: Node) -> tuple[Node, ...]:
         if not self._lock.acquire(node):
             raise await self._tell_owner()
         try:
-            work = partial(sql_nodes.take_over, node=node, database=self._name, dead_hosts=self._dead_hosts(node))
-            return await self._file.write(work)
+            return await self._take_over(node)
         except BaseException:
             self._lock.release()
             raise
 
-    async def beat(self, node: Node, now_ms: int) -> None:
-        node = msgspec.structs.replace(node, beat_ms=now_ms)
-        work = partial(sql_nodes.beat, node=node, database=self._name, dead_hosts=self._dead_hosts(node))
-        await self._file.write(work)
+    async def _take_over(self, node: Node) -> tuple[Node, ...]:
+        while True:
+            watch = Watch(node.lease_ms / 1000, claimant=node, dead_hosts=self._dead_hosts(node))
+            found = Roll()
+
+            async def look() -> Roll:
+                nonlocal found
+                found = await self._file.read(sql_nodes.read)
+                # Whose rows are gone would have the lock, if they lived.
+                return msgspec.structs.replace(found, is_removed=found.is_removed and not self._lock.proves)
+
+            rival = await find_living(look, watch)
+            if rival is not None:
+                raise self._in_use(rival.node)
+            sent_s = self._fence.now_s()
+            beat_ms = await self._file.write(partial(sql_nodes.take_over, node=node, judged=found))
+            if beat_ms is not None:
+                self._fence.confirm(node, sent_s=sent_s, beat_ms=beat_ms)
+                return tuple(each for each in found.nodes if not is_same(each, node))
+
+    async def beat(self, node: Node) -> None:
+        def work(connection: sa.Connection) -> int:
+            if not self._lock.renew(node):
+                raise self._in_use(self._lock.holder() or node)
+            return sql_nodes.beat(connection, node, database=self._name)
+
+        sent_s = self._fence.now_s()
+        try:
+            try:
+                beat_ms = await self._file.write(work)
+            except StoreNotReady:
+                await self._file.write(sql_nodes.create)
+                beat_ms = await self._file.write(work)
+        except StoreInUse as error:
+            self._fence.lose(error)
+            raise
+        self._fence.confirm(node, sent_s=sent_s, beat_ms=beat_ms)
 
     async def release_node(self, node: Node) -> None:
         try:
             await self._file.write(partial(sql_nodes.release, node=node))
         finally:
+            self._fence.lift()
             self._lock.release()
 
-    async def nodes(self) -> list[Node]:
-        return await self._file.read(sql_nodes.read_nodes)
+    async def roll(self) -> Roll:
+        """Read the nodes. Where a row was removed or damaged, the lock tells whether its server lives, and which."""
+        found = await self._file.read(sql_nodes.read)
+        if (found.nodes and not found.damaged) or self._lock.proves or not self._lock.is_held():
+            return found
+        holder = self._lock.holder()
+        if holder is None:
+            return found
+        return Roll((Sighting(holder, 0, holder.beat_ms), *found.sightings), found.damaged, is_removed=not found.nodes)
 
     def _dead_hosts(self, node: Node) -> frozenset[str]:
         """Whoever holds the lock knows that no other server of this machine lives, whatever their beats say."""
         return frozenset({node.host}) if self._lock.proves else frozenset()
+
+    def _in_use(self, owner: Node) -> StoreInUse:
+        return StoreInUse(self._name, host=owner.host, pid=owner.pid, beat_ms=owner.beat_ms)
 
     async def _tell_owner(self) -> StoreError:
         """Say who holds the lock: with its last beat if the store can be read, else as the lock file has it."""
@@ -252,11 +316,10 @@ class SqlStore:
         if holder is None:
             return StoreUnavailable(self._name, "another server is just starting on it")
         try:
-            known = await self.nodes()
+            known = (await self._file.read(sql_nodes.read)).nodes
         except StoreError:
             known = []  # not prepared yet, or locked: the holder is known all the same
-        owner = next((node for node in known if (node.name, node.epoch) == (holder.name, holder.epoch)), holder)
-        return StoreInUse(self._name, host=owner.host, pid=owner.pid, beat_ms=owner.beat_ms)
+        return self._in_use(next((node for node in known if is_same(node, holder)), holder))
 
 
 def _say_created(created: bool) -> list[str]:

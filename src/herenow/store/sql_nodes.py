@@ -1,48 +1,87 @@
-"""The nodes of the SQL store: the inside of each transaction, as plain functions of a connection."""
+"""The nodes of the SQL store: the inside of each transaction, as plain functions of a connection.
+
+There is one row, and the node that owns the store writes it whole with each beat: whatever somebody made of it, or put
+beside it, is gone with the next. The clock of a database that is a file is the clock of its machine.
+"""
+
+import time
 
 import msgspec
 import sqlalchemy as sa
 
 from herenow.errors import StoreInUse
-from herenow.store.nodes import Node, find_rival
-from herenow.store.sql_schema import nodes
+from herenow.store.nodes import Node, Roll, is_of_same_process, read_roll
+from herenow.store.sql_schema import SCHEMA_TABLE, nodes
+
+_NAMES = [str(column.name) for column in nodes.c]
 
 
-def read_nodes(connection: sa.Connection) -> list[Node]:
-    """Read all nodes, the latest beat first."""
-    found = connection.execute(sa.select(nodes).order_by(nodes.c.beat_ms.desc()))
-    return [Node(**row._mapping) for row in found]
+def read(connection: sa.Connection) -> Roll:
+    """Read the nodes."""
+    now_ms = time.time_ns() // 1_000_000
+    try:
+        found = connection.execute(sa.select(nodes)).all()
+    except sa.exc.OperationalError:
+        inspector = sa.inspect(connection)
+        if inspector.has_table(nodes.name) or not inspector.has_table(SCHEMA_TABLE):
+            raise
+        return Roll(is_removed=True)  # somebody dropped their table
+    rows = (dict(zip(_NAMES, row, strict=True)) for row in found)
+    return read_roll(rows, database_ms=now_ms, here_ms=now_ms)
 
 
-def take_over(connection: sa.Connection, node: Node, *, database: str, dead_hosts: frozenset[str]) -> tuple[Node, ...]:
-    """Put the node's row in the place of all others, if none of them lives; returns those that it replaced.
+def take_over(connection: sa.Connection, node: Node, judged: Roll) -> int | None:
+    """Put the node's row in the place of all others; returns its beat. ``None``: others are there than were judged."""
+    if judged.is_removed:
+        create(connection)
+    found = read(connection)
+    if _what_is_in(found) != _what_is_in(judged):
+        return None
+    return _write(connection, node)
+
+
+def beat(connection: sa.Connection, node: Node, *, database: str) -> int:
+    """Renew the node's row, or write it anew if it is gone or damaged; returns the beat.
 
     Raises:
-        StoreInUse: one of them lives.
+        StoreInUse: another node took over.
     """
-    known = read_nodes(connection)
-    rival = find_rival(known, node, dead_hosts=dead_hosts)
-    if rival is not None:
-        raise StoreInUse(database, host=rival.host, pid=rival.pid, beat_ms=rival.beat_ms)
-    connection.execute(nodes.delete())
-    connection.execute(nodes.insert().values(msgspec.structs.asdict(node)))
-    return tuple(other for other in known if (other.name, other.epoch) != (node.name, node.epoch))
+    refuse_if_replaced(connection, node, database=database)
+    return _write(connection, node)
 
 
-def beat(connection: sa.Connection, node: Node, *, database: str, dead_hosts: frozenset[str]) -> None:
-    """Renew the node's row, or write it anew if it is gone.
+def refuse_if_replaced(connection: sa.Connection, node: Node, *, database: str) -> None:
+    """See that no other node took over. A row that was removed, or made unreadable, is no other node.
 
     Raises:
-        StoreInUse: it is gone because another node, which lives, took over.
+        StoreInUse: one did.
     """
-    renewal = nodes.update().where(*_is(node)).values(beat_ms=node.beat_ms)
-    if connection.execute(renewal).rowcount == 0:
-        take_over(connection, node, database=database, dead_hosts=dead_hosts)
+    if connection.execute(sa.select(nodes.c.name).where(*_is(node))).first() is not None:
+        return
+    for other in read(connection).nodes:
+        if not is_of_same_process(other, node):
+            raise StoreInUse(database, host=other.host, pid=other.pid, beat_ms=other.beat_ms)
+
+
+def create(connection: sa.Connection) -> None:
+    """Make their table anew, if somebody dropped it."""
+    nodes.create(connection, checkfirst=True)
 
 
 def release(connection: sa.Connection, node: Node) -> None:
     """Remove the node's row."""
     connection.execute(nodes.delete().where(*_is(node)))
+
+
+def _write(connection: sa.Connection, node: Node) -> int:
+    beat_ms = time.time_ns() // 1_000_000
+    connection.execute(nodes.delete())
+    connection.execute(nodes.insert().values(msgspec.structs.asdict(node) | {"beat_ms": beat_ms}))
+    return beat_ms
+
+
+def _what_is_in(roll: Roll) -> tuple[object, ...]:
+    return [(each.node.name, each.node.epoch, each.stamp) for each in roll.sightings], roll.damaged
 
 
 def _is(node: Node) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:

@@ -26,6 +26,8 @@ from herenow.store.sqlite_errors import is_of_statement
 SCHEMA_VERSION = 1
 """The version that this code writes and the newest that it understands."""
 
+SCHEMA_TABLE = "herenow_schema"
+
 METADATA = sa.MetaData()
 
 users = sa.Table(
@@ -59,7 +61,7 @@ nodes = sa.Table(
 )
 
 _schema = sa.Table(
-    "herenow_schema",
+    SCHEMA_TABLE,
     METADATA,
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("owns_users", sa.Boolean, nullable=False),

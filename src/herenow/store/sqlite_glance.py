@@ -8,9 +8,7 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
-import msgspec
-
-from herenow.store.nodes import Node, is_alive
+from herenow.store.nodes import Node, read_roll
 
 WAIT_S = 1.0
 """How long another program's lock is waited for."""
@@ -22,8 +20,9 @@ def live_node(path: Path, now_ms: int) -> Node | None:
     """Return the live node of a store; ``None`` if there is none, or on any doubt: ``SqlStore`` says which."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=WAIT_S)) as file:
-            found = file.execute(f"SELECT {_COLUMNS} FROM herenow_nodes ORDER BY beat_ms DESC").fetchall()
-        nodes = [msgspec.convert(dict(zip(Node.__struct_fields__, row, strict=True)), Node) for row in found]
-    except (sqlite3.Error, msgspec.ValidationError):
+            found = file.execute(f"SELECT {_COLUMNS} FROM herenow_nodes").fetchall()
+    except sqlite3.Error:
         return None
-    return next((node for node in nodes if is_alive(node, now_ms)), None)
+    rows = (dict(zip(Node.__struct_fields__, row, strict=True)) for row in found)
+    roll = read_roll(rows, database_ms=now_ms, here_ms=now_ms)
+    return next((sighting.node for sighting in roll.sightings if sighting.is_fresh), None)

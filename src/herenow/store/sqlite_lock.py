@@ -1,11 +1,13 @@
 """A lock file beside the database: two local servers can never both own it, whatever the clocks say.
 
 The operating system lets go of the lock when the process ends, however it ends. The file itself stays: to remove it
-would let one process lock the old file and another a new one.
+would let one process lock the old file and another a new one. If somebody removes it all the same, the owner puts a new
+one in its place with its next beat.
 """
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -16,6 +18,11 @@ from herenow.store.sqlite_errors import describe
 
 if sys.platform != "win32":
     import fcntl
+
+
+_TRIES = 3
+_TRY_AGAIN_S = 0.01
+"""Who only asks whether somebody has the lock takes it for a moment, together with all who ask."""
 
 
 class LockFile:
@@ -38,6 +45,49 @@ class LockFile:
         """
         if self._file is not None:
             return True
+        for _ in range(_TRIES):
+            self._file = self._try(node)
+            if self._file is not None:
+                return True
+            time.sleep(_TRY_AGAIN_S)
+        return False
+
+    def renew(self, node: Node) -> bool:
+        """Put the lock file of a node that has it back in its place, if somebody removed it. Returns as ``acquire``.
+
+        Raises:
+            StoreNotWritable: the file cannot be made.
+        """
+        if self._file is None or self._is_in_place(self._file):
+            return True
+        removed, self._file = self._file, self._try(node)
+        if self._file is None:
+            self._file = removed  # of no worth, but to be closed
+            return False
+        os.close(removed)
+        return True
+
+    def is_held(self) -> bool | None:
+        """Say whether another process has the lock; ``None`` where that cannot be known."""
+        if sys.platform == "win32":
+            return None
+        try:
+            file = os.open(self.path, os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return None
+        finally:
+            os.close(file)
+        return False
+
+    def _try(self, node: Node) -> int | None:
         try:
             file = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o644)
         except OSError as error:
@@ -49,12 +99,19 @@ class LockFile:
             os.write(file, msgspec.json.encode(node))
         except BlockingIOError:
             os.close(file)
-            return False
+            return None
         except OSError as error:
             os.close(file)
             raise StoreNotWritable(str(self.path), describe(error)) from error
-        self._file = file
-        return True
+        return file
+
+    def _is_in_place(self, file: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(file), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True  # the directory cannot be looked into: whoever else comes cannot make another one either
 
     def release(self) -> None:
         """Let the lock go. Idempotent."""
