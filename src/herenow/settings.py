@@ -159,9 +159,7 @@ class Settings(BaseSettings):
 
     flush_interval_s: float = Field(0.05, gt=0, description="Changes gather for so long before they are sent.")
     flush_longest_s: float = Field(1.0, gt=0, description="And for no longer than this under load.")
-    slow_reader_timeout_s: float = Field(
-        30.0, gt=0, description="A slow client that takes nothing for so long is closed."
-    )
+    slow_reader_timeout_s: float = Field(30.0, gt=0, description="A client that takes nothing for so long is closed.")
     write_buffer_high: int = Field(65_536, gt=0, description="Unsent bytes from which a client is slow.")
     max_payload: int = Field(1_000_000, gt=0, description="One message of a client, at most.")
     connect_timeout_s: float = Field(10.0, gt=0, description="Within which a client must say who it is.")

@@ -1,6 +1,8 @@
 """The timing wheel, and the one timer that turns it."""
 
 import asyncio
+import socket
+import time
 from typing import Any
 
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from herenow.socketio_server.heartbeat import Heartbeat, Wheel
 from herenow.steady import Steady
+from support import until
 
 NEVER = float("inf")
 
@@ -168,6 +171,46 @@ async def test_a_crowd_that_is_due_at_once_leaves_the_loop_to_others_in_between(
     async with asyncio.timeout(5):
         await all_done.wait()
     assert len({*turns}) >= 10
+
+
+async def test_a_tick_that_comes_late_reads_before_it_judges() -> None:
+    """What came meanwhile waits in the kernel: an item is due only if it is so still after that was read."""
+    loop = asyncio.get_running_loop()
+    came: list[str] = []
+    heartbeat: Heartbeat[Item] = Heartbeat(5, lambda item, now_ms: came.append("judged"), Steady())
+    heartbeat.schedule(Item(), loop.time() * 1000 + 10)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    loop.add_reader(ours, lambda: loop.call_soon(came.append, ours.recv(1).decode()))  # as a task takes one more turn
+    theirs.send(b"x")
+    time.sleep(0.1)  # noqa: ASYNC251  # the loop stands
+    await until(lambda: len(came) == 2)
+    assert came == ["x", "judged"]
+    loop.remove_reader(ours)
+    ours.close()
+    theirs.close()
+
+
+async def test_a_wheel_that_was_empty_for_a_moment_has_one_timer() -> None:
+    loop = asyncio.get_running_loop()
+    other, came = Item("other"), asyncio.Event()
+
+    def on_due(item: Item, now_ms: float) -> None:
+        if item.name == "first":
+            heartbeat.cancel(other)
+            heartbeat.schedule(other, now_ms + 10)
+        elif item.name == "other":
+            heartbeat.schedule(Item("last"), now_ms)
+            came.set()
+
+    clock = Steady()
+    heartbeat: Heartbeat[Item] = Heartbeat(5, on_due, clock)
+    heartbeat.schedule(Item("first"), loop.time() * 1000 + 5)
+    heartbeat.schedule(other, loop.time() * 1000 + 50)
+    async with asyncio.timeout(5):
+        await came.wait()
+    await until(lambda: heartbeat._timer is None)
+    assert clock._timer is None
 
 
 def test_a_second_event_loop_has_a_heartbeat_too() -> None:

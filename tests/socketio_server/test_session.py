@@ -324,6 +324,36 @@ def test_a_pong_that_does_not_come_closes_the_session_in_time() -> None:
     assert session.advance(PING_AT + 200) == [Closed(Reason.PING_TIMEOUT)]
 
 
+def test_a_ping_that_is_still_on_its_way_to_a_peer_that_takes_it_is_not_late() -> None:
+    session = websocket()
+    session.advance(PING_AT)
+    look = 200 / LOOKS
+    assert not session.is_late(PING_AT + look - 1)
+    assert session.is_late(PING_AT + look)
+    session.looked(PING_AT + look, moves=True)
+    assert session.due_ms() == PING_AT + 2 * look
+    assert session.advance(PING_AT + look + 199) == []
+    session.looked(PING_AT + look + 199, moves=False)
+    assert session.advance(PING_AT + look + 200) == [Closed(Reason.PING_TIMEOUT)]
+
+
+def test_a_ping_may_go_before_its_time_and_counts_as_the_one_that_would_have_been_due() -> None:
+    session = websocket()
+    session.data_to_send()
+    session.ping(100)
+    session.ping(110)
+    assert session.has_more
+    assert session.data_to_send() == ["2"]
+    assert not session.has_more
+    session.receive("3")
+    assert session.advance(PING_AT) == []
+    assert session.data_to_send() == []
+    assert session.due_ms() == 100 + PING_AT
+    session.close()
+    session.ping(1_000)
+    assert session.data_to_send() == []
+
+
 def test_no_second_ping_goes_out_while_a_pong_is_due() -> None:
     slow = SessionSettings(ping_interval_ms=300, ping_timeout_ms=3_000, random=lambda: 0.0)
     session = Session("sid", Transport.WEBSOCKET, slow, 0)
