@@ -15,13 +15,16 @@ import asyncio
 from collections.abc import Callable, Container, Iterable, Set
 
 import msgspec
+import structlog
 
 from herenow.gateway.events import DIFF, ERROR, WireError
 from herenow.gateway.watches import Watches
 from herenow.metering import Meters
 from herenow.model import Change, Closing
 from herenow.socketio_server import Message, Namespace, Socket
-from herenow.wire import change_to_wire
+from herenow.wire import encode_change
+
+log = structlog.get_logger("herenow.gateway")
 
 FLUSH_SHARE = 3
 """Of so many parts of the time, flushing takes at most one."""
@@ -109,7 +112,7 @@ class Outbox:
         self._hidden: set[str] = set()
         self._dirty: dict[Watcher, None] = {}
         self._slow: set[Watcher] = set()
-        self._encoded: dict[int, tuple[Change, msgspec.Raw]] = {}
+        self._encoded: dict[int, tuple[Change, msgspec.Raw | None]] = {}
         self._next_flush_s = 0.0
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -240,16 +243,15 @@ class Outbox:
 
     def _message(self, pending: dict[str, Change]) -> Message:
         changes = sorted(pending.values(), key=lambda change: change.version)
-        return self._namespace.message(
-            DIFF, {"version": self._version(), "changes": [self._encode(change) for change in changes]}
-        )
+        encoded = [raw for change in changes if (raw := self._encode(change)) is not None]
+        return self._namespace.message(DIFF, {"version": self._version(), "changes": encoded})
 
-    def _encode(self, change: Change) -> msgspec.Raw:
+    def _encode(self, change: Change) -> msgspec.Raw | None:
         # By identity, for of one version there are two changes where a user is invisible: the others' and their own.
         # The change is kept beside its encoding, so that no other can get its id before the flush is over.
         known = self._encoded.get(id(change))
         if known is None:
-            known = self._encoded[id(change)] = change, msgspec.Raw(msgspec.json.encode(change_to_wire(change)))
+            known = self._encoded[id(change)] = change, _to_json(change)
         return known[1]
 
     def _sweep(self) -> None:
@@ -262,3 +264,12 @@ class Outbox:
                 watcher.closing = Closing.ERROR  # it may come back, within the grace
                 watcher.socket.answer(self._namespace.message(ERROR, _TOO_SLOW.body()))
                 watcher.socket.disconnect(close=True)
+
+
+def _to_json(change: Change) -> msgspec.Raw | None:
+    """Encode a change; ``None`` where that is not possible: the others of the flush must not be lost with it."""
+    try:
+        return msgspec.Raw(encode_change(change))
+    except ValueError as error:
+        log.error("a change cannot be told", user=change.user_id, error=str(error))
+        return None

@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -162,6 +163,8 @@ class _Lane:
         # mode=rw: a missing file is an error, not a new database. Transactions are ours alone (isolation_level).
         address = f"file:{quote(str(self._path))}?mode=rw"
         connection = sqlite3.connect(address, uri=True, isolation_level=None)
+        # A text that is no UTF-8, in one row, would else be an error of everybody who is read with it.
+        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         try:
             for name, value in self._pragmas.items():
                 connection.execute(f"PRAGMA {name}={value}")
