@@ -310,7 +310,8 @@ class Rules:
             if row.is_online and not user.is_invisible():
                 # Nobody wrote down which devices were idle. Away without having asked for it means: all of them.
                 asked_for = row.claim is not None and row.claim.availability is Claimed.AWAY
-                user.touch(ended_ms)
+                if ended_ms > 0:  # else nobody knows when that process lived
+                    user.touch(ended_ms)
                 in_use = asked_for or row.availability is not Availability.AWAY
                 self._linger(user, Linger(in_use, Cause.RESTART), command.grace_ms, step)
             expired = user.claim != row.claim

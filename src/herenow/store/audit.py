@@ -138,6 +138,8 @@ class Audit:
         self._now_ms = now_ms
         self._sifted_to: str | None = None
         self.upkeep = Upkeep(store)
+        self.mended_at_start: int | None = None
+        """How many users had odd values at the start; ``None`` until all were looked at."""
         self._seen: dict[str, DriftKind] = {}
         self.totals = AuditTotals()
         self.last: AuditReport | None = None
@@ -178,6 +180,7 @@ class Audit:
             drifts = await self._confirm(suspects, since)
             mended += await self._repair([drift for drift in drifts if drift.stored is not None and drift.stored.odd])
             if cursor is None:
+                self.mended_at_start = mended if self.mended_at_start is None else self.mended_at_start
                 return mended
 
     async def round(self) -> AuditReport:
