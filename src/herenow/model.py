@@ -114,7 +114,9 @@ class Change(UserPresence, frozen=True, gc=False):
 class StoredUser(msgspec.Struct, frozen=True, gc=False):
     """One user's row in the store: what others see, and the claim, which outlives a restart.
 
-    ``availability`` is as others see it; ``claim`` is what the user asked for (``invisible`` shows only here).
+    ``availability`` is as others see it; ``claim`` is what the user asked for (``invisible`` shows only here). ``odd``
+    names the fields of a row that was read in which another program left what no store of ours would write, and which
+    the other attributes give as absent; ``is_flag_odd``: whether the one that says online or not is among them.
     """
 
     user_id: str
@@ -123,3 +125,5 @@ class StoredUser(msgspec.Struct, frozen=True, gc=False):
     last_active_ms: int | None
     claim: Claim | None
     version: int
+    odd: tuple[str, ...] = ()
+    is_flag_odd: bool = False

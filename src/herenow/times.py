@@ -42,6 +42,11 @@ def to_iso(time_ms: int) -> str:
     return f"{_to_iso_second(second)}.{millisecond:03d}Z"
 
 
+def to_writable(time_ms: int) -> int:
+    """Clamp a time to those that ``to_iso`` can write."""
+    return min(max(0, time_ms), LATEST_MS)
+
+
 def from_iso(text: str) -> int:
     """Read a time, in milliseconds since the epoch, from any ISO 8601 text; without a zone it is taken as UTC.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from herenow.model import MAX_USER_ID_LENGTH, Change, Claim, Claimed, UserPresence
-from herenow.times import LATEST_MS, from_iso, has_zone, to_iso
+from herenow.times import LATEST_MS, from_iso, has_zone, to_iso, to_writable
 
 # C0 and C1 control characters, line and paragraph separators: they would break log lines and tables.
 _ID: Final = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+"
@@ -21,17 +21,17 @@ UserId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_USER_ID_LENGTH
 
 
 def user_to_wire(user: UserPresence) -> dict[str, Any]:
-    """A User of the contract."""
+    """A User of the contract. Times that no text has are clamped, so that one user never fails the others."""
     wire: dict[str, Any] = {
         "userId": user.user_id,
         "isOnline": user.is_online,
         "availability": user.availability,
-        "lastActive": None if user.last_active_ms is None else to_iso(user.last_active_ms),
+        "lastActive": None if user.last_active_ms is None else to_iso(to_writable(user.last_active_ms)),
     }
     if user.status_text is not None:
         wire["statusText"] = user.status_text
     if user.status_until_ms is not None:
-        wire["statusUntil"] = to_iso(user.status_until_ms)
+        wire["statusUntil"] = to_iso(to_writable(user.status_until_ms))
     wire["version"] = user.version
     return wire
 
@@ -39,6 +39,15 @@ def user_to_wire(user: UserPresence) -> dict[str, Any]:
 def change_to_wire(change: Change) -> dict[str, Any]:
     """A Change of the contract."""
     return user_to_wire(change) | {"cause": change.cause}
+
+
+def encode_change(change: Change) -> bytes:
+    """A Change of the contract, as JSON.
+
+    Raises:
+        ValueError: it holds what no JSON can, a lone surrogate.
+    """
+    return msgspec.json.encode(change_to_wire(change))
 
 
 def canonical_to_wire(of_asked: Mapping[str, str]) -> dict[str, Any]:

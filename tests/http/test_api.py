@@ -96,7 +96,8 @@ async def test_health_is_open_and_tells_the_state_of_each_part(api: Served) -> N
     assert ready["ready"] is True
     assert ready["store"]["healthy"] is True
     assert ready["node"]["name"] == "local"
-    assert set(ready["audit"]) == {"rounds", "failures", "ghosts", "missing", "repaired", "lastError"}
+    told = {"rounds", "failures", "ghosts", "missing", "wrong", "repaired", "troubles", "lastError"}
+    assert set(ready["audit"]) == told
 
 
 async def test_stats_count_users_and_connections(api: Served) -> None:

@@ -385,7 +385,7 @@ class Naive:
         rows = [row for row in entry.rows if row.user_id == user]
         if not rows or (self.held(user, i) and isinstance(entry, Adopt)):
             return None
-        if isinstance(entry, Repair) and (self.was_seen(user, i) if self.held(user, i) else not rows[0].is_online):
+        if isinstance(entry, Repair) and self.was_seen(user, i):
             return None
         return rows[0]
 

@@ -1,6 +1,9 @@
 """The law of the rules, clause by clause, where one step and its answer do not show it."""
 
+from collections.abc import Callable
+
 import pytest
+from msgspec.structs import replace
 
 from herenow.model import Availability, Cause, Change, Claim, Claimed, Closing, StoredUser, UserPresence
 from herenow.registry.commands import (
@@ -19,6 +22,7 @@ from herenow.registry.commands import (
     SetClaim,
 )
 from herenow.registry.rules import Rules
+from herenow.times import LATEST_MS
 from registry.manual_clock import START_MS, START_US, ManualClock
 
 GRACE_MS = 2000
@@ -732,8 +736,26 @@ def test_a_ghost_whom_the_rules_know_only_by_a_claim_is_repaired_too() -> None:
     assert world.do(Repair((online_row(version=START_US + 99),))).changes == []
 
 
-def test_where_both_say_offline_there_is_nothing_to_repair() -> None:
-    assert World().do(Repair((online_row(Availability.OFFLINE, is_online=False),))) == ([], [], [])
+def test_where_both_say_offline_the_row_is_written_again_and_its_claim_is_taken_over() -> None:
+    world = World()
+    row = online_row(Availability.OFFLINE, is_online=False, version=7)
+    effects = world.do(Repair((row,)))
+    assert (effects.changes, effects.rows) == ([], [replace(row, version=START_US)])
+    assert world.rules.held == 0
+    busy = Claim(Claimed.BUSY)
+    assert world.do(Repair((replace(row, claim=busy, odd=("lastActive",)),))).rows[0].claim == busy
+    assert world.rules.claim_of("u") == busy
+
+
+@pytest.mark.parametrize("take", [lambda row: Repair((row,)), lambda row: Adopt((row,), START_MS, GRACE_MS)])
+def test_a_last_activity_that_is_still_to_come_is_taken_for_now(take: Callable[[StoredUser], Command]) -> None:
+    world = World()
+    busy = Claim(Claimed.BUSY, None, LATEST_MS + 1)
+    world.do(take(replace(online_row(claim=busy), last_active_ms=START_MS + HOUR_MS)))
+    row = world.rules.row_of("u")
+    assert row is not None
+    assert row.last_active_ms == START_MS
+    assert row.claim == replace(busy, until_ms=LATEST_MS), "what is let out can be written as a time"
 
 
 # -- what can be asked, and memory -----------------------------------------------------------------------------------

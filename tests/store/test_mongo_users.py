@@ -203,9 +203,10 @@ async def test_who_has_a_last_active_that_is_no_date_is_on_one_page_and_was_neve
             if cursor is None:
                 break
         assert sorted(user.user_id for user in found) == sorted(everybody)
-        assert [user.last_active_ms for user in found] == [NOW_MS] + [None] * 6
+        assert sorted(user.last_active_ms or 0 for user in found) == [0] * 5 + [7, NOW_MS], "a number may be one"
+        assert [user.odd for user in found if user.user_id == "odd-0"] == [("lastActive",)]
     assert len((await kept.stale(NOW_MS)).users) == 6
-    assert await kept.reset(version=10, before_ms=NOW_MS) == 6
+    assert await kept.reset(version=10, before_ms=NOW_MS) == 7, "and whoever is neither"
 
 
 # the index
@@ -240,7 +241,8 @@ async def test_whoever_asks_who_is_online_goes_through_the_index(shop: Shop, kep
     for each in profiled:
         used = stages(each.get("execStats", {}))
         assert "COLLSCAN" not in each["planSummary"], each
-        assert not each.get("hasSortStage") and "SORT" not in used, each
+        if "$nin" not in str(each["command"]):  # of whom isOnline says neither are few, and are sorted
+            assert not each.get("hasSortStage") and "SORT" not in used, each
         if each["op"] == "query":
             assert each["docsExamined"] <= each["nreturned"] + 1, each
     walks = [each for each in profiled if each["command"].get("projection") == {"_id": 1, "lastActive": 1}]

@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 
 from herenow.errors import CursorInvalid
 from herenow.model import MAX_USER_ID_LENGTH, Availability, Claim, Claimed, StoredUser
-from herenow.store.rows import UnstorableRow
-from herenow.store.sql_rows import Raw, from_columns, from_cursor, read_time, to_columns, to_cursor
+from herenow.store.rows import UnstorableRow, read_time
+from herenow.store.sql_rows import Raw, from_columns, from_cursor, to_columns, to_cursor
 from herenow.times import LATEST_MS
 from store.rows import NOW_MS, online
 

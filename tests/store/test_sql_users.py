@@ -65,23 +65,23 @@ def plans_of(path: Path, work: Callable[[sa.Connection], object]) -> list[str]:
     return [str(row[3]) for sql, p in statements for row in select(path, f"EXPLAIN QUERY PLAN {sql}", p)]
 
 
-BEFORE = to_iso(NOW_MS)
+BEFORE, LATE = to_iso(NOW_MS), to_iso(NOW_MS + 90_000)
 
 
 @pytest.mark.parametrize(
     "work",
     [
         lambda c: sql_users.read(c, ["a", "b"]),
-        lambda c: sql_users.read_online_page(c, after=None, before=None, limit=100),
-        lambda c: sql_users.read_online_page(c, after=[BEFORE, "a"], before=None, limit=100),
-        lambda c: sql_users.read_online_page(c, after=[None, "a"], before=None, limit=100),
-        lambda c: sql_users.read_online_page(c, after=[BEFORE, "a"], before=BEFORE, limit=100),
-        lambda c: sql_users.read_online_places(c, after=None, before=BEFORE, limit=100),
+        lambda c: sql_users.read_online_page(c, after=None, active=(None, None), limit=100),
+        lambda c: sql_users.read_online_page(c, after=[BEFORE, "a"], active=(None, None), limit=100),
+        lambda c: sql_users.read_online_page(c, after=[None, "a"], active=(None, None), limit=100),
+        lambda c: sql_users.read_online_page(c, after=[BEFORE, "a"], active=(BEFORE, LATE), limit=100),
+        lambda c: sql_users.read_online_places(c, after=None, active=(BEFORE, LATE), limit=100),
         lambda c: sql_users.read_claimed_page(c, after=None, limit=100),
         lambda c: sql_users.read_claimed_page(c, after=["a"], limit=100),
-        lambda c: sql_users.count_online(c, before=None),
-        lambda c: sql_users.count_online(c, before=BEFORE),
-        lambda c: sql_users.reset(c, ["a", "b"], version=9, before=BEFORE),
+        lambda c: sql_users.count_not_offline(c, active=(None, None)),
+        lambda c: sql_users.count_not_offline(c, active=(BEFORE, LATE)),
+        lambda c: sql_users.reset(c, ["a", "b"], version=9, active=(BEFORE, LATE)),
         lambda c: sql_users.apply(c, [online("a")], create=True),
         lambda c: sql_users.apply(c, [online("a")], create=False),
     ],
@@ -108,7 +108,7 @@ async def test_no_statement_looks_at_all_users_or_sorts(
     "work",
     [
         lambda c: sql_users.read(c, ["a", "b"]),
-        lambda c: sql_users.reset(c, ["a", "b"], version=9, before=None),
+        lambda c: sql_users.reset(c, ["a", "b"], version=9, active=(None, None)),
         lambda c: sql_users.apply(c, [online("a")], create=False),
     ],
 )

@@ -25,6 +25,7 @@ from herenow.http.models import (
 from herenow.model import StoredUser
 from herenow.settings import Settings
 from herenow.store.base import Progress, Store
+from herenow.store.rows import CLOCK_SLACK_MS
 from herenow.tenancy import key_of, split
 from herenow.times import to_iso
 
@@ -53,11 +54,12 @@ async def status(settings: Settings) -> Status:
             online_first=[_online_user(user) for user in page.users],
             bounds=Bounds.of(settings),
             drift=Drift(
-                checked=counts.online,
-                ghosts=counts.online,
+                checked=counts.online + counts.odd,
+                ghosts=counts.online + counts.odd,
                 missing=0,
                 examples=[Ghost.of(user.user_id, "ghost") for user in page.users],
             ),
+            troubles=list((await store.gaps()).sentences),
         )
 
 
@@ -93,20 +95,26 @@ async def reset(settings: Settings, *, older_than_ms: int | None, dry_run: bool,
     """
     async with opened(settings) as store:
         before_ms = None if older_than_ms is None else now_ms() - older_than_ms
-        if dry_run:
-            offline = (await store.counts()).online if before_ms is None else await _count_stale(store, before_ms)
+        after_ms = now_ms() + CLOCK_SLACK_MS
+        if dry_run and before_ms is None:
+            counts = await store.counts()
+            offline = counts.online + counts.odd
+        elif dry_run and before_ms is not None:
+            offline = await _count_stale(store, before_ms, after_ms)
         else:
             # Above every row, wherever the clock was set to when it was written.
             version = max(await store.max_version() + 1, time.time_ns() // 1000)
-            offline = await store.reset(version=version, before_ms=before_ms, on_progress=on_progress)
+            offline = await store.reset(
+                version=version, before_ms=before_ms, after_ms=after_ms, on_progress=on_progress
+            )
         return Cleaned(dry_run=dry_run, offline=offline, protected_users=0, closed=0)
 
 
-async def _count_stale(store: Store, before_ms: int) -> int:
+async def _count_stale(store: Store, before_ms: int, after_ms: int) -> int:
     count = 0
     cursor: str | None = None
     while True:
-        page = await store.stale(before_ms, after=cursor)
+        page = await store.stale(before_ms, after_ms=after_ms, after=cursor)
         count += len(page.users)
         if page.cursor is None:
             return count

@@ -113,6 +113,8 @@ def _promises(found: Status) -> Table:
 
 def _show_drift(found: Status) -> None:
     drift, writer = found.drift, found.writer
+    for trouble in found.troubles:
+        out.print(f"[yellow]warning:[/] {escape(trouble)}")
     if writer is not None and not writer.healthy:
         waiting = f"{plural(writer.pending, 'row')} waiting for {duration(writer.lag_ms)}"
         out.print(f"[red]store is not writing:[/] {waiting}: {escape(writer.last_error or 'it does not answer')}")
@@ -121,9 +123,10 @@ def _show_drift(found: Status) -> None:
         return
     kinds = [plural(drift.ghosts, "ghost")] if drift.ghosts else []
     kinds += [f"{drift.missing:,} missing"] if drift.missing else []
+    kinds += [f"{drift.wrong:,} wrong"] if drift.wrong else []
     names = ", ".join(escape(shown(each.tenant, each.user_id)) for each in drift.examples[:5])
-    more = ", …" if drift.ghosts + drift.missing > 5 else ""
-    out.print(f"[red]drift: {' and '.join(kinds)}[/] ({names}{more})")
+    more = ", …" if drift.ghosts + drift.missing + drift.wrong > 5 else ""
+    out.print(f"[red]drift: {' and '.join(kinds)}[/]" + (f" ({names}{more})" if names else ""))
     if found.stats is None:
         grace = duration(found.bounds.restart_ms)
         out.print(f"A start of the server mends it within {grace}; `herenow cleanup` mends it now.")

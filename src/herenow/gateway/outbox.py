@@ -15,13 +15,16 @@ import asyncio
 from collections.abc import Callable, Container, Iterable, Set
 
 import msgspec
+import structlog
 
 from herenow.gateway.events import DIFF, ERROR, WireError
 from herenow.gateway.watches import Watches
 from herenow.metering import Meters
 from herenow.model import Change, Closing
 from herenow.socketio_server import Message, Namespace, Socket
-from herenow.wire import change_to_wire
+from herenow.wire import encode_change
+
+log = structlog.get_logger("herenow.gateway")
 
 FLUSH_SHARE = 3
 """Of so many parts of the time, flushing takes at most one."""
@@ -115,7 +118,7 @@ class Outbox:
         self._hidden: set[str] = set()
         self._dirty: dict[Watcher, None] = {}
         self._slow: dict[Watcher, int] = {}  # how far each had come at the last look
-        self._encoded: dict[int, tuple[Change, msgspec.Raw]] = {}
+        self._encoded: dict[int, tuple[Change, msgspec.Raw | None]] = {}
         self._next_flush_s = 0.0
         self._timer: asyncio.Handle | None = None
         self._flushed: asyncio.Future[None] | None = None  # for those who wait for the flush that is due
@@ -262,16 +265,15 @@ class Outbox:
 
     def _message(self, pending: dict[str, Change]) -> Message:
         changes = sorted(pending.values(), key=lambda change: change.version)
-        return self._namespace.message(
-            DIFF, {"version": self._version(), "changes": [self._encode(change) for change in changes]}
-        )
+        encoded = [raw for change in changes if (raw := self._encode(change)) is not None]
+        return self._namespace.message(DIFF, {"version": self._version(), "changes": encoded})
 
-    def _encode(self, change: Change) -> msgspec.Raw:
+    def _encode(self, change: Change) -> msgspec.Raw | None:
         # By identity, for of one version there are two changes where a user is invisible: the others' and their own.
         # The change is kept beside its encoding, so that no other can get its id before the flush is over.
         known = self._encoded.get(id(change))
         if known is None:
-            known = self._encoded[id(change)] = change, msgspec.Raw(msgspec.json.encode(change_to_wire(change)))
+            known = self._encoded[id(change)] = change, _to_json(change)
         return known[1]
 
     def _sweep(self) -> None:
@@ -297,3 +299,12 @@ def _now_s(watcher: Watcher) -> float:
 def _taken(watcher: Watcher) -> int:
     """How far a watcher has come with what was written to it."""
     return watcher.socket.connection.link.progress().acknowledged
+
+
+def _to_json(change: Change) -> msgspec.Raw | None:
+    """Encode a change; ``None`` where that is not possible: the others of the flush must not be lost with it."""
+    try:
+        return msgspec.Raw(encode_change(change))
+    except ValueError as error:
+        log.error("a change cannot be told", user=change.user_id, error=str(error))
+        return None

@@ -9,13 +9,15 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Final
 
-import msgspec
+import structlog
 
 from herenow.errors import NotStarted
 from herenow.model import Change
 from herenow.presence import Presence
 from herenow.registry.base import Batch
-from herenow.wire import change_to_wire
+from herenow.wire import encode_change
+
+log = structlog.get_logger("herenow.http")
 
 KEEP_ALIVE_S: Final = 15.0
 """After so long without a change a comment is sent: a proxy closes what is silent, and the dead are found."""
@@ -94,7 +96,12 @@ class Follower:
 
 
 def _event(change: Change) -> bytes:
-    return b"id: %d\nevent: change\ndata: %s\n\n" % (change.version, msgspec.json.encode(change_to_wire(change)))
+    """One event; nothing where the change cannot be told, so that the stream goes on."""
+    try:
+        return b"id: %d\nevent: change\ndata: %s\n\n" % (change.version, encode_change(change))
+    except ValueError as error:
+        log.error("a change cannot be told", user=change.user_id, error=str(error))
+        return b""
 
 
 class Followers:

@@ -30,8 +30,9 @@ from herenow.model import Cause, UserPresence
 from herenow.presence import Presence
 from herenow.registry.base import Batch
 from herenow.registry.base import Stats as Counted
-from herenow.store.audit import DriftKind
+from herenow.store.judgement import DriftKind
 from herenow.store.nodes import is_same
+from herenow.store.rows import CLOCK_SLACK_MS
 from herenow.tenancy import tenant_of
 from herenow.times import to_iso
 
@@ -89,6 +90,7 @@ class Maintenance:
             online_first=[await self._online_user(each, user) for each, user in await self._online_first(tenant)],
             bounds=Bounds.of(presence.settings),
             drift=await self.drift(tenant),
+            troubles=list(presence.audit.upkeep.troubles),
         )
 
     async def _online_first(self, tenant: str | None) -> list[tuple[str | None, UserPresence]]:
@@ -144,7 +146,11 @@ class Maintenance:
             first = meant[: SHOWN_AT_MOST - len(examples)]
             examples += [Ghost.of(drift.user_id, drift.kind.value) for drift in first]
         return Drift(
-            checked=checked, ghosts=kinds[DriftKind.GHOST], missing=kinds[DriftKind.MISSING], examples=examples
+            checked=checked,
+            ghosts=kinds[DriftKind.GHOST],
+            missing=kinds[DriftKind.MISSING],
+            wrong=kinds[DriftKind.WRONG],
+            examples=examples,
         )
 
     async def _ghosts(self, keys: Sequence[str]) -> list[str]:
@@ -185,11 +191,12 @@ class Maintenance:
             StoreError: the store cannot be read or written.
         """
         self._tenants(tenant)
-        before_ms = now_ms() - older_than_ms
+        now = now_ms()
+        before_ms, after_ms = now - older_than_ms, now + CLOCK_SLACK_MS
         silent = offline = 0
         cursor: str | None = None
         while True:
-            page = await self._presence.store.stale(before_ms, after=cursor)
+            page = await self._presence.store.stale(before_ms, after_ms=after_ms, after=cursor)
             keys = [user.user_id for user in page.users if _is_of(tenant, user.user_id)]
             silent += len(keys)
             offline += len(await self._ghosts(keys))
@@ -198,7 +205,7 @@ class Maintenance:
             cursor = page.cursor
         protected = silent - offline
         if not dry_run:
-            offline = await self._reset(tenant, before_ms=before_ms)
+            offline = await self._reset(tenant, before_ms=before_ms, after_ms=after_ms)
         return Cleaned(dry_run=dry_run, offline=offline, protected_users=protected, closed=0)
 
     async def _evict_all(self, tenant: str | None, *, disconnect: bool) -> tuple[int, int]:
@@ -218,7 +225,7 @@ class Maintenance:
                 unsubscribe()
         return offline, len(closed)
 
-    async def _reset(self, tenant: str | None, *, before_ms: int | None) -> int:
+    async def _reset(self, tenant: str | None, *, before_ms: int | None, after_ms: int | None = None) -> int:
         """Set the ghosts offline in the store. Rows on their way go first, so that nobody is taken for one."""
         presence = self._presence
         await presence.writer.drain(DRAIN_S)
@@ -228,7 +235,7 @@ class Maintenance:
             return await self._online_here(meant) | {key for key in keys if not _is_of(tenant, key)}
 
         version = await self._version_below_all_to_come()
-        return await presence.store.reset(version=version, before_ms=before_ms, spare=spare)
+        return await presence.store.reset(version=version, before_ms=before_ms, after_ms=after_ms, spare=spare)
 
     async def _version_below_all_to_come(self) -> int:
         """A version above all that was written, and below all that any tenant's registry decides from now on.

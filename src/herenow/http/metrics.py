@@ -66,11 +66,15 @@ class _State(Collector):
         yield rows
 
     def _drift(self) -> Iterable[Metric]:
-        totals = self._presence.audit.totals
+        audit = self._presence.audit
+        totals = audit.totals
+        troubles = len(audit.upkeep.troubles)
+        yield GaugeMetricFamily("herenow_store_troubles", "What is missing of that which init makes.", troubles)
         yield CounterMetricFamily("herenow_audit_rounds", "Comparisons of the store with the registry.", totals.rounds)
         yield CounterMetricFamily("herenow_audit_failures", "Comparisons that could not be made.", totals.failures)
         drift = CounterMetricFamily("herenow_drift", "Users of whom the two disagreed.", labels=["kind"])
         drift.add_metric(["ghost"], totals.ghosts)
         drift.add_metric(["missing"], totals.missing)
+        drift.add_metric(["wrong"], totals.wrong)
         yield drift
         yield CounterMetricFamily("herenow_drift_repaired", "Users who were put right.", totals.repaired)

@@ -164,13 +164,18 @@ class WriterHealth(Answer):
 
 
 class AuditHealth(Answer):
-    """How often the store was compared with the registry, and what came of it."""
+    """How often the store was compared with the registry, and what came of it.
+
+    ``troubles``: what the last comparison missed of that which `init` makes, mended or not.
+    """
 
     rounds: int
     failures: int
     ghosts: int
     missing: int
+    wrong: int
     repaired: int
+    troubles: list[str]
     last_error: str | None
 
 
@@ -221,17 +226,18 @@ class Server(Answer):
 
 
 class StoreCounts(Answer):
-    """What the store says. ``away`` and ``busy`` are among ``online``."""
+    """What the store says. ``away`` and ``busy`` are among ``online``; of ``odd`` it says neither true nor false."""
 
     users: int
     online: int
     away: int
     busy: int
+    odd: int = 0
 
     @classmethod
     def of(cls, counts: Counts) -> Self:
         """Take over the store's counts."""
-        return cls(users=counts.users, online=counts.online, away=counts.away, busy=counts.busy)
+        return cls(users=counts.users, online=counts.online, away=counts.away, busy=counts.busy, odd=counts.odd)
 
 
 class OnlineUser(Answer):
@@ -252,11 +258,11 @@ class Ghost(Answer):
     """A user of whom the store and the registry disagree."""
 
     user_id: str
-    kind: Literal["ghost", "missing"]
+    kind: Literal["ghost", "missing", "wrong"]
     tenant: str | None = None
 
     @classmethod
-    def of(cls, key: str, kind: Literal["ghost", "missing"]) -> Self:
+    def of(cls, key: str, kind: Literal["ghost", "missing", "wrong"]) -> Self:
         """Name a user by the key that the store knows."""
         tenant, user_id = split(key)
         return of_tenant(cls(user_id=user_id, kind=kind), tenant)
@@ -265,24 +271,27 @@ class Ghost(Answer):
 class Drift(Answer):
     """Where the store and the registry disagree: how many users of each kind, and the first of them.
 
-    ``checked`` counts who is online there and who is online here, so most of them twice.
+    ``checked`` counts who is online there and who is known here, so most of them twice. ``wrong``: the two agree on who
+    is online, and another field is not what it should be.
     """
 
     checked: int
     ghosts: int
     missing: int
+    wrong: int = 0
     examples: list[Ghost]
 
     @property
     def is_none(self) -> bool:
         """Whether they agree."""
-        return not (self.ghosts or self.missing)
+        return not (self.ghosts or self.missing or self.wrong)
 
 
 class Status(Answer):
     """The whole picture. ``stats`` and ``writer`` are there only when a live server tells it.
 
     ``complaints`` says what is wrong with the rows of the servers: somebody removed or damaged one.
+    ``troubles``: what is missing in the database of that which `init` makes, with what it costs.
     """
 
     database: str
@@ -296,6 +305,7 @@ class Status(Answer):
     online_first: list[OnlineUser]
     bounds: Bounds
     drift: Drift
+    troubles: list[str] = []
 
 
 class CleanupOrder(Question):

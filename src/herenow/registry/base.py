@@ -163,12 +163,26 @@ class Registry(Protocol):
     def repair(self, rows: Iterable[StoredUser], *, cause: Cause = Cause.REPAIR) -> Awaitable[None]:
         """Answer rows of the store that are wrong, each with a newer one that is true.
 
-        A ghost becomes offline, with a change; a missing user's row is written again, without one.
+        A ghost becomes offline, with a change; another row is written again, without one. What is not known here is
+        taken over from the row: the claim of somebody who is not held, and when they were last active, but for a time
+        to come.
         """
         ...
 
     def get(self, user_ids: Iterable[str]) -> Awaitable[Snapshot]:
         """Return these users as others see them. Those whom the registry does not hold are absent from the result."""
+        ...
+
+    def rows(self, user_ids: Iterable[str]) -> Awaitable[dict[str, StoredUser]]:
+        """Return what the store is to say of these users, with the version of their latest change, or 0.
+
+        Of those who are not held, whoever went as far back as the log of changes reaches is in it, offline and without
+        a claim; of the others nothing is known. A row whose ``last_active_ms`` is ``None`` does not know it.
+        """
+        ...
+
+    def known(self, gone: int) -> Awaitable[tuple[str, ...]]:
+        """Return the ids of all who are held, and of so many who went last, as far as the log of changes reaches."""
         ...
 
     def own_view(self, user_id: str) -> Awaitable[UserPresence | None]:

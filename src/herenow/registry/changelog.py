@@ -1,6 +1,7 @@
 """The ring of recent changes, by version: what a client that was away for a moment has missed."""
 
 from bisect import bisect_right
+from collections.abc import Container
 
 from herenow.model import Change
 
@@ -72,3 +73,20 @@ class ChangeLog:
                 if len(found) == limit:
                     break
         return tuple(found)
+
+    def last_of(self, user_ids: Container[str], at_most: int) -> dict[str, Change]:
+        """Return the latest change of each of these users that it still has one of, the latest first.
+
+        Args:
+            user_ids: of whom.
+            at_most: so many; the rest is left out.
+        """
+        found: dict[str, Change] = {}
+        ring, size = self._ring, len(self._ring)
+        for index in range(self._written - 1, self._written - 1 - size, -1):
+            change = ring[index % size]
+            if change.user_id in user_ids and change.user_id not in found:
+                if len(found) == at_most:
+                    break
+                found[change.user_id] = change
+        return found

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
+from msgspec.structs import replace
+
 from herenow.model import Availability, Cause, Change, Claim, Closing, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Page, Snapshot, Stats, Subscriber
 from herenow.registry.changelog import ChangeLog
@@ -193,7 +195,7 @@ class LocalRegistry:
 
     def repair(self, rows: Iterable[StoredUser], *, cause: Cause = Cause.REPAIR) -> asyncio.Future[None]:
         wrong = tuple(rows)
-        return self._submit_crowd(lambda: (Repair(some, cause) for some in _parts(wrong)))
+        return self._submit_crowd(lambda: (Repair(some, cause) for some in _parts(self._recall(wrong))))
 
     # -- reads ------------------------------------------------------------------------------------------------------
 
@@ -203,6 +205,12 @@ class LocalRegistry:
 
     def get(self, user_ids: Iterable[str]) -> asyncio.Future[Snapshot]:
         return self._submit(partial(self._get, tuple(user_ids)))
+
+    def rows(self, user_ids: Iterable[str]) -> asyncio.Future[dict[str, StoredUser]]:
+        return self._submit(partial(self._read_rows, tuple(user_ids)))
+
+    def known(self, gone: int) -> asyncio.Future[tuple[str, ...]]:
+        return self._submit(lambda _: (*self._rules.user_ids(), *self._log.last_of(_Without(self._rules.holds), gone)))
 
     def own_view(self, user_id: str) -> asyncio.Future[UserPresence | None]:
         return self._submit(lambda _: self._rules.own_view(user_id))
@@ -354,6 +362,23 @@ class LocalRegistry:
         views = ((user_id, self._rules.view(user_id)) for user_id in user_ids)
         return Snapshot(self._log.version, {user_id: view for user_id, view in views if view is not None})
 
+    def _read_rows(self, user_ids: tuple[str, ...], _: Now) -> dict[str, StoredUser]:
+        rows = {user_id: row for user_id in user_ids if (row := self._rules.row_of(user_id)) is not None}
+        unknown = {user_id for user_id in user_ids if user_id not in rows or rows[user_id].last_active_ms is None}
+        for user_id, change in (self._log.last_of(unknown, len(unknown)) if unknown else {}).items():
+            held = rows.get(user_id)
+            rows[user_id] = _gone(change) if held is None else replace(held, last_active_ms=change.last_active_ms)
+        return rows
+
+    def _recall(self, wrong: tuple[StoredUser, ...]) -> tuple[StoredUser, ...]:
+        """Put what is remembered of users who have gone into the place of what the store says of them."""
+        gone = {row.user_id for row in wrong if self._rules.view(row.user_id) is None}
+        last = self._log.last_of(gone, len(gone)) if gone else {}
+        return tuple(
+            replace(row, claim=None, last_active_ms=last[row.user_id].last_active_ms) if row.user_id in last else row
+            for row in wrong
+        )
+
     def _online(self, limit: int, cursor: str | None, _: Now) -> Page:
         before = None if cursor is None else _place_in(cursor)
         users = self._rules.online(limit + 1, before)  # one more than asked for tells whether there are more
@@ -388,6 +413,21 @@ class LocalRegistry:
             held=self._rules.held,
             lingers_saved=self._rules.lingers_saved,
         )
+
+
+class _Without:
+    """Everybody but some."""
+
+    def __init__(self, holds: Callable[[str], bool]) -> None:
+        self._holds = holds
+
+    def __contains__(self, user_id: object) -> bool:
+        return isinstance(user_id, str) and not self._holds(user_id)
+
+
+def _gone(change: Change) -> StoredUser:
+    """The row of a user of whom nothing is left but their latest change."""
+    return StoredUser(change.user_id, False, Availability.OFFLINE, change.last_active_ms, None, change.version)
 
 
 def _parts(crowd: tuple[T, ...]) -> Iterator[tuple[T, ...]]:

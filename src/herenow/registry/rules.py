@@ -20,8 +20,9 @@ Invisible. To others, invisibility is absence, and no trace tells the two apart:
 Last active. The latest of a connect of a device in use, activity, a claim made while connected (one made on behalf of
   an absent user is not their doing), reappearing, and the end of the last connection: the moment it closed, not that of
   the linger's expiry; and only once the user has not come back. So an idle device that only reconnects does not move
-  it. It never runs backwards, but for one that lies ahead of the clock: that was wrong, and the next activity mends it.
-  Between changes it is told to others only when activity has moved it by the granularity.
+  it. It never runs backwards, but for one that lies ahead of the clock: that was wrong, and the next activity mends it;
+  one that the store has and that is still to come is taken for now. Between changes it is told to others only when
+  activity has moved it by the granularity.
 Changes. There is a change exactly when something that others see is different; a view is always the latest change.
   So whoever applies the changes to a snapshot has the next snapshot. A claim that others cannot see yields a row alone.
 Eviction. Never offline while a connection exists, so evicting a connected user removes the connections as well. If one
@@ -36,6 +37,8 @@ Memory. A user who is not present and claims nothing is forgotten: the store kno
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
+
+from msgspec.structs import replace
 
 from herenow.model import Availability, Cause, Change, Claim, Claimed, Closing, Connection, StoredUser, UserPresence
 from herenow.registry.commands import (
@@ -56,6 +59,7 @@ from herenow.registry.commands import (
 from herenow.registry.deadlines import Deadlines
 from herenow.registry.recency import Entry, Recency
 from herenow.registry.state import AHEAD_MS, Linger, Look, OpenConnection, User, presence, seen_in
+from herenow.times import LATEST_MS
 
 CLOCK_REPAIR_US = AHEAD_MS * 1000
 """A wall clock set back by more than this was wrong before, and is believed now. By less, it is only being trimmed."""
@@ -169,6 +173,15 @@ class Rules:
         """Return the user as others see them: the latest change. ``None``: not known here, ask the store."""
         user = self._users.get(user_id)
         return None if user is None else user.shown
+
+    def holds(self, user_id: str) -> bool:
+        """Tell whether the user is in memory."""
+        return user_id in self._users
+
+    def row_of(self, user_id: str) -> StoredUser | None:
+        """Return what the store is to say of the user, with the version of :meth:`view`; ``None``: not known here."""
+        user = self._users.get(user_id)
+        return None if user is None else user.row(0 if user.shown is None else user.shown.version)
 
     def own_view(self, user_id: str) -> UserPresence | None:
         """Return the user as their own connections see them. ``None``: neither present nor claiming anything.
@@ -296,6 +309,7 @@ class Rules:
         for row in command.rows:
             if row.user_id in self._users:
                 continue  # came back before the row was read: the registry knows better
+            row = _believable(row, step)
             looks = seen_in(row)
             user = self._admit(row, looks, step)
             if row.is_online and not user.is_invisible():
@@ -314,10 +328,9 @@ class Rules:
     def _repair(self, command: Repair, step: _Step) -> None:
         for row in command.rows:
             self._version = max(self._version, row.version)
+            row = _believable(row, step)
             user = self._users.get(row.user_id)
             if user is None:
-                if not row.is_online:
-                    continue  # both say offline
                 user = self._admit(row, seen_in(row), step)
             elif user.shown is None:
                 self._show(user, seen_in(row))
@@ -517,8 +530,17 @@ def place_of(shown: UserPresence) -> Entry:
     return shown.last_active_ms or 0, shown.user_id
 
 
+def _believable(row: StoredUser, step: _Step) -> StoredUser:
+    """Return the row with a `lastActive` that is not still to come: a clock gave it that was wrong, or no clock."""
+    if row.last_active_ms is None or row.last_active_ms <= step.stamp_ms:
+        return row
+    return replace(row, last_active_ms=step.stamp_ms)
+
+
 def _living(claim: Claim | None, now: Now) -> Claim | None:
-    """Return the claim if it asks for something and has not expired."""
+    """Return the claim if it asks for something and has not expired; it ends at a time that can be written."""
     if claim is None or (claim.availability is None and claim.text is None):
         return None
-    return claim if claim.until_ms is None or claim.until_ms > now.unix_us // 1000 else None
+    if claim.until_ms is None or LATEST_MS >= claim.until_ms > now.unix_us // 1000:
+        return claim
+    return replace(claim, until_ms=LATEST_MS) if claim.until_ms > LATEST_MS else None

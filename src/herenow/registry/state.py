@@ -112,10 +112,13 @@ class User:
     def touch(self, at_ms: int, now_ms: int) -> None:
         """Note activity at this time. While the user is invisible it stands still.
 
-        It never runs backwards, unless it lies ahead of ``now_ms``: then the clock was wrong when it was noted.
+        It never runs backwards, unless it lies ahead of ``now_ms``: then the clock was wrong when it was noted. A time
+        of 0 says that nobody knows it.
         """
         last_ms = self.last_active_ms
-        if not self.is_invisible() and (last_ms is None or last_ms < at_ms or last_ms > now_ms + AHEAD_MS):
+        if at_ms <= 0 or self.is_invisible():
+            return
+        if last_ms is None or last_ms < at_ms or last_ms > now_ms + AHEAD_MS:
             self.last_active_ms = at_ms
 
     def look(self, *, to_others: bool) -> Look:

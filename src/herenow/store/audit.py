@@ -2,13 +2,16 @@
 
 Each round:
 
-1. takes a version stamp, before it looks at anything;
-2. walks the store's online users and asks the registry for each page: who is not online there is a *ghost*;
-   walks the registry's online users and reads each page in the store: who is not online there is *missing*;
-3. looks at every suspect again, one by one, registry first and store last, and drops those whose row is still on its
+1. sees that all is there that ``init`` made, and has it made anew where it is not (``upkeep.py``);
+2. takes a version stamp, before it looks at anything;
+3. walks the store's online users and asks the registry for each page: who is not online there is a *ghost*;
+   walks all of whom the registry knows something, and compares every field of their rows, so that also whoever is
+   *missing* is found; and walks a stretch of all other users, of whom the database itself gives those whose fields hold
+   what they should not: over some rounds it has looked at everybody;
+4. looks at every suspect again, one by one, registry first and store last, and drops those whose row is still on its
    way in the writer, or was decided since the stamp. A row that is newer than anything the registry has decided is not
-   the registry's: another program wrote it, and it is evidence like any other;
-4. gives the registry what the round before saw too, to be answered with rows that are newer, and true at that moment.
+   the registry's: another program wrote it, and it is evidence like any other (``judgement.py``);
+5. gives the registry what the round before saw too, to be answered with rows that are newer, and true at that moment.
    A single sighting may be a change that is on its way.
 
 So another program that keeps writing the two fields meets at most one write a round, and the audit itself can never
@@ -19,7 +22,6 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from enum import StrEnum
 from itertools import islice
 from typing import Protocol
 
@@ -27,13 +29,22 @@ import msgspec
 import structlog
 
 from herenow.errors import StoreError
-from herenow.model import Availability, StoredUser, UserPresence
-from herenow.store.base import Store
+from herenow.model import StoredUser, UserPresence
+from herenow.store.base import PAGE_SIZE, Store
+from herenow.store.judgement import Drift, DriftKind, Moment, judge, plan, to_repair
+from herenow.store.rows import CLOCK_SLACK_MS
+from herenow.store.upkeep import Upkeep
 from herenow.store.writer import Writer
 from herenow.tenancy import shown_key
 
 TRACKED_DRIFTS = 10_000
 """Drifts that one round follows up, at most; the rest have their turn once these are repaired. Bounds the memory."""
+
+SIFTED_A_ROUND = 50_000
+"""Users of all that a round has the database look at: a million take twenty rounds, ten minutes by default."""
+
+SIFTED_AT_ONCE = 10_000
+"""Of these, in one question; some 10 ms of the database's time."""
 
 _log = structlog.get_logger(__name__)
 
@@ -53,36 +64,26 @@ class Truth(Protocol):
         """Say how these users are shown. One of whom the registry knows nothing is left out."""
         ...
 
+    async def rows(self, user_ids: Sequence[str]) -> Mapping[str, StoredUser]:
+        """Say what the store is to say of these users. One of whom the registry knows nothing is left out."""
+        ...
+
     async def repair(self, rows: Sequence[StoredUser]) -> None:
         """Answer these rows of the store, which are wrong, with newer ones that are true."""
         ...
 
-    def online(self) -> AsyncIterator[Sequence[str]]:
-        """Walk through the ids of all whom the registry shows online, page by page."""
+    def known(self) -> AsyncIterator[Sequence[str]]:
+        """Walk through the ids of all of whom the registry knows something, page by page."""
         ...
 
 
-class DriftKind(StrEnum):
-    """``GHOST``: online in the store only. ``MISSING``: online in the registry only."""
-
-    GHOST = "ghost"
-    MISSING = "missing"
-
-
-class Drift(msgspec.Struct, frozen=True):
-    """One user of whom the store and the registry disagree: how, and what the store has."""
-
-    user_id: str
-    kind: DriftKind
-    stored: StoredUser | None
-
-
 class AuditReport(msgspec.Struct, frozen=True):
-    """What one round found. ``repaired`` counts the drifts seen for the second time."""
+    """What one round found. ``repaired`` counts the drifts that it had put right."""
 
     checked: int
     ghosts: int
     missing: int
+    wrong: int
     repaired: int
     duration_ms: int
 
@@ -94,7 +95,14 @@ class AuditTotals(msgspec.Struct):
     failures: int = 0
     ghosts: int = 0
     missing: int = 0
+    wrong: int = 0
     repaired: int = 0
+
+
+class _Stretch(msgspec.Struct):
+    """How far the walk through all users has come: the store's cursor; ``None`` for the beginning."""
+
+    after: str | None
 
 
 class Audit:
@@ -108,6 +116,7 @@ class Audit:
         clock: seconds that only grow.
         sleep: waits some seconds of that clock.
         then: what else there is to look at, after each round.
+        now_ms: the wall clock.
     """
 
     def __init__(
@@ -120,6 +129,7 @@ class Audit:
         then: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._store = store
         self._truth = truth
@@ -128,6 +138,11 @@ class Audit:
         self._then = then
         self._clock = clock
         self._sleep = sleep
+        self._now_ms = now_ms
+        self._sifted_to: str | None = None
+        self.upkeep = Upkeep(store)
+        self.mended_at_start: int | None = None
+        """How many users had odd values at the start; ``None`` until all were looked at."""
         self._seen: dict[str, DriftKind] = {}
         self.totals = AuditTotals()
         self.last: AuditReport | None = None
@@ -135,16 +150,41 @@ class Audit:
         """Why the last round could not be done; ``None`` once one was done again."""
 
     async def run(self) -> None:
-        """Do a round after each interval, until cancelled. A store that fails is left for the next round."""
+        """Look at the schema and for odd values at once, and do a round after each interval, until cancelled.
+
+        A store that fails is left for the next round.
+        """
+        await self._attempt(self.upkeep.look)
+        await self._attempt(self.mend_all)
         while True:
             await self._sleep(self._every_s)
-            try:
-                await self.round()
-            except StoreError as error:
-                self.totals.failures += 1
-                self.last_error = error
-                log = _log.warning if error.temporary else _log.error
-                log("audit failed", error=str(error), temporary=error.temporary)
+            await self._attempt(self.round)
+
+    async def _attempt(self, work: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await work()
+        except StoreError as error:
+            self.totals.failures += 1
+            self.last_error = error
+            log = _log.warning if error.temporary else _log.error
+            log("audit failed", error=str(error), temporary=error.temporary)
+
+    async def mend_all(self) -> int:
+        """Go through all users, and have the odd values put right that are there; returns of how many.
+
+        Raises:
+            StoreError: the store could not be read.
+        """
+        since = await self._truth.stamps()
+        mended = 0
+        cursor: str | None = None
+        while True:
+            suspects, cursor = await self._sift(since, cursor)
+            drifts = await self._confirm(suspects, since)
+            mended += await self._repair([drift for drift in drifts if drift.stored is not None and drift.stored.odd])
+            if cursor is None:
+                self.mended_at_start = mended if self.mended_at_start is None else self.mended_at_start
+                return mended
 
     async def round(self) -> AuditReport:
         """Compare once, and repair what the round before saw too.
@@ -153,25 +193,29 @@ class Audit:
             StoreError: the store could not be read; the drifts seen so far are remembered.
         """
         began_s = self._clock()
+        is_new = await self.upkeep.look()
         kinds = Counter[DriftKind]()
         seen: dict[str, DriftKind] = {}
         repairs: list[Drift] = []
         checked = 0
-        async for looked_at, drifts in self.survey():
+        async for looked_at, drifts in self._survey(self._seen, stretch := _Stretch(self._sifted_to)):
             checked += looked_at
             kinds.update(drift.kind for drift in drifts)
-            seen_twice = plan(drifts, self._seen)
-            repairs += seen_twice
-            mended = {drift.user_id for drift in seen_twice}
+            # where all users are new, nothing that is missing is only late
+            chosen = drifts if is_new else plan(drifts, self._seen)
+            repairs += chosen
+            mended = {drift.user_id for drift in chosen}
             # what is repaired starts anew: one who keeps undoing it meets one write in two rounds
             first_seen = {drift.user_id: drift.kind for drift in drifts if drift.user_id not in mended}
             seen.update(islice(first_seen.items(), TRACKED_DRIFTS - len(seen)))
         await self._repair(repairs)  # at the end: a row ahead of the registry takes its versions along
         self._seen = seen
+        self._sifted_to = stretch.after
         report = AuditReport(
             checked=checked,
             ghosts=kinds[DriftKind.GHOST],
             missing=kinds[DriftKind.MISSING],
+            wrong=kinds[DriftKind.WRONG],
             repaired=len(repairs),
             duration_ms=round((self._clock() - began_s) * 1000),
         )
@@ -181,44 +225,77 @@ class Audit:
         return report
 
     async def survey(self) -> AsyncIterator[tuple[int, list[Drift]]]:
-        """Compare once and repair nothing: for each page, how many users it held, and the drifts among them.
+        """Compare once and repair nothing: for each page, how many users were compared, and the drifts among them.
+
+        Of those of whom the registry knows nothing, and who are not online, only the next stretch is looked at.
 
         Raises:
             StoreError: the store could not be read.
         """
-        since = await self._truth.stamps()
-        async for looked_at, suspects in self._walk():
-            yield looked_at, await self._confirm(suspects, since) if suspects else []
+        async for page in self._survey((), _Stretch(self._sifted_to)):
+            yield page
 
-    async def _walk(self) -> AsyncIterator[tuple[int, list[str]]]:
-        """Walk both sides, and give for each page how many users it held and who of them is not online on the other."""
-        async for user_ids in self._store.online_ids():
-            views = await self._truth.views(user_ids)
-            yield len(user_ids), [user_id for user_id in user_ids if not _is_online(views.get(user_id))]
-        async for connected_ids in self._truth.online():
-            rows = await self._store.read(connected_ids)
-            yield len(connected_ids), [user_id for user_id in connected_ids if not _is_online(rows.get(user_id))]
+    async def _survey(self, again: Iterable[str], stretch: "_Stretch") -> AsyncIterator[tuple[int, list[Drift]]]:
+        since = await self._truth.stamps()
+        told: set[str] = set()
+        async for looked_at, suspects in self._walk(since, again, stretch):
+            new = [user_id for user_id in suspects if user_id not in told]
+            drifts = await self._confirm(new, since) if new else []
+            told.update(drift.user_id for drift in drifts[: 2 * TRACKED_DRIFTS - len(told)])
+            yield looked_at, drifts
+
+    async def _walk(
+        self, since: Stamps, again: Iterable[str], stretch: "_Stretch"
+    ) -> AsyncIterator[tuple[int, list[str]]]:
+        """Walk both sides, and give for each page how many users were compared and of whom something may be wrong."""
+        async for online_ids in self._store.online_ids():
+            views = await self._truth.views(online_ids)
+            yield len(online_ids), [user_id for user_id in online_ids if not _is_online(views.get(user_id))]
+        async for known_ids in self._truth.known():
+            drifts = await self._compare(known_ids, since)
+            yield len(known_ids), [drift.user_id for drift in drifts]
+        yield 0, list(again)
+        for _ in range(0, SIFTED_A_ROUND, SIFTED_AT_ONCE):
+            suspects, stretch.after = await self._sift(since, stretch.after)
+            yield 0, suspects
+            if stretch.after is None:
+                return
+
+    async def _sift(self, since: Stamps, after: str | None) -> tuple[list[str], str | None]:
+        """Have the database look at a stretch of all users; returns who is suspicious, and where the next begins."""
+        page = await self._store.sift(
+            version=since("") + 1, after_ms=self._now_ms() + CLOCK_SLACK_MS, after=after, limit=SIFTED_AT_ONCE
+        )
+        return [user.user_id for user in page.users], page.cursor
 
     async def _confirm(self, suspects: Sequence[str], since: Stamps) -> list[Drift]:
         """Look again at each suspect. What is settled in the writer now will be in the store when it is read."""
-        views = await self._truth.views(suspects)
-        settled = [user_id for user_id in suspects if not self._writer.is_pending(user_id)]
+        found: list[Drift] = []
+        for start in range(0, len(suspects), PAGE_SIZE):
+            found += await self._compare(suspects[start : start + PAGE_SIZE], since)
+        return found
+
+    async def _compare(self, user_ids: Sequence[str], since: Stamps) -> list[Drift]:
+        true = await self._truth.rows(user_ids)
+        settled = [user_id for user_id in user_ids if not self._writer.is_pending(user_id)]
         stored = await self._store.read(settled)
         until = await self._truth.stamps()
+        now_ms, creates_users = self._now_ms(), self._store.creates_users
         drifts: list[Drift] = []
         for user_id in settled:
-            view, row = views.get(user_id), stored.get(user_id)
-            during = range(since(user_id), until(user_id))
-            kind = judge(view, row, during, creates_users=self._store.creates_users)
-            if kind is not None:
-                drifts.append(Drift(user_id, kind, row))
+            moment = Moment(range(since(user_id), until(user_id)), now_ms)
+            drift = judge(true.get(user_id), stored.get(user_id), moment, creates_users=creates_users)
+            if drift is not None:
+                drifts.append(drift)
         return drifts
 
-    async def _repair(self, drifts: Sequence[Drift]) -> None:
+    async def _repair(self, drifts: Sequence[Drift]) -> int:
         for drift in drifts:
-            _log.warning("drift repaired", user=shown_key(drift.user_id), kind=drift.kind.value)
+            fields = {"fields": list(drift.fields)} if drift.fields else {}
+            _log.warning("drift repaired", user=shown_key(drift.user_id), kind=drift.kind.value, **fields)
         if drifts:
-            await self._truth.repair([drift.stored or _absent(drift.user_id) for drift in drifts])
+            await self._truth.repair([to_repair(drift) for drift in drifts])
+        return len(drifts)
 
     def _note(self, report: AuditReport) -> None:
         self.last = report
@@ -226,37 +303,11 @@ class Audit:
         self.totals.rounds += 1
         self.totals.ghosts += report.ghosts
         self.totals.missing += report.missing
+        self.totals.wrong += report.wrong
         self.totals.repaired += report.repaired
-        log = _log.info if report.ghosts or report.missing else _log.debug
+        log = _log.info if report.ghosts or report.missing or report.wrong else _log.debug
         log("audited", **msgspec.structs.asdict(report))
 
 
-def judge(view: UserPresence | None, row: StoredUser | None, during: range, *, creates_users: bool) -> DriftKind | None:
-    """Compare how one user is shown with what the store says.
-
-    Args:
-        view: as the registry has it; ``None`` if it knows nothing of the user.
-        row: as the store has it; ``None`` if it does not have the user.
-        during: the versions that the registry gave out since the round began: what has one of them is no evidence.
-        creates_users: whether the store would create a user whom it does not have.
-    """
-    if any(each is not None and each.version in during for each in (view, row)):
-        return None
-    if _is_online(view):
-        agrees = _is_online(row) or (row is None and not creates_users)
-        return None if agrees else DriftKind.MISSING
-    return DriftKind.GHOST if _is_online(row) else None
-
-
-def plan(drifts: Iterable[Drift], seen: Mapping[str, DriftKind]) -> list[Drift]:
-    """Choose what to repair: the drifts that the round before saw in the same way."""
-    return [drift for drift in drifts if seen.get(drift.user_id) == drift.kind]
-
-
-def _is_online(known: UserPresence | StoredUser | None) -> bool:
+def _is_online(known: UserPresence | None) -> bool:
     return known is not None and known.is_online
-
-
-def _absent(user_id: str) -> StoredUser:
-    """The row of a user whom the store does not have."""
-    return StoredUser(user_id, False, Availability.OFFLINE, None, None, 0)

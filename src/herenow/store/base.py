@@ -63,12 +63,36 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """How many users the store has, and how many it shows online: ``away`` and ``busy`` are among ``online``."""
+    """How many users the store has, and how many it shows online: ``away`` and ``busy`` are among ``online``.
+
+    ``odd`` are those of whom it says neither, as another program left something else there, which that program, or the
+    next, may take for true.
+    """
 
     users: int
     online: int
     away: int
     busy: int
+    odd: int = 0
+
+
+class Gaps(msgspec.Struct, frozen=True):
+    """What is not there of that which ``init`` makes or adopts, as a sentence each; empty where all is.
+
+    Attributes:
+        users: that the table or collection of the users is gone; ``None`` if it is there.
+        parts: what is missing beside it, with what that costs.
+        is_empty: it is there, and nobody is in it.
+    """
+
+    users: str | None = None
+    parts: tuple[str, ...] = ()
+    is_empty: bool = False
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """All of it."""
+        return self.parts if self.users is None else (self.users, *self.parts)
 
 
 class InitReport(msgspec.Struct, frozen=True):
@@ -110,7 +134,7 @@ class Store(Protocol):
     def prepared(self) -> bool:
         """Whether the schema and its indexes were there, so that a server need not call ``init`` before it serves.
 
-        Known after ``open`` or ``init``.
+        Known after ``open`` or ``init``. Without the indexes all operations work, and take longer.
         """
         ...
 
@@ -168,6 +192,14 @@ class Store(Protocol):
         """Say which of the database's own rules would refuse the rows of a server: a sentence each, with the change."""
         ...
 
+    async def gaps(self) -> Gaps:
+        """Say what is missing of that which ``init`` made: somebody may have dropped or renamed it since.
+
+        Raises:
+            StoreTooNew: a newer herenow made its schema meanwhile.
+        """
+        ...
+
     async def apply(self, rows: Sequence[StoredUser]) -> Applied:
         """Write a batch of rows, each only if it is newer than what is stored.
 
@@ -204,7 +236,7 @@ class Store(Protocol):
         ...
 
     def online_ids(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[list[str]]:
-        """Walk through the ids of all who are online, page by page.
+        """Walk through the ids of all who are online, page by page, and then of those of ``Counts.odd``.
 
         A user who turns online, offline or active during the walk may be left out, or come twice: whoever acts on an
         id reads its row first.
@@ -221,12 +253,38 @@ class Store(Protocol):
         """
         ...
 
+    async def sift(self, *, version: int, after_ms: int, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
+        """Look at the next users, in the order of their ids, and read those of whom something may be wrong.
+
+        Those are whoever has a claim, fields that hold what no store of ours would have written (``StoredUser.odd``), a
+        version of at least ``version``, or a ``last_active_ms`` after a moment. The page may hold nobody and still have
+        a cursor; it may hold users of whom nothing is wrong.
+
+        Args:
+            version: one above all that were given out.
+            after_ms: the moment.
+            after: the cursor of the page before.
+            limit: users to look at, at least 1.
+
+        Raises:
+            CursorInvalid: ``after`` is not a cursor of this store.
+        """
+        ...
+
     async def counts(self) -> Counts:
         """Count the users, and those online."""
         ...
 
-    async def stale(self, before_ms: int, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
+    async def stale(
+        self, before_ms: int, *, after_ms: int | None = None, after: str | None = None, limit: int = PAGE_SIZE
+    ) -> Page:
         """Read who is online but was last active before a moment, or never; most recently active first.
+
+        Args:
+            before_ms: the moment.
+            after_ms: who was last active after this is read too, and first: no clock can have given it.
+            after: the cursor of the page before.
+            limit: users on the page, at least 1.
 
         Raises:
             CursorInvalid: ``after`` is not a cursor of this store.
@@ -238,16 +296,20 @@ class Store(Protocol):
         *,
         version: int,
         before_ms: int | None = None,
+        after_ms: int | None = None,
         spare: Spare | None = None,
         on_progress: Progress | None = None,
     ) -> int:
         """Set users offline, in batches, with ``last_active_ms`` and the claim left as they are.
+
+        Those count as online, too, of whom the store says neither (``Counts.odd``).
 
         Each write repeats the whole condition, so that a user who came online meanwhile stays so.
 
         Args:
             version: the version of the written rows; rows that are as new or newer are left alone.
             before_ms: only users last active before this moment, or never. Default: everyone online.
+            after_ms: with ``before_ms``: and those last active after this moment, which no clock can have given.
             spare: asked for each batch: users to leave alone, such as those with a live connection.
             on_progress: told after each batch.
 

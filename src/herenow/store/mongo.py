@@ -3,7 +3,7 @@
 Only ``isOnline``, ``lastActive`` and ``presence`` of a user's document are ever touched (``mongo_documents``). Users
 are not created, unless a setting says so. The files beside this one: ``mongo_connection`` reaches the server,
 ``mongo_errors`` says what its errors mean, ``mongo_writes`` and ``mongo_reads`` work on users, ``mongo_nodes`` on the
-servers, ``mongo_survey`` and ``mongo_adopt`` prepare the collection.
+servers, ``mongo_survey`` and ``mongo_adopt`` prepare the collection, ``mongo_sift`` finds what others left in it.
 
 A replica set, a sharded cluster or a single server will do; MongoDB 4.4 or later.
 """
@@ -16,8 +16,8 @@ from typing import TypeVar
 
 from herenow.errors import StoreInUse, StoreMismatch, StoreNotReady
 from herenow.model import StoredUser
-from herenow.store import mongo_adopt, mongo_nodes, mongo_reads, mongo_rules, mongo_writes
-from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Progress, Spare
+from herenow.store import mongo_adopt, mongo_nodes, mongo_reads, mongo_rules, mongo_sift, mongo_writes
+from herenow.store.base import PAGE_SIZE, Applied, Counts, Gaps, InitReport, Page, Progress, Spare
 from herenow.store.fence import Fence
 from herenow.store.liveness import Watch, find_living
 from herenow.store.mongo_adopt import Target
@@ -64,6 +64,7 @@ class MongoStore:
         self._target = Target(collection=collection, fields=fields, shown=parsed.name)
         self._create_users = create_users
         self._prepared = False
+        self._adopted = False  # what it takes to work: the indexes may be missing
         self._kind: IdKind | None = None
         self._fence = Fence()
 
@@ -126,7 +127,11 @@ class MongoStore:
 
         report = await self._connection.run_long(work)
         self._prepared = self._prepared or not dry_run
+        self._kind = self._kind if dry_run else None  # the collection may be another than before
         return report
+
+    async def gaps(self) -> Gaps:
+        return await self._connection.run(partial(mongo_adopt.find_gaps, target=self._target))
 
     # users
 
@@ -150,17 +155,24 @@ class MongoStore:
         return missing
 
     async def online(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
-        return await self._online_page(after, before_ms=None, limit=limit)
+        return await self._online_page(after, before_ms=None, after_ms=None, limit=limit)
 
-    async def stale(self, before_ms: int, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
-        return await self._online_page(after, before_ms=before_ms, limit=limit)
+    async def stale(
+        self, before_ms: int, *, after_ms: int | None = None, after: str | None = None, limit: int = PAGE_SIZE
+    ) -> Page:
+        return await self._online_page(after, before_ms=before_ms, after_ms=after_ms, limit=limit)
 
     async def claimed(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
         place = self._place(after, mongo_reads.CLAIM_PLACE)
         return await self._with_users(partial(mongo_reads.read_claimed_page, after=place, limit=limit))
 
+    async def sift(self, *, version: int, after_ms: int, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
+        place = self._place(after, mongo_reads.CLAIM_PLACE)
+        work = partial(mongo_sift.sift, after=place, limit=limit, version=version, after_ms=after_ms)
+        return await self._with_users(work)
+
     async def online_ids(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[list[str]]:
-        async for page in self._walk_online(before_ms=None, page_size=page_size):
+        async for page in self._walk_not_offline(before_ms=None, after_ms=None, page_size=page_size):
             yield [each.key for each in page]
 
     async def counts(self) -> Counts:
@@ -171,16 +183,18 @@ class MongoStore:
         *,
         version: int,
         before_ms: int | None = None,
+        after_ms: int | None = None,
         spare: Spare | None = None,
         on_progress: Progress | None = None,
     ) -> int:
-        total = await self._with_users(partial(mongo_reads.count_online, before_ms=before_ms)) if on_progress else 0
+        count = partial(mongo_reads.count_not_offline, before_ms=before_ms, after_ms=after_ms)
+        total = await self._with_users(count) if on_progress else 0
         done = changed = 0
         refused: dict[str, str] = {}
-        async for page in self._walk_online(before_ms=before_ms, page_size=PAGE_SIZE):
+        async for page in self._walk_not_offline(before_ms=before_ms, after_ms=after_ms, page_size=PAGE_SIZE):
             spared = await spare([each.key for each in page]) if spare else ()
             chosen = [each for each in page if each.key not in spared]
-            work = partial(mongo_writes.reset, chosen=chosen, before_ms=before_ms, version=version)
+            work = partial(mongo_writes.reset, chosen=chosen, version=version, before_ms=before_ms, after_ms=after_ms)
             await self._beat_if_due()
             written, refusals = await self._with_users(work)
             changed += written
@@ -195,20 +209,41 @@ class MongoStore:
     async def max_version(self) -> int:
         return await self._with_users(mongo_reads.read_max_version, long=True)
 
-    async def _online_page(self, after: str | None, *, before_ms: int | None, limit: int) -> Page:
+    async def _online_page(self, after: str | None, *, before_ms: int | None, after_ms: int | None, limit: int) -> Page:
         place = self._place(after, mongo_reads.PLACE)
-        work = partial(mongo_reads.read_online_page, after=place, before_ms=before_ms, limit=limit)
+        work = partial(mongo_reads.read_online_page, after=place, before_ms=before_ms, after_ms=after_ms, limit=limit)
         return await self._with_users(work)
 
-    async def _walk_online(self, *, before_ms: int | None, page_size: int) -> AsyncIterator[list[Whose]]:
+    async def _walk_online(
+        self, *, before_ms: int | None, after_ms: int | None, page_size: int
+    ) -> AsyncIterator[list[Whose]]:
         place: Document | None = None
         while True:
-            work = partial(mongo_reads.read_online_places, after=place, before_ms=before_ms, limit=page_size)
+            work = partial(
+                mongo_reads.read_online_places, after=place, before_ms=before_ms, after_ms=after_ms, limit=page_size
+            )
             found = await self._with_users(work)
             if not found:
                 return
             yield [whose for _, whose in found]
             place = found[-1][0]
+
+    async def _walk_not_offline(
+        self, *, before_ms: int | None, after_ms: int | None, page_size: int
+    ) -> AsyncIterator[list[Whose]]:
+        """Walk through those online, and then those of whom the collection says neither."""
+        async for page in self._walk_online(before_ms=before_ms, after_ms=after_ms, page_size=page_size):
+            yield page
+        place: object = None
+        while True:
+            work = partial(
+                mongo_reads.read_no_booleans, after=place, before_ms=before_ms, after_ms=after_ms, limit=PAGE_SIZE
+            )
+            found = await self._with_users(work)
+            if not found:
+                return
+            yield found
+            place = found[-1].raw_id
 
     def _place(self, cursor: str | None, names: Sequence[str]) -> Document | None:
         return None if cursor is None else from_cursor(cursor, names, self.name)
@@ -291,9 +326,9 @@ class MongoStore:
 
     async def _require_prepared(self, database: Database) -> None:
         """A wrong name must not look like an empty database: MongoDB would create whatever is written to."""
-        if not self._prepared:
-            self._prepared = await mongo_adopt.is_prepared(database, self._target)
-        if not self._prepared:
+        if not self._adopted:
+            self._adopted = await mongo_adopt.read_schema_version(database, self._target) is not None
+        if not self._adopted:
             raise StoreNotReady(self.name, f"its collection {self._target.collection} has no presence in it")
 
     async def _require_collection(self, database: Database) -> None:

@@ -14,11 +14,11 @@ from pymongo.errors import OperationFailure
 
 from herenow.errors import StoreMismatch, StoreTooNew
 from herenow.store import mongo_fill, mongo_indexes, mongo_nodes, mongo_validator
-from herenow.store.base import Progress
+from herenow.store.base import Gaps, Progress
 from herenow.store.mongo_connection import Database, Document
 from herenow.store.mongo_documents import Fields
 from herenow.store.mongo_rules import find_objections
-from herenow.store.mongo_survey import Survey, survey
+from herenow.store.mongo_survey import NO_TIME, Survey, survey
 
 SCHEMA_VERSION = 1
 """The version that this code writes and the newest that it understands."""
@@ -73,8 +73,30 @@ async def is_prepared(database: Database, target: Target) -> bool:
     """
     if await read_schema_version(database, target) is None:
         return False
+    return not await _missing_indexes(database, target)
+
+
+async def _missing_indexes(database: Database, target: Target) -> list[mongo_indexes.Index]:
     indexes = [each async for each in await database[target.collection].list_indexes()]
-    return not mongo_indexes.missing(indexes, target.fields)
+    return mongo_indexes.missing(indexes, target.fields)
+
+
+async def find_gaps(database: Database, target: Target) -> Gaps:
+    """Say what is missing of a collection that was prepared.
+
+    Raises:
+        StoreTooNew: as above.
+    """
+    name = target.collection
+    if not await database.list_collection_names(filter={"name": name}):
+        return Gaps(users=f"its collection {name} is gone: somebody has dropped or renamed it")
+    parts = [
+        f"the index {index.name} on {name} is missing: {index.cost}"
+        for index in await _missing_indexes(database, target)
+    ]
+    if await read_schema_version(database, target) is None:
+        parts.append(f"the note in {SCHEMAS} is missing: no command knows that {name} was prepared")
+    return Gaps(parts=tuple(parts), is_empty=await database[name].find_one({}, {"_id": 1}) is None)
 
 
 async def plan(database: Database, target: Target, *, schema: bool, on_progress: Progress | None) -> Plan:
@@ -85,7 +107,7 @@ async def plan(database: Database, target: Target, *, schema: bool, on_progress:
         StoreMismatch: it cannot be adopted.
     """
     version = await read_schema_version(database, target)
-    found = await survey(database, target.collection, target.fields, shown=target.shown)
+    found = await survey(database, target.collection, target.fields, shown=target.shown, is_adopted=version is not None)
     will_be = partial(mongo_validator.require, fields=target.fields) if schema else None
     if objections := await find_objections(database, target.collection, target.fields, will_be):
         has_remedy = not schema and all(": add to $jsonSchema.properties {" in each for each in objections)
@@ -190,12 +212,13 @@ def _refuse_wrong_types(target: Target, found: Survey) -> None:
         f"{name} is {clause}"
         for name, clauses in (
             (target.fields.is_online, found.is_online.other_than("bool", "missing", "null")),
-            (target.fields.last_active, found.last_active.other_than("date", "missing", "null")),
+            (target.fields.last_active, found.last_active.other_than("date", NO_TIME, "missing", "null")),
         )
         for clause in clauses
     ]
     if wrong:
         raise StoreMismatch(
             target.shown,
-            f"{'; '.join(wrong)}: mend them first, for a validator would refuse the application's own writes to them",
+            f"{'; '.join(wrong)}: `herenow init` without --schema mends them; but a validator would refuse an "
+            "application that writes such values",
         )

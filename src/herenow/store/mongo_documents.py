@@ -24,7 +24,7 @@ from herenow.errors import CursorInvalid
 from herenow.model import Claim, Claimed, StoredUser
 from herenow.store.mongo_connection import CODEC, Document
 from herenow.store.mongo_ids import from_raw
-from herenow.store.rows import VERSION_UNBELIEVABLE, read_availability
+from herenow.store.rows import is_availability, is_version, read_availability, read_time, read_version
 from herenow.tenancy import is_tenant, key_of
 from herenow.times import LATEST_MS
 
@@ -77,11 +77,11 @@ def to_document(row: StoredUser, fields: Fields) -> Document:
 
 def from_document(document: Mapping[str, Any], fields: Fields) -> StoredUser:
     """Turn a user's document into a row."""
-    presence = document.get(fields.presence)
-    if not isinstance(presence, dict):
-        presence = {}
+    stored = document.get(fields.presence)
+    presence = stored if isinstance(stored, dict) else {}
     is_online = document.get(fields.is_online) is True
-    version = _read_version(presence.get("version"))
+    odd = _find_odd(document, fields, stored, presence)
+    version = read_version(presence.get("version"))
     last_active_ms = _read_date(document.get(fields.last_active))
     return StoredUser(
         user_id=key_in(document, fields),
@@ -90,7 +90,33 @@ def from_document(document: Mapping[str, Any], fields: Fields) -> StoredUser:
         last_active_ms=None if version == 0 and last_active_ms == int(NEVER) else last_active_ms,
         claim=_read_claim(presence.get("claim")),
         version=version,
+        odd=odd,
+        is_flag_odd=fields.is_online in odd,
     )
+
+
+def _find_odd(
+    document: Mapping[str, Any], fields: Fields, stored: object, presence: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Name the fields that hold what neither herenow nor an application that knows of it would have written."""
+    is_online, last_active = document.get(fields.is_online), document.get(fields.last_active)
+    odd: list[str] = []
+    if is_online is not None and not isinstance(is_online, bool):
+        odd.append(fields.is_online)
+    if last_active is not None and not _is_date(last_active):
+        odd.append(fields.last_active)
+    if stored is None:
+        return tuple(odd)
+    if not isinstance(stored, dict):
+        odd.append(fields.presence)
+        return tuple(odd)
+    if not is_version(presence.get("version", 0)):
+        odd.append(fields.version)
+    if "availability" in presence and not is_availability(presence["availability"], is_online=is_online is True):
+        odd.append(fields.availability)
+    if "claim" in presence and _read_claim(presence["claim"]) is None:
+        odd.append(fields.claim)
+    return tuple(odd)
 
 
 def to_date(time_ms: int | None) -> DatetimeMS | None:
@@ -126,17 +152,12 @@ def from_cursor(cursor: str, names: Sequence[str], database: str) -> Document:
 
 
 def _read_date(value: object) -> int | None:
-    if not isinstance(value, DatetimeMS):
-        return None
-    time_ms = int(value)
-    return time_ms if 0 <= time_ms <= LATEST_MS else None
+    """Read a date; what only could be one, as well as it can."""
+    return read_time(int(value) if isinstance(value, DatetimeMS) else value)
 
 
-def _read_version(value: object) -> int:
-    """A shell in which somebody edited the row may have made a floating-point number of it."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < VERSION_UNBELIEVABLE:
-        return int(value)
-    return 0
+def _is_date(value: object) -> bool:
+    return isinstance(value, DatetimeMS) and 0 <= int(value) <= LATEST_MS
 
 
 def _to_claim(claim: Claim) -> Document:
@@ -156,4 +177,9 @@ def _read_claim(value: object) -> Claim | None:
         claimed = None if availability is None else Claimed(availability)
     except ValueError:
         return None
-    return Claim(claimed, text if isinstance(text, str) else None, _read_date(value.get("until")))
+    return Claim(claimed, text if isinstance(text, str) else None, _read_until(value.get("until")))
+
+
+def _read_until(value: object) -> int | None:
+    """Read when a claim ends: before 1970, it has; after the year 9999 is as late as can be said."""
+    return min(max(0, int(value)), LATEST_MS) if isinstance(value, DatetimeMS) else read_time(value)

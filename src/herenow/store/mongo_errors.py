@@ -52,6 +52,11 @@ def is_of_row(code: int | None) -> bool:
     return code in _ROW_CODES
 
 
+def is_of_missing_index(error: OperationFailure) -> bool:
+    """Say whether the index that was to be used is not there."""
+    return error.code == _BAD_VALUE and "hint provided does not correspond" in str(error)
+
+
 def describe_refusal(failure: Mapping[str, Any]) -> str:
     """Say in a clause why the database would not take a document; a validator's own words are cut short."""
     reason = str(failure.get("errmsg", "no reason was given"))
@@ -100,7 +105,7 @@ def _translate_failure(error: OperationFailure, database: str) -> StoreError:
         return StoreUnavailable(database, "a majority of its members did not confirm the write in time")
     if error.code == _OUT_OF_DISK_SPACE:
         return StoreUnavailable(database, "its disk is full")
-    if error.code == _BAD_VALUE and "hint provided does not correspond" in str(error):
+    if is_of_missing_index(error):
         return StoreNotReady(database, "its index is missing")
     # What the driver would try again is the server's: no primary, a shutdown, a host that is away.
     passes = error.has_error_label("RetryableWriteError") or error.has_error_label("TransientTransactionError")

@@ -13,16 +13,19 @@ from pymongo import ASCENDING, DESCENDING
 
 from herenow.store.mongo_documents import Fields
 
+_OF_COUNTS = "to count who is away or busy is to read all who are online"
+
 Keys = list[tuple[str, int]]
 
 
 class Index(msgspec.Struct, frozen=True):
-    """One index: its name, its keys, which documents it holds, and the same in words."""
+    """One index: its name, its keys, which documents it holds, the same in words, and what it costs to have none."""
 
     name: str
     keys: Keys
     holds: dict[str, Any]
     words: str
+    cost: str
 
     def is_like(self, found: Mapping[str, Any], *, collation: object) -> bool:
         """Say whether an index as ``listIndexes`` shows it serves as well, whatever its name.
@@ -38,20 +41,28 @@ def online(fields: Fields) -> Index:
     """Who is online, most recently active first."""
     keys: Keys = [(fields.is_online, ASCENDING), (fields.last_active, DESCENDING), ("_id", DESCENDING)]
     words = f"({fields.is_online}, {fields.last_active} descending, _id descending)"
-    return Index("herenow_online", keys, {}, words)
+    return Index(
+        "herenow_online", keys, {}, words, "whoever asks who is online, or was active last, goes through all users"
+    )
 
 
 def claims(fields: Fields) -> Index:
     """Who has a claim, by id. The second key only makes it another index than that of ``_id``."""
     keys: Keys = [("_id", ASCENDING), (f"{fields.claim}.availability", ASCENDING)]
-    return Index("herenow_claims", keys, {fields.claim: {"$exists": True}}, "(_id) where there is a claim")
+    return Index(
+        "herenow_claims",
+        keys,
+        {fields.claim: {"$exists": True}},
+        "(_id) where there is a claim",
+        "a start goes through all users",
+    )
 
 
 def away_or_busy(fields: Fields) -> Index:
     """Who is away or busy: the words that sort before "offline", as a partial index cannot name several."""
     keys: Keys = [(fields.availability, ASCENDING), (fields.is_online, ASCENDING)]
     words = f"({fields.availability}, {fields.is_online}) where away or busy"
-    return Index("herenow_away_or_busy", keys, {fields.availability: {"$lt": "offline"}}, words)
+    return Index("herenow_away_or_busy", keys, {fields.availability: {"$lt": "offline"}}, words, _OF_COUNTS)
 
 
 def all_of(fields: Fields) -> list[Index]:

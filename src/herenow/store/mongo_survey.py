@@ -8,8 +8,11 @@ import msgspec
 from herenow.errors import StoreMismatch
 from herenow.store import mongo_indexes
 from herenow.store.mongo_connection import Database, Document
-from herenow.store.mongo_documents import Fields
+from herenow.store.mongo_documents import NEVER, Fields
 from herenow.store.mongo_ids import IdKind, kind_of
+from herenow.store.rows import CLOCK_SLACK_MS
+
+NO_TIME = "a date before 1970 or to come"
 
 
 class Types(msgspec.Struct):
@@ -34,6 +37,8 @@ class Types(msgspec.Struct):
 
 class Survey(msgspec.Struct, frozen=True):
     """What was found.
+
+    A date is of the type ``NO_TIME`` if it can be none at which somebody was active.
 
     Attributes:
         exists: there is such a collection.
@@ -63,10 +68,10 @@ class Survey(msgspec.Struct, frozen=True):
         are = f", their _id is of the type {self.kind}" if self.kind else ""
         sentences = [f"{self.users:,} {'user' if self.users == 1 else 'users'} in {name}{are}"]
         sentences += [
-            f"{field} is not {expected}: {clause}; herenow sets it with the user's next change"
+            f"{field} is not {expected}: {clause}"
             for field, expected, types in (
                 (fields.is_online, "true or false", self.is_online.other_than("bool", "missing", "null")),
-                (fields.last_active, "a date", self.last_active.other_than("date", "missing", "null")),
+                (fields.last_active, "a date of the past", self.last_active.other_than("date", "missing", "null")),
             )
             for clause in types
         ]
@@ -82,8 +87,15 @@ class Survey(msgspec.Struct, frozen=True):
         return sentences
 
 
-async def survey(database: Database, name: str, fields: Fields, *, shown: str) -> Survey:
+async def survey(database: Database, name: str, fields: Fields, *, shown: str, is_adopted: bool) -> Survey:
     """Look at a collection: all of its documents, once, inside the database.
+
+    Args:
+        database: where it is.
+        name: what it is called.
+        fields: the names of the fields.
+        shown: the database, as a person names it.
+        is_adopted: what it has in the place of our notes, some program put there after we did.
 
     Raises:
         StoreMismatch: it cannot be adopted.
@@ -100,7 +112,7 @@ async def survey(database: Database, name: str, fields: Fields, *, shown: str) -
         of_presence = "herenow's own" if types["is_ours"] else types["presence"]
         presence.add(of_presence, group["users"], group["example"])
     foreign = presence.other_than("missing", "herenow's own")
-    if foreign:
+    if foreign and not is_adopted:
         raise StoreMismatch(
             shown,
             f"they have a field {fields.presence} already ({'; '.join(foreign)}): let herenow keep its data under "
@@ -153,9 +165,13 @@ async def learn_kind(database: Database, name: str, *, shown: str) -> IdKind | N
 
 
 async def _group_by_types(database: Database, name: str, fields: Fields) -> list[Document]:
+    last_active = f"${fields.last_active}"
+    latest = {"$add": ["$$NOW", CLOCK_SLACK_MS]}
+    is_no_time = {"$or": [{"$lt": [last_active, NEVER]}, {"$gt": [last_active, latest]}]}
+    is_date = {"$eq": [{"$type": last_active}, "date"]}
     types: Document = {
         "is_online": {"$type": f"${fields.is_online}"},
-        "last_active": {"$type": f"${fields.last_active}"},
+        "last_active": {"$cond": [{"$and": [is_date, is_no_time]}, NO_TIME, {"$type": last_active}]},
         "presence": {"$type": f"${fields.presence}"},
         "is_ours": {"$in": [{"$type": f"${fields.version}"}, ["int", "long", "double"]]},
     }

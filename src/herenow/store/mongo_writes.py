@@ -23,13 +23,14 @@ from pymongo.results import UpdateResult
 from herenow.model import Availability, StoredUser
 from herenow.store.base import Applied
 from herenow.store.mongo_connection import Document
-from herenow.store.mongo_documents import Fields, from_document, key_in, to_date, to_document
+from herenow.store.mongo_documents import NEVER, Fields, from_document, key_in, to_date, to_document
 from herenow.store.mongo_errors import DUPLICATE_KEY, describe_refusal, is_of_row
 from herenow.store.mongo_ids import IdKind, RawId
 from herenow.store.mongo_nodes import Hold
 from herenow.store.mongo_tenants import are_theirs, place_among, to_identity
 from herenow.store.rows import VERSION_UNBELIEVABLE, UnstorableRow, check_row
 from herenow.tenancy import tenant_of
+from herenow.times import LATEST_MS
 
 BY_ID = {"_id": 1}
 """The hint of all that goes by ids. With a second condition MongoDB might choose the index of those online."""
@@ -136,18 +137,20 @@ async def apply(users: Users, rows: Sequence[StoredUser], *, create: bool) -> Ap
 
 
 async def reset(
-    users: Users, chosen: Sequence[Whose], *, version: int, before_ms: int | None
+    users: Users, chosen: Sequence[Whose], *, version: int, before_ms: int | None, after_ms: int | None
 ) -> tuple[int, dict[str, str]]:
-    """Set those of the users offline for whom all of it holds at this moment: online, older, last active before.
+    """Set those of the users offline for whom all of it holds at this moment: online, older, last active as is said.
 
     Returns how many, and whom of them the database refuses, with its reason.
     """
     fields = users.fields
     is_older = {"$nor": [{fields.version: {"$gte": version, "$lt": VERSION_UNBELIEVABLE}}]}
-    condition = {**is_older, **is_online_since_before(fields, before_ms)}
+    condition = {"$and": [is_older, is_not_offline(fields), *was_active(fields, before_ms, after_ms)]}
     whose = [(each.raw_id, tenant_of(each.key)) for each in chosen]
-    offline = {fields.is_online: False, fields.availability: Availability.OFFLINE.value, fields.version: Int64(version)}
-    change = {"$set": offline}
+    # A pipeline, for a plain $set fails where another program has put something else into the place of ours.
+    claim = {"$cond": [{"$eq": [{"$type": f"${fields.presence}"}, "object"]}, f"${fields.presence}", {}]}
+    offline = {"availability": {"$literal": Availability.OFFLINE.value}, "version": {"$literal": Int64(version)}}
+    change = [{"$set": {fields.is_online: False, fields.presence: {"$mergeObjects": [claim, offline]}}}]
     try:
         filter_ = users.held({**are_theirs(whose, fields), **condition})
         changed = (await users.collection.update_many(filter_, change, hint=BY_ID)).modified_count
@@ -165,13 +168,27 @@ async def reset(
     return changed, refused
 
 
-def is_online_since_before(fields: Fields, before_ms: int | None) -> Document:
-    """The condition that a user is online and, if a moment is given, was last active before it, or never."""
-    online: Document = {fields.is_online: True}
-    if before_ms is not None:
-        is_before = {fields.last_active: {"$lt": DatetimeMS(before_ms)}}
-        online["$or"] = [is_before, {fields.last_active: {"$not": {"$type": "date"}}}]
-    return online
+def is_no_boolean(fields: Fields) -> Document:
+    """The condition that ``isOnline`` is something else than it should be; the index has those, but for some lists."""
+    return {fields.is_online: {"$nin": [True, False, None]}}
+
+
+def is_not_offline(fields: Fields) -> Document:
+    """The condition that a user is online, or may look so to an application that reads what is no boolean."""
+    return {fields.is_online: {"$nin": [False, None]}}
+
+
+def was_active(fields: Fields, before_ms: int | None, after_ms: int | None) -> list[Document]:
+    """The conditions on when a user was last active: before a moment or never, or after one that no clock gives."""
+    if before_ms is None:
+        return []
+    either: list[Document] = [
+        {fields.last_active: {"$lt": DatetimeMS(before_ms)}},
+        {fields.last_active: {"$not": {"$type": "date"}}},
+    ]
+    if after_ms is not None:
+        either.append({fields.last_active: {"$gt": DatetimeMS(after_ms)}})
+    return [{"$or": either}]
 
 
 async def _write_all(users: Users, rows: list[_Row], *, create: bool) -> list[_Outcome]:
@@ -308,7 +325,9 @@ def _put_alike(rows: list[_Row], fields: Fields) -> list[Document]:
     """Put into each document what all rows have, and its own `lastActive`."""
     changes = {name: {"$literal": value} for name, value in rows[0].document(fields).items()}
     times_ms = [row.row.last_active_ms for row in rows]
-    if any(time_ms != times_ms[0] for time_ms in times_ms):
+    if times_ms[0] is None:
+        changes |= _heal(fields)
+    elif any(time_ms != times_ms[0] for time_ms in times_ms):
         changes[fields.last_active] = _own(rows, list(map(to_date, times_ms)), fields)
     return [{"$set": changes}]
 
@@ -316,8 +335,19 @@ def _put_alike(rows: list[_Row], fields: Fields) -> list[Document]:
 def _put_newer(rows: list[_Row], fields: Fields) -> list[Document]:
     """Put into each document its own row, if that is newer; other fields stay as they are."""
     row = _own(rows, [row.document(fields) for row in rows], fields)
-    newer = {"$cond": [_is_as_new(fields, f"$$row.{fields.version}"), "$$ROOT", {"$mergeObjects": ["$$ROOT", "$$row"]}]}
+    parts: list[str | Document] = ["$$ROOT", "$$row"]
+    if any(each.row.last_active_ms is None for each in rows):
+        parts.insert(1, _heal(fields))
+    newer = {"$cond": [_is_as_new(fields, f"$$row.{fields.version}"), "$$ROOT", {"$mergeObjects": parts}]}
     return [{"$replaceWith": {"$let": {"vars": {"row": row}, "in": newer}}}]
+
+
+def _heal(fields: Fields) -> Document:
+    """What a row that does not know when its user was last active sets: never, where there is no time to be kept."""
+    value = f"${fields.last_active}"
+    is_time = {"$and": [{"$gte": [value, NEVER]}, {"$lte": [value, DatetimeMS(LATEST_MS)]}]}  # of dates, as of no other
+    is_kept = {"$or": [{"$in": [{"$type": value}, ["missing", "null"]]}, is_time]}
+    return {fields.last_active: {"$cond": [is_kept, value, None]}}
 
 
 def _own(rows: list[_Row], values: Sequence[Any], fields: Fields) -> Document:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from herenow.errors import StoreRefused
 from herenow.model import Availability, StoredUser
 from herenow.tenancy import shown_key
-from herenow.times import LATEST_MS
+from herenow.times import LATEST_MS, from_iso
 
 VERSION_LIMIT = 2**53
 """Versions are below it: the first whole number that a JavaScript number no longer tells from its neighbour."""
@@ -18,6 +18,10 @@ VERSION_LIMIT = 2**53
 VERSION_UNBELIEVABLE = 2**52
 """No clock gives this version before the year 2112: what is there, or no number at all, another program wrote."""
 
+CLOCK_SLACK_MS = 60_000
+"""How far ahead of ours the clock of another program may be: a `lastActive` after that, no clock has given."""
+
+_SHOWN_ONLINE = (Availability.ONLINE, Availability.AWAY, Availability.BUSY)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -57,6 +61,43 @@ def is_storable(row: StoredUser) -> bool:
     except UnstorableRow:
         return False
     return True
+
+
+def read_time(value: object) -> int | None:
+    """Read a time as some program may have written it: ISO 8601 text, or milliseconds since 1970.
+
+    Anything else is ``None``, and so is a time that no four digits of year can say, as microseconds give it.
+    """
+    try:
+        if isinstance(value, str):
+            time_ms = from_iso(value)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            time_ms = int(value)
+        else:
+            return None
+    except (ValueError, OverflowError):
+        return None
+    return time_ms if 0 <= time_ms <= LATEST_MS else None
+
+
+def read_version(value: object) -> int:
+    """Read a version; 0 where it cannot be one, so that any row of ours is newer.
+
+    A shell in which somebody edited the row may have made a floating-point number of it.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return 0
+    return int(value) if 0 < value < VERSION_UNBELIEVABLE else 0
+
+
+def is_version(value: object) -> bool:
+    """Say whether a value is a version that ``read_version`` reads as it is; 0 is none yet."""
+    return not isinstance(value, bool) and value in (0, read_version(value))
+
+
+def is_availability(value: object, *, is_online: bool) -> bool:
+    """Say whether this is how a user is shown who is online, or is not."""
+    return value in _SHOWN_ONLINE if is_online else value == Availability.OFFLINE
 
 
 def read_availability(value: object, *, is_online: bool) -> Availability:

@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from herenow.errors import StoreError, StoreInUse, StoreNotReady, StoreUnavailable
 from herenow.model import StoredUser
-from herenow.store import sql_nodes, sql_schema, sql_users
-from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Progress, Spare
+from herenow.store import sql_fill, sql_nodes, sql_schema, sql_users
+from herenow.store.base import PAGE_SIZE, Applied, Counts, Gaps, InitReport, Page, Progress, Spare
 from herenow.store.fence import Fence
 from herenow.store.liveness import Watch, find_living
 from herenow.store.nodes import Node, Roll, Sighting, is_same
@@ -26,6 +26,8 @@ from herenow.store.sqlite_lock import LockFile
 from herenow.times import to_iso
 
 T = TypeVar("T")
+
+_WHENEVER: sql_users.Active = (None, None)
 
 
 class SqlStore:
@@ -109,9 +111,11 @@ class SqlStore:
         if dry_run:
             return InitReport(dry_run=True, steps=tuple(await self._plan()))
         sentences = _say_created(self._file.create())
-        sentences += await self._file.write(partial(sql_schema.carry_out, database=self._name), long=True)
+        known = self._creates_users if self._prepared else None
+        work = partial(sql_schema.carry_out, database=self._name, adopt_only=adopt_only, owns_users=known)
+        sentences += await self._file.write(work, long=True)
         await self._learn_schema()
-        sentences += _say_filled(await self._fill(on_progress))
+        sentences += await self._fill(on_progress)
         return InitReport(dry_run=False, steps=tuple(sentences))
 
     async def _learn_schema(self) -> None:
@@ -126,7 +130,7 @@ class SqlStore:
     async def _plan(self) -> list[str]:
         def work(connection: sa.Connection) -> list[str]:
             steps = [step.sentence for step in sql_schema.plan(connection, self._name)]
-            return steps + _say_filled(sql_schema.count_unfilled(connection))
+            return steps + sql_fill.count_unfilled(connection).steps
 
         if self._file.exists():
             return await self._file.read(work, long=True)
@@ -137,14 +141,18 @@ class SqlStore:
         finally:
             nothing.dispose()
 
-    async def _fill(self, on_progress: Progress | None) -> int:
-        total = await self._file.read(sql_schema.count_unfilled, long=True)
+    async def _fill(self, on_progress: Progress | None) -> list[str]:
+        unfilled = await self._file.read(sql_fill.count_unfilled, long=True)
+        total = unfilled.missing + unfilled.odd + unfilled.no_times
         done = 0
-        while filled := await self._file.write(sql_schema.fill, in_bulk=True, long=True):
+        while total and (filled := await self._file.write(sql_fill.fill, in_bulk=True, long=True)):
             done += filled
             if on_progress:
                 on_progress(done, max(total, done))
-        return done
+        return unfilled.steps
+
+    async def gaps(self) -> Gaps:
+        return await self._file.read(partial(sql_schema.find_gaps, database=self._name))
 
     # users
 
@@ -164,18 +172,24 @@ class SqlStore:
 
     async def online(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
         place = self._place(after, 2)
-        return await self._file.read(partial(sql_users.read_online_page, after=place, before=None, limit=limit))
+        return await self._file.read(partial(sql_users.read_online_page, after=place, active=_WHENEVER, limit=limit))
 
-    async def stale(self, before_ms: int, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
-        place, before = self._place(after, 2), to_iso(before_ms)
-        return await self._file.read(partial(sql_users.read_online_page, after=place, before=before, limit=limit))
+    async def stale(
+        self, before_ms: int, *, after_ms: int | None = None, after: str | None = None, limit: int = PAGE_SIZE
+    ) -> Page:
+        place, active = self._place(after, 2), _active(before_ms, after_ms)
+        return await self._file.read(partial(sql_users.read_online_page, after=place, active=active, limit=limit))
+
+    async def sift(self, *, version: int, after_ms: int, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
+        place, late = self._place(after, 1), to_iso(after_ms)
+        return await self._file.read(partial(sql_users.sift, after=place, limit=limit, version=version, late=late))
 
     async def claimed(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
         place = self._place(after, 1)
         return await self._file.read(partial(sql_users.read_claimed_page, after=place, limit=limit))
 
     async def online_ids(self, *, page_size: int = PAGE_SIZE) -> AsyncIterator[list[str]]:
-        async for user_ids in self._walk_online_ids(before=None, page_size=page_size):
+        async for user_ids in self._walk_not_offline_ids(_WHENEVER, page_size=page_size):
             yield user_ids
 
     async def counts(self) -> Counts:
@@ -186,17 +200,18 @@ class SqlStore:
         *,
         version: int,
         before_ms: int | None = None,
+        after_ms: int | None = None,
         spare: Spare | None = None,
         on_progress: Progress | None = None,
     ) -> int:
-        before = None if before_ms is None else to_iso(before_ms)
-        total = await self._file.read(partial(sql_users.count_online, before=before))
+        active = _active(before_ms, after_ms)
+        total = await self._file.read(partial(sql_users.count_not_offline, active=active))
         done = changed = 0
         refused: dict[str, str] = {}
-        async for user_ids in self._walk_online_ids(before=before, page_size=PAGE_SIZE):
+        async for user_ids in self._walk_not_offline_ids(active, page_size=PAGE_SIZE):
             spared = await spare(user_ids) if spare else ()
             chosen = [user_id for user_id in user_ids if user_id not in spared]
-            work = partial(sql_users.reset, user_ids=chosen, version=version, before=before)
+            work = partial(sql_users.reset, user_ids=chosen, version=version, active=active)
             written, refusals = await self._write_fenced(work)
             changed += written
             refused.update(refusals)
@@ -210,15 +225,28 @@ class SqlStore:
     async def max_version(self) -> int:
         return await self._file.read(sql_users.read_max_version, long=True)
 
-    async def _walk_online_ids(self, *, before: str | None, page_size: int) -> AsyncIterator[list[str]]:
+    async def _walk_online_ids(self, *, active: sql_users.Active, page_size: int) -> AsyncIterator[list[str]]:
         place: list[Raw] | None = None
         while True:
-            work = partial(sql_users.read_online_places, after=place, before=before, limit=page_size)
+            work = partial(sql_users.read_online_places, after=place, active=active, limit=page_size)
             places = await self._file.read(work)
             if not places:
                 return
             yield [str(user_id) for _, user_id in places]
             place = places[-1]
+
+    async def _walk_not_offline_ids(self, active: sql_users.Active, *, page_size: int) -> AsyncIterator[list[str]]:
+        """Walk through those online, and then those of whom the table says neither."""
+        async for user_ids in self._walk_online_ids(active=active, page_size=page_size):
+            yield user_ids
+        place: Raw = None
+        while True:
+            work = partial(sql_users.read_no_booleans, after=place, active=active, limit=PAGE_SIZE)
+            found = await self._file.read(work)
+            if not found:
+                return
+            yield list(map(str, found))
+            place = found[-1]
 
     def _place(self, cursor: str | None, length: int) -> list[Raw] | None:
         return None if cursor is None else from_cursor(cursor, length, self._name)
@@ -326,5 +354,5 @@ def _say_created(created: bool) -> list[str]:
     return ["create the database file"] if created else []
 
 
-def _say_filled(filled: int) -> list[str]:
-    return [f"set isOnline to false where it is null: {filled} users"] if filled else []
+def _active(before_ms: int | None, after_ms: int | None) -> sql_users.Active:
+    return None if before_ms is None else to_iso(before_ms), None if after_ms is None else to_iso(after_ms)

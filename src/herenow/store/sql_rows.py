@@ -15,15 +15,18 @@ import msgspec
 from herenow.errors import CursorInvalid
 from herenow.model import Claim, Claimed, StoredUser
 from herenow.store.numbers import is_number, whole_number
-from herenow.store.rows import VERSION_UNBELIEVABLE, check_row, read_availability
+from herenow.store.rows import check_row, is_availability, is_version, read_availability, read_time, read_version
 from herenow.store.sql_schema import Affinity
-from herenow.times import from_iso, to_iso
+from herenow.times import LATEST_MS, from_iso, to_iso
 
 Columns = tuple[str, bool, str | None, str, str | None, int]
 """The columns of ``users``, in the order of the table."""
 
 Raw = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | None
 """A value as SQLite gives it, whatever type the application's own column has."""
+
+
+_NAMES = ("isOnline", "lastActive", "presenceAvailability", "presenceClaim", "presenceVersion")
 
 
 class _StoredClaim(msgspec.Struct, omit_defaults=True, rename="camel"):
@@ -47,15 +50,30 @@ def to_columns(row: StoredUser) -> Columns:
 
 
 def from_columns(row: Sequence[Any]) -> StoredUser:
-    """Turn the columns of one user, in the order of the table, into a row."""
-    user_id, is_online, last_active, availability, claim, version = row
+    """Turn the columns of one user into a row.
+
+    They are in the order of the table, but that ``isOnline`` is given as 1, 0 or, where it is neither, ``None``.
+    """
+    user_id, flag, last_active, availability, claim, version = row
+    is_online = flag == 1
+    last_active_ms = read_time(last_active)
+    decoded = None if claim is None else _decode_claim(claim)
+    is_odd = (
+        flag is None,
+        last_active is not None and (last_active_ms is None or not isinstance(last_active, str)),
+        version != 0 and not is_availability(availability, is_online=is_online),  # 0: it was never ours to write
+        claim is not None and decoded is None,
+        not is_version(version),
+    )
     return StoredUser(
         user_id=str(user_id),
-        is_online=bool(is_online),
-        availability=read_availability(availability, is_online=bool(is_online)),
-        last_active_ms=read_time(last_active),
-        claim=None if claim is None else _decode_claim(claim),
-        version=version if isinstance(version, int) and 0 <= version < VERSION_UNBELIEVABLE else 0,
+        is_online=is_online,
+        availability=read_availability(availability, is_online=is_online),
+        last_active_ms=last_active_ms,
+        claim=decoded,
+        version=read_version(version),
+        odd=tuple(name for name, odd in zip(_NAMES, is_odd, strict=True) if odd) if any(is_odd) else (),
+        is_flag_odd=flag is None,
     )
 
 
@@ -66,14 +84,6 @@ def canonical(user_id: str, affinity: Affinity) -> str:
     whole = None if affinity is Affinity.REAL else whole_number(user_id)
     value = float(user_id) + 0.0 if whole is None else whole  # plus nothing, for there is a -0.0
     return str(value) if math.isfinite(value) else user_id
-
-
-def read_time(value: Raw) -> int | None:
-    """Read a time that herenow or the application wrote: ISO 8601 text, or milliseconds. Anything else is ``None``."""
-    try:
-        return from_iso(value) if isinstance(value, str) else None if value is None else int(value)
-    except (ValueError, OverflowError, TypeError):
-        return None
 
 
 def to_cursor(position: Sequence[Raw]) -> str:
@@ -105,7 +115,8 @@ def _encode_claim(claim: Claim) -> str:
 def _decode_claim(text: str) -> Claim | None:
     try:
         stored = msgspec.json.decode(text, type=_StoredClaim)
-        until_ms = None if stored.until is None else from_iso(stored.until)
-    except (msgspec.MsgspecError, ValueError):
+        # Before 1970 it has ended; a zone can carry the last day of 9999 into a year that no text has.
+        until_ms = None if stored.until is None else min(max(0, from_iso(stored.until)), LATEST_MS)
+    except (msgspec.MsgspecError, ValueError, OverflowError, TypeError):
         return None
     return Claim(stored.availability, stored.text, until_ms)

@@ -19,8 +19,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateColumn
 
-from herenow.errors import StoreMismatch, StoreTooNew
-from herenow.store.base import PAGE_SIZE
+from herenow.errors import StoreMismatch, StoreNotReady, StoreTooNew
+from herenow.store.base import Gaps
 from herenow.store.sqlite_errors import is_of_statement
 
 SCHEMA_VERSION = 1
@@ -85,10 +85,11 @@ class Affinity(StrEnum):
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One step of the plan: a sentence for people, and what it does."""
+    """One step of the plan: a sentence for people, what it does, and what it is to lack what it brings."""
 
     sentence: str
     execute: Callable[[sa.Connection], object]
+    lack: str
 
 
 def read_schema(connection: sa.Connection, database: str) -> Schema | None:
@@ -123,8 +124,13 @@ def read_affinity(connection: sa.Connection) -> Affinity:
     return Affinity.REAL if any(word in declared for word in ("REAL", "FLOA", "DOUB")) else Affinity.NUMERIC
 
 
-def plan(connection: sa.Connection, database: str) -> list[Step]:
+def plan(connection: sa.Connection, database: str, *, owns_users: bool | None = None) -> list[Step]:
     """Compare a database with what herenow needs, and say what is missing. Changes nothing.
+
+    Args:
+        connection: to it.
+        database: as a person names it.
+        owns_users: whether the users table was herenow's own; ``None`` if that is not known from before.
 
     Raises:
         StoreTooNew: a newer herenow made it.
@@ -140,21 +146,47 @@ def plan(connection: sa.Connection, database: str) -> list[Step]:
     for index, what in _INDEXES.items():
         if index.name not in indexed:
             # users.create brings them along, and then there is nothing left to do
-            steps.append(Step(f"create the index {index.name} on users {what}", partial(index.create, checkfirst=True)))
+            steps.append(
+                Step(
+                    f"create the index {index.name} on users {what}",
+                    partial(index.create, checkfirst=True),
+                    f"the index {index.name} on users is missing: {_COSTS[index]}",
+                )
+            )
     steps += [_creation(table) for table in (nodes, _schema) if not inspector.has_table(table.name)]
     if schema is None:
-        note = _schema.insert().values(version=SCHEMA_VERSION, owns_users=not there)
-        steps.append(Step(f"note the schema version {SCHEMA_VERSION}", partial(_execute, note)))
+        note = _schema.insert().values(
+            version=SCHEMA_VERSION, owns_users=not there if owns_users is None else owns_users
+        )
+        step = f"note the schema version {SCHEMA_VERSION}"
+        steps.append(Step(step, partial(_execute, note), "the note of the schema version is missing"))
     return steps
 
 
-def carry_out(connection: sa.Connection, database: str) -> list[str]:
+def find_gaps(connection: sa.Connection, database: str) -> Gaps:
+    """Say what is missing of a database that was prepared.
+
+    Raises:
+        StoreTooNew, StoreMismatch: as ``plan``.
+    """
+    if not sa.inspect(connection).has_table(users.name):
+        return Gaps(users="its table users is gone: somebody has dropped or renamed it")
+    lacks = tuple(step.lack for step in plan(connection, database))
+    return Gaps(parts=lacks, is_empty=connection.execute(sa.select(users.c.id).limit(1)).first() is None)
+
+
+def carry_out(
+    connection: sa.Connection, database: str, *, adopt_only: bool = False, owns_users: bool | None = None
+) -> list[str]:
     """Plan, and do it, in one transaction, so that nobody ever sees half a schema. Returns what was done.
 
     Raises:
+        StoreNotReady: with ``adopt_only``, the application's table is not there.
         StoreTooNew, StoreMismatch: as ``plan``; or a step did not work on what the application has.
     """
-    steps = plan(connection, database)
+    if adopt_only and not sa.inspect(connection).has_table(users.name):
+        raise StoreNotReady(database, "its table users, which is the application's, is not there")
+    steps = plan(connection, database, owns_users=owns_users)
     for step in steps:
         try:
             step.execute(connection)
@@ -165,51 +197,34 @@ def carry_out(connection: sa.Connection, database: str) -> list[str]:
     return [step.sentence for step in steps]
 
 
-def count_unfilled(connection: sa.Connection) -> int:
-    """Count the users of an adopted table whose own ``isOnline`` was left null."""
-    inspector = sa.inspect(connection)
-    if not inspector.has_table(users.name):
-        return 0
-    if users.c.isOnline.name.lower() not in _column_names(inspector):
-        return 0
-    return connection.execute(_unfilled_count).scalar_one()
-
-
-def fill(connection: sa.Connection) -> int:
-    """Set one batch of those users to ``false``; returns how many it were, 0 at the end."""
-    return connection.execute(_fill_batch).rowcount
-
-
 _INDEXES = {
     _online_index: "(isOnline, lastActive descending, id descending)",
     _claims_index: "(id) where there is a claim",
 }
-_unfilled_count = sa.select(sa.func.count()).where(users.c.isOnline.is_(None))
-_fill_batch = (
-    users.update()
-    .where(users.c.id.in_(sa.select(users.c.id).where(users.c.isOnline.is_(None)).limit(PAGE_SIZE)))
-    .values(isOnline=sa.false())
-)
+_COSTS = {
+    _online_index: "whoever asks who is online, or was active last, goes through all users",
+    _claims_index: "a start goes through all users",
+}
 
 
 def _execute(statement: sa.Executable, connection: sa.Connection) -> None:
     connection.execute(statement)
 
 
-def _column_names(inspector: sa.Inspector) -> set[str]:
+def column_names(inspector: sa.Inspector) -> set[str]:
     """The columns of the users table in lower case: to SQLite, ``isonline`` and ``isOnline`` are one."""
     return {column["name"].lower() for column in inspector.get_columns(users.name)}
 
 
 def _creation(table: sa.Table) -> Step:
-    return Step(f"create the table {table.name}", table.create)
+    return Step(f"create the table {table.name}", table.create, f"the table {table.name} is missing")
 
 
 def _plan_adoption(inspector: sa.Inspector, dialect: sa.Dialect, database: str) -> list[Step]:
     """Say which columns the application's own users table lacks, once it is sure that its ids name one user each."""
     if users.name in inspector.get_view_names():
         raise StoreMismatch(database, "users is a view, not a table")
-    columns = _column_names(inspector)
+    columns = column_names(inspector)
     if "id" not in columns:
         raise StoreMismatch(database, f"its table users has no column id, only {', '.join(sorted(columns))}")
     unique: list[Sequence[str | None]] = [inspector.get_pk_constraint(users.name)["constrained_columns"]]
@@ -222,7 +237,8 @@ def _plan_adoption(inspector: sa.Inspector, dialect: sa.Dialect, database: str) 
         if column.name.lower() not in columns:
             specification = CreateColumn(column).compile(dialect=dialect)
             add = sa.text(f"ALTER TABLE users ADD COLUMN {specification}")
-            steps.append(Step(f"add the column {column.name} to the table users", partial(_execute, add)))
+            sentence = f"add the column {column.name} to the table users"
+            steps.append(Step(sentence, partial(_execute, add), f"the column {column.name} of users is missing"))
     return steps
 
 

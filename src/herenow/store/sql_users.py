@@ -14,11 +14,16 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from herenow.model import Availability, StoredUser
-from herenow.store.base import Applied, Counts, Page
+from herenow.store.base import PAGE_SIZE, Applied, Counts, Page
 from herenow.store.rows import VERSION_UNBELIEVABLE, UnstorableRow, can_be_id
+from herenow.store.sql_fill import is_no_boolean, is_time
 from herenow.store.sql_rows import Columns, Raw, from_columns, to_columns, to_cursor
 from herenow.store.sql_schema import users
 from herenow.store.sqlite_errors import is_of_row
+
+Active = tuple[str | None, str | None]
+"""When a user was last active: before the first time, or never, or after the second, if there is one. No first:
+whenever."""
 
 _batch = sa.func.json_each(sa.bindparam("rows", type_=sa.Text)).table_valued("value", name="batch")
 _rows = sa.select(
@@ -45,8 +50,8 @@ _version = sa.case(
 
 
 def _values(row: ReadOnlyColumnCollection[str, Any]) -> dict[str, sa.ColumnElement[Any]]:
-    """What a row sets. One that does not know when its user was last active leaves what is stored."""
-    last_active = sa.func.coalesce(row.lastActive, users.c.lastActive)
+    """What a row sets. One that does not know when its user was last active leaves the time that is stored."""
+    last_active = sa.func.coalesce(row.lastActive, sa.case((is_time, users.c.lastActive)))
     return {**{name: row[name] for name in _value_names}, users.c.lastActive.name: last_active}
 
 
@@ -65,6 +70,11 @@ _update = users.update().where(users.c.id == _newer.c.id, _version < _newer.c.pr
 _ids = sa.select(sa.func.json_each(sa.bindparam("ids", type_=sa.Text)).table_valued("value").c.value)
 _is_wanted = users.c.id.in_(_ids)
 _is_online = users.c.isOnline == sa.true()
+# By comparing, as the index does: SQLite holds any value in any column, and the column may be of text.
+_flag = sa.case(
+    (_is_online, 1), (sa.or_(users.c.isOnline == sa.false(), users.c.isOnline.is_(None)), 0), else_=sa.null()
+)
+_columns: list[sa.ColumnElement[Any]] = [_flag.label("isOnline") if c is users.c.isOnline else c for c in users.c]
 _count = sa.select(sa.func.count()).select_from(users)
 
 
@@ -122,63 +132,108 @@ def find_unknown(connection: sa.Connection, user_ids: Collection[str]) -> tuple[
 def read(connection: sa.Connection, user_ids: Collection[str]) -> dict[str, StoredUser]:
     """Read users by id."""
     possible = [user_id for user_id in user_ids if can_be_id(user_id)]
-    found = connection.execute(sa.select(users).where(_is_wanted), {"ids": _to_json(possible)})
+    found = connection.execute(sa.select(*_columns).where(_is_wanted), {"ids": _to_json(possible)})
     return {row.user_id: row for row in map(from_columns, found)}
 
 
-def read_online_page(connection: sa.Connection, *, after: list[Raw] | None, before: str | None, limit: int) -> Page:
-    """Read a page of those online, or of those of them last active before a time, or never."""
+def read_online_page(connection: sa.Connection, *, after: list[Raw] | None, active: Active, limit: int) -> Page:
+    """Read a page of those online, or of those of them who were last active as is said."""
     # one row more than the page, to know whether another follows
-    found = _walk_online(connection, list(users.c), after=after, before=before, limit=limit + 1)
+    found = _walk_online(connection, _columns, after=after, active=active, limit=limit + 1)
     cursor = to_cursor([found[limit - 1].lastActive, found[limit - 1].id]) if len(found) > limit else None
     return Page(users=tuple(map(from_columns, found[:limit])), cursor=cursor)
 
 
 def read_online_places(
-    connection: sa.Connection, *, after: list[Raw] | None, before: str | None, limit: int
+    connection: sa.Connection, *, after: list[Raw] | None, active: Active, limit: int
 ) -> list[list[Raw]]:
     """Read only where those online stand in the order, as ``[lastActive, id]``; from the index alone."""
-    found = _walk_online(connection, [users.c.lastActive, users.c.id], after=after, before=before, limit=limit)
+    found = _walk_online(connection, [users.c.lastActive, users.c.id], after=after, active=active, limit=limit)
     return [list(row) for row in found]
+
+
+def read_no_booleans(connection: sa.Connection, *, after: Raw, active: Active, limit: int) -> list[Raw]:
+    """Read the ids of users who are neither online nor offline, last active as is said, behind one of them."""
+    user_id = sa.literal_column("+users.id", users.c.id.type)  # the plus: these few are found by isOnline, and sorted
+    wanted = sa.select(user_id).select_from(users).where(is_no_boolean, *_was_active(active)).order_by(user_id)
+    return list(connection.scalars((wanted if after is None else wanted.where(user_id > after)).limit(limit)))
 
 
 def _walk_online(
     connection: sa.Connection,
-    columns: list[sa.Column[Any]],
+    columns: Sequence[sa.ColumnElement[Any]],
     *,
     after: list[Raw] | None,
-    before: str | None,
+    active: Active,
     limit: int,
 ) -> list[sa.Row[Any]]:
     """Read up to ``limit`` of those online after a place, most recently active first and those never active last.
 
-    The latter have a statement of their own: NULL compares with nothing, and an OR would leave the index.
+    There is a statement for each: who was active too late, early enough and never. NULL compares with nothing, and an
+    OR would leave the index.
     """
+    before, late = active
     online = sa.select(*columns).where(_is_online)
-    active = online.where(users.c.lastActive.is_not(None)).order_by(users.c.lastActive.desc(), users.c.id.desc())
-    never = online.where(users.c.lastActive.is_(None)).order_by(users.c.id.desc())
-    if before is not None:
-        active = active.where(users.c.lastActive < before)
+    seen = online.where(users.c.lastActive.is_not(None)).order_by(users.c.lastActive.desc(), users.c.id.desc())
+    parts = [seen if before is None else seen.where(users.c.lastActive < before)]
     last_active, user_id = after or (None, None)
+    if before is not None and late is not None and (not after or _is_after(last_active, late)):
+        parts.insert(0, seen.where(users.c.lastActive > late))
     if last_active is not None:
         # a comparison of rows, not "a < x OR (a = x AND b < y)": one step in the index, however many times are equal
-        active = active.where(sa.tuple_(users.c.lastActive, users.c.id) < sa.tuple_(last_active, user_id))
-    elif after:
-        never = never.where(users.c.id < user_id)
-    found = [] if after and last_active is None else list(connection.execute(active.limit(limit)))
-    if len(found) < limit:
-        found += connection.execute(never.limit(limit - len(found)))
+        place = sa.tuple_(users.c.lastActive, users.c.id) < sa.tuple_(last_active, user_id)
+        parts = [part.where(place) for part in parts]
+    never = online.where(users.c.lastActive.is_(None)).order_by(users.c.id.desc())
+    parts = [never.where(users.c.id < user_id)] if after and last_active is None else [*parts, never]
+    found: list[sa.Row[Any]] = []
+    for part in parts:
+        if len(found) < limit:
+            found += connection.execute(part.limit(limit - len(found)))
     return found
+
+
+def _is_after(value: Raw, late: str) -> bool:
+    """Say whether SQLite puts a value behind a text."""
+    return isinstance(value, str) and value > late
 
 
 def read_claimed_page(connection: sa.Connection, *, after: list[Raw] | None, limit: int) -> Page:
     """Read a page of the users who have a claim, by id."""
-    claimed = sa.select(users).where(users.c.presenceClaim.is_not(None)).order_by(users.c.id)
+    claimed = sa.select(*_columns).where(users.c.presenceClaim.is_not(None)).order_by(users.c.id)
     if after:
         claimed = claimed.where(users.c.id > after[0])
     found = connection.execute(claimed.limit(limit + 1)).all()
     cursor = to_cursor([found[limit - 1].id]) if len(found) > limit else None
     return Page(users=tuple(map(from_columns, found[:limit])), cursor=cursor)
+
+
+def sift(connection: sa.Connection, *, after: list[Raw] | None, limit: int, version: int, late: str) -> Page:
+    """Look at the next so many users, by id, and read those who are suspicious."""
+    behind = [users.c.id > after[0]] if after else []
+    last = connection.scalars(
+        sa.select(users.c.id).where(*behind).order_by(users.c.id).offset(limit - 1).limit(1)
+    ).first()
+    within = behind if last is None else [*behind, users.c.id <= last]
+    wanted = sa.select(*_columns).where(*within, _is_suspicious(version, late)).order_by(users.c.id)
+    found = connection.execute(wanted.limit(PAGE_SIZE)).all()
+    end = found[-1].id if len(found) == PAGE_SIZE else last
+    return Page(users=tuple(map(from_columns, found)), cursor=None if end is None else to_cursor([end]))
+
+
+def _is_suspicious(version: int, late: str) -> sa.ColumnElement[bool]:
+    shown, last_active, stored = users.c.presenceAvailability, users.c.lastActive, users.c.presenceVersion
+    return sa.or_(
+        users.c.presenceClaim.is_not(None),
+        sa.and_(users.c.isOnline.is_not(None), users.c.isOnline != sa.true(), users.c.isOnline != sa.false()),
+        sa.and_(last_active.is_not(None), sa.or_(sa.not_(is_time), last_active > late)),
+        sa.func.typeof(stored) != "integer",
+        stored < 0,
+        stored >= min(version, VERSION_UNBELIEVABLE),
+        shown.is_(None),
+        shown.not_in([each.value for each in Availability]),
+        sa.and_(_is_online, shown == Availability.OFFLINE.value),
+        sa.and_(users.c.isOnline.is_not(sa.true()), shown != Availability.OFFLINE.value),
+    )
 
 
 def count(connection: sa.Connection) -> Counts:
@@ -190,18 +245,20 @@ def count(connection: sa.Connection) -> Counts:
         online=sum(online.values()),
         away=online.get(Availability.AWAY, 0),
         busy=online.get(Availability.BUSY, 0),
+        odd=connection.execute(_count.where(is_no_boolean)).scalar_one(),
     )
 
 
-def count_online(connection: sa.Connection, *, before: str | None) -> int:
-    """Count those online, or those of them last active before a time, or never."""
-    return connection.execute(_count.where(_is_online, *_was_active_before(before))).scalar_one()
+def count_not_offline(connection: sa.Connection, *, active: Active) -> int:
+    """Count those online, or who look so; or those of them last active as is said."""
+    kinds = (_is_online, is_no_boolean)
+    return sum(connection.execute(_count.where(kind, *_was_active(active))).scalar_one() for kind in kinds)
 
 
 def reset(
-    connection: sa.Connection, user_ids: list[str], *, version: int, before: str | None
+    connection: sa.Connection, user_ids: list[str], *, version: int, active: Active
 ) -> tuple[int, dict[str, str]]:
-    """Set those of the users offline for whom all of it holds at this moment: online, older, last active before.
+    """Set those of the users offline for whom all of it holds at this moment: online, older, last active as is said.
 
     Returns how many, and whom of them the database refuses, with its reason.
     """
@@ -209,7 +266,7 @@ def reset(
     is_online = users.c.isOnline.is_not(sa.false())
     statement = (
         users.update()
-        .where(_is_wanted, is_online, _version < version, *_was_active_before(before))
+        .where(_is_wanted, is_online, _version < version, *_was_active(active))
         .values(isOnline=sa.false(), presenceAvailability=Availability.OFFLINE.value, presenceVersion=version)
     )
     refused: dict[str, str] = {}
@@ -222,8 +279,12 @@ def read_max_version(connection: sa.Connection) -> int:
     return connection.execute(sa.select(sa.func.max(_version))).scalar_one() or 0
 
 
-def _was_active_before(before: str | None) -> list[sa.ColumnElement[bool]]:
-    return [] if before is None else [sa.or_(users.c.lastActive < before, users.c.lastActive.is_(None))]
+def _was_active(active: Active) -> list[sa.ColumnElement[bool]]:
+    before, late = active
+    if before is None:
+        return []
+    either = [users.c.lastActive < before, users.c.lastActive.is_(None)]
+    return [sa.or_(*either, *([] if late is None else [users.c.lastActive > late]))]
 
 
 def _change(connection: sa.Connection, statement: sa.Executable, parameters: dict[str, str]) -> int:

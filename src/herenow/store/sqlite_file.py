@@ -202,6 +202,8 @@ class _Lane:
         # mode=rw: a missing file is an error, not a new database. Transactions are ours alone (isolation_level).
         address = f"file:{quote(str(self._path))}?mode=rw"
         connection = sqlite3.connect(address, uri=True, isolation_level=None)
+        # A text that is no UTF-8, in one row, would else be an error of everybody who is read with it.
+        connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         try:
             for name, value in self._pragmas.items():
                 connection.execute(f"PRAGMA {name}={value}")
