@@ -1,23 +1,25 @@
 """Presence in somebody's application: the Socket.IO server beside it, the HTTP API in it, one lifespan for all."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import structlog
 from starlette.applications import Starlette
 
 from herenow.errors import SettingsInvalid, StoreError
 from herenow.gateway import auth
 from herenow.gateway.handlers import Gateway
 from herenow.http.access import Access
+from herenow.http.announcing import Announced
 from herenow.http.api import Api, include
-from herenow.http.token_file import TokenFile, find_token_file
+from herenow.http.door import Door
 from herenow.presence import Presence
 from herenow.socketio_server.engine import STATE_KEY
 
-log = structlog.get_logger("herenow.mounting")
+TRY_AGAIN_S = 1.0
+"""Between two tries to start while the store cannot be used."""
 
 
 class Mounted:
@@ -45,47 +47,64 @@ class Mounted:
 
     @asynccontextmanager
     async def running(
-        self, address: str = "", *, on_lost: Callable[[StoreError], None] | None = None
+        self,
+        address: str = "",
+        *,
+        on_lost: Callable[[StoreError], None] | None = None,
+        on_waiting: Callable[[StoreError], None] | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
         """Serve while inside; gives the lifespan state in which the fast WebSocket finds its engine.
 
         Args:
-            address: where this server's HTTP is, for the commands to find it.
+            address: where this server's HTTP is, if it is all ours; else the commands get a door of their own.
             on_lost: called if another server takes the store over. By default the clients are sent away.
+            on_waiting: called each time the store cannot be used for now at the start, which is then tried again.
+                By default that is an error.
 
         Raises:
             StoreError: as :meth:`Presence.start`.
         """
-        await self._presence.start(address, on_lost=on_lost or (lambda _: self.stop()))
-        self.gateway.start()
-        self._let_commands_in()
+        announced = Announced(self._presence, self._token)
         try:
-            yield {STATE_KEY: {self._path: self.gateway.server.engine}}
+            await self._start(address, on_lost, on_waiting, announced)
+            door = None if address else Door(self._api)
+            try:
+                self.gateway.start()
+                await announced.serving(address, door)
+                yield {STATE_KEY: {self._path: self.gateway.server.engine}}
+            finally:
+                announced.stopping()
+                self.stop()
+                if door is not None:
+                    await door.close()
+                await self._presence.stop()
         finally:
-            self._shut_commands_out()
-            self.stop()
-            await self._presence.stop()
+            announced.stopped()
+
+    async def _start(
+        self,
+        address: str,
+        on_lost: Callable[[StoreError], None] | None,
+        on_waiting: Callable[[StoreError], None] | None,
+        announced: Announced,
+    ) -> None:
+        announced.starting()
+        while True:
+            try:
+                shown = address or self._presence.settings.address or ""
+                await self._presence.start(shown, on_lost=on_lost or (lambda _: self.stop()))
+                return
+            except StoreError as error:
+                if on_waiting is None or not error.temporary:
+                    raise
+                on_waiting(error)
+                announced.starting(str(error))
+            await asyncio.sleep(TRY_AGAIN_S)
 
     def stop(self) -> None:
         """Tell every client, let nobody in any more, close all connections and end all streams. Idempotent."""
         self.gateway.stop()
         self._api.followers.end()
-
-    def _let_commands_in(self) -> None:
-        """Leave the admin token where the same user's commands find it. After the start: the store is ours now."""
-        try:
-            self._token_file().write(self._token)
-        except OSError as error:
-            log.warning("the commands cannot come in: no token file", error=str(error))
-
-    def _shut_commands_out(self) -> None:
-        try:
-            self._token_file().remove(self._token)
-        except OSError as error:
-            log.warning("the token file stays behind", error=str(error))
-
-    def _token_file(self) -> TokenFile:
-        return find_token_file(self._presence.settings.database, self._presence.node.address)
 
 
 def mount(presence: Presence, app: Starlette, *, path: str = "/socket.io/") -> Gateway:
@@ -99,7 +118,7 @@ def mount(presence: Presence, app: Starlette, *, path: str = "/socket.io/") -> G
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
-        async with theirs(app) as state, mounted.running(presence.settings.address or "") as ours:
+        async with theirs(app) as state, mounted.running() as ours:
             yield {**(state or {}), **ours}
 
     app.router.lifespan_context = lifespan

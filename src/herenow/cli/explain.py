@@ -32,7 +32,7 @@ def explain(
     Exit code 1: the store disagrees.
     """
     from herenow.cli import alone  # these bring the database's driver, which --help does not need
-    from herenow.cli.target import find_server
+    from herenow.cli.target import ask
 
     settings = Settings.load(database=database)
     try:
@@ -41,12 +41,12 @@ def explain(
         raise CouldNotLook("a user id has 1 to 128 characters, and no control characters") from error
     checked_tenant(tenant)
     with patience("Looking"):
-        server = find_server(settings)
-        if server:
-            of_tenant = "" if tenant is None else f"?tenant={tenant}"
-            found = server.get(f"/v1/admin/users/{quote(user, safe='')}/explain{of_tenant}", Explained)
-        else:
-            found = asyncio.run(alone.explain(settings, user, tenant))
+        of_tenant = "" if tenant is None else f"?tenant={tenant}"
+        found, _ = ask(
+            settings,
+            lambda server: server.get(f"/v1/admin/users/{quote(user, safe='')}/explain{of_tenant}", Explained),
+            lambda: asyncio.run(alone.explain(settings, user, tenant)),
+        )
     if json:
         print_json(found)
     else:

@@ -123,7 +123,7 @@ class ScratchServer:
         paths = [ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         python_path = os.pathsep.join(str(Path(path).absolute()) for path in paths)
         given = {f"HERENOW_{name.upper()}": str(getattr(settings, name)) for name in _GIVEN}
-        # XDG_STATE_HOME: where the token of a server on MongoDB lies.
+        # XDG_STATE_HOME: nobody but us is to find it.
         self._environment = {**kept, **given, "PYTHONPATH": python_path, "XDG_STATE_HOME": str(directory)}
         self._process: subprocess.Popen[bytes] | None = None
         self.store: Store = open_store(settings)

@@ -10,6 +10,7 @@ import gc
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ CONNECTIONS_END_S = 1
 
 SOCKET_IO = "/socket.io/"
 
+SAY_AGAIN_S = 30.0
+"""How often a start that waits says so."""
+
 END_S = 4.8
 """After this the process ends, whatever hangs: a supervisor's own patience is longer."""
 
@@ -60,7 +64,10 @@ def run(settings: Settings, *, page: Path | None, log_level: str) -> int:
     with listener:
         process = _Process(settings, listener, page)
         with asyncio.Runner(loop_factory=process.config.get_loop_factory()) as runner:
-            runner.run(process.serve())
+            try:
+                runner.run(process.serve())
+            except asyncio.CancelledError:  # SIGTERM, before there was anything to end
+                return GOOD
     return GOOD if process.lost is None else FOUND
 
 
@@ -134,6 +141,21 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
+class Waiting:
+    """Says in the log what a start waits for: at first, when that changes, and now and then."""
+
+    def __init__(self) -> None:
+        self._said = ""
+        self._at_s = 0.0
+
+    def tell(self, error: StoreError) -> None:
+        """Say it, unless it was said a moment ago."""
+        now_s = time.monotonic()
+        if str(error) != self._said or now_s - self._at_s > SAY_AGAIN_S:
+            self._said, self._at_s = str(error), now_s
+            log.warning("waiting for the database", error=self._said)
+
+
 class _Process:
     """What runs.
 
@@ -180,7 +202,11 @@ class _Process:
             StoreError: the store cannot be used.
         """
         address = address_of(self._listener, "https" if self.config.is_ssl else "http")
-        async with self._mounted.running(address, on_lost=self._stop_lost) as state:
+        task = asyncio.current_task()
+        if task is not None and os.name == "posix":  # until uvicorn runs: the start may wait for the database
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        waiting = Waiting()
+        async with self._mounted.running(address, on_lost=self._stop_lost, on_waiting=waiting.tell) as state:
             self._app.router.lifespan_context = lambda _: contextlib.nullcontext(state)
             raise_file_limit(self._settings.max_connections)
             await self._greet(address)

@@ -20,12 +20,15 @@ def status(database: Database = None, json: Json = False) -> int:
     Exit code 1: the store disagrees with who is connected, or cannot be written.
     """
     from herenow.cli import alone  # these bring the database's driver, which --help does not need
-    from herenow.cli.target import find_server
+    from herenow.cli.target import ask
 
     settings = Settings.load(database=database)
     with patience("Looking"):
-        server = find_server(settings)
-        found = server.get("/v1/admin/status", Status) if server else asyncio.run(alone.status(settings))
+        found, _ = ask(
+            settings,
+            lambda server: server.get("/v1/admin/status", Status),
+            lambda: asyncio.run(alone.status(settings)),
+        )
     if json:
         print_json(found)
     else:

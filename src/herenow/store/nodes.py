@@ -65,7 +65,7 @@ def is_alive(node: Node, now_ms: int) -> bool:
 
     A beat from the future (the clock was set back) counts as fresh: better to refuse a second server than to run two.
     """
-    return now_ms - node.beat_ms < node.lease_ms and not _is_gone(node)
+    return now_ms - node.beat_ms < node.lease_ms and not is_gone(node)
 
 
 def find_rival(nodes: Iterable[Node], claimant: Node, *, dead_hosts: frozenset[str] = frozenset()) -> Node | None:
@@ -83,7 +83,7 @@ def find_rival(nodes: Iterable[Node], claimant: Node, *, dead_hosts: frozenset[s
     return None
 
 
-def _is_gone(node: Node) -> bool:
+def is_gone(node: Node) -> bool:
     """Say whether it is certain that the node's process has ended. ``False`` where it cannot be known."""
     namespace = _namespace()
     if namespace:
@@ -97,6 +97,13 @@ def _is_gone(node: Node) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def runs_here(node: Node) -> bool:
+    """Say whether the node's process runs where this one does, as far as the system tells."""
+    if node.host != socket.gethostname() or is_gone(node):
+        return False
+    return node.process == (_identity(node.pid) or "")
 
 
 def _identity(pid: int) -> str | None:
