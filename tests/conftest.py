@@ -12,7 +12,6 @@ import pytest
 import uvloop
 from hypothesis import settings
 
-
 # Where servers say that they run; never in the home of whoever runs the tests.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="herenow-state-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)

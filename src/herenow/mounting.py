@@ -34,8 +34,9 @@ class Mounted:
         authenticate = presence.authenticate or auth.from_settings(settings)
         if authenticate is None:
             raise SettingsInvalid(
-                "nothing says who a client is: set jwt_secret (HERENOW_JWT_SECRET), or for a first try on loopback "
-                "--dev"
+                'nothing says who a client is: give Presence(jwt_secret="…") the secret that signs your users\' tokens '
+                "(or HERENOW_JWT_SECRET, jwt_public_keys, jwt_jwks_url), or authenticate=…, a function of yours; for a "
+                "first try on this machine, dev=True"
             )
         self.gateway = Gateway(presence, authenticate, path=path)
         self._presence = presence

@@ -6,6 +6,7 @@ everyone is written offline, for which the store has three. A watchdog ends what
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -230,7 +231,7 @@ class _Process:
     async def _greet(self, address: str) -> None:
         settings = self._settings
         counts = await self._presence.store.counts()
-        out.print(f"[bold]herenow {VERSION}[/]  {address}" + _beyond(settings))
+        out.print(f"[bold]herenow {VERSION}[/]  {address}" + _beyond(settings), soft_wrap=True)
         lines = {
             "store": f"{self._presence.store.name} ({counts.users:,} users)",
             "promises": f"a closed tab shows within {settings.offline_within_s:g} s, a silent network loss within "
@@ -243,7 +244,7 @@ class _Process:
         for name, text in lines.items():
             out.print(f"  [dim]{name:<9}[/] " + text.replace("\n", "\n" + " " * 12), markup=True, soft_wrap=True)
         if settings.dev:
-            out.print("  [yellow]dev[/]       any userId is believed, from this machine only")
+            out.print("  [yellow]dev[/]       any userId is believed, from this machine only", soft_wrap=True)
         out.file.flush()
 
     def _which_database(self) -> str:
@@ -278,8 +279,12 @@ def _end_at_once() -> None:
 def _why_not_listening(settings: Settings, error: OSError) -> str:
     where = f"{settings.host}:{settings.port}"
     if isinstance(error, socket.gaierror):
-        return f"there is no address {settings.host} to listen on"
+        return f"{settings.host} is no address: give --host one of this machine's, such as 127.0.0.1 or 0.0.0.0 for all"
     reason = (error.strerror or str(error)).lower()
     if "in use" in reason:
         return f"{where} is in use by another program: stop it, or choose another port with --port"
+    if isinstance(error, PermissionError):
+        return f"this user may not listen on {where}: choose a port above 1023 with --port, behind a proxy"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{settings.host} is no address of this machine: give --host 127.0.0.1, or 0.0.0.0 for all it has"
     return f"cannot listen on {where}: {reason}"

@@ -7,7 +7,7 @@ import typer
 
 from herenow.cli.cleanup import tell
 from herenow.cli.options import Database, DryRun, Json, parse_duration_ms, run_quietly
-from herenow.cli.output import GOOD, duration, patience, print_json
+from herenow.cli.output import FOUND, GOOD, duration, patience, print_json
 from herenow.http.models import Cleaned
 from herenow.settings import Settings
 
@@ -27,7 +27,10 @@ def stale(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    """Set users offline who were silent for long and have no live connection."""
+    """Set users offline who were silent for long and have no live connection.
+
+    Exit code 1: there were some. A server leaves none, so something is wrong.
+    """
     from herenow.cli import alone  # these bring the database's driver, which --help does not need
     from herenow.cli.target import ask
 
@@ -47,4 +50,4 @@ def stale(
     else:
         nobody = f"nobody is online who was silent for {duration(older_than_ms)} and is not here"
         tell(done, has_server=has_server, nobody=nobody)
-    return GOOD
+    return FOUND if done.offline else GOOD

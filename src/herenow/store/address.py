@@ -13,8 +13,19 @@ def is_mongo(url: str) -> bool:
 
 
 def without_secrets(url: str) -> str:
-    """Give an address as it may be shown: one of a server without user, password and options, which may be secret."""
-    return re.sub("//.*@", "//", url).partition("?")[0] if is_mongo(url) else url
+    """Give an address as it may be shown: one of a server without user, password and options, which may be secret.
+
+    Also where it is no address: whoever mistypes one has written their password all the same.
+    """
+    if url.startswith(SQLITE):
+        return url
+    # As far as the last @: a password may hold anything, escaped or not.
+    return re.sub(r"^([A-Za-z][\w+.-]*:/+)?.*@", r"\1", url, flags=re.DOTALL).partition("?")[0]
+
+
+def hide_passwords(text: str) -> str:
+    """Take users and passwords out of all addresses in a text."""
+    return re.sub(r"(?<=://)[^\s/]*@", "", text)
 
 
 def identity_of(url: str, collection: str) -> str:
