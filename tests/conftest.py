@@ -1,13 +1,20 @@
 """For all tests."""
 
 import asyncio
+import atexit
 import gc
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
 from hypothesis import settings
+
+# Where servers say that they run; never in the home of whoever runs the tests.
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="herenow-state-")
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 
 
 def pytest_asyncio_loop_factories(

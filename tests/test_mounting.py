@@ -166,26 +166,12 @@ async def test_an_application_keeps_its_own_health_and_its_openapi_by_default(tm
         assert list((await http.get("/openapi.json")).json()["paths"]) == ["/healthz"]
 
 
-async def test_without_admin_the_commands_come_in_and_nobody_else(tmp_path: Path) -> None:
-    secret, admin = "a secret of at least thirty-two bytes", "an admin token of some length"
-    presence = Presence(f"sqlite:///{tmp_path}/app.db", jwt_secret=secret, admin_tokens=[admin])
-    app = Starlette()
-    presence.mount(app)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
-        token = (tmp_path / "app.db-token").read_text().strip()
-        for key, status in ((token, 200), (admin, 401), ("none", 401)):
-            answer = await http.get("/v1/admin/status", headers={"Authorization": f"Bearer {key}"})
-            assert answer.status_code == status
-        claim = await http.put("/v1/users/a/claim", json={}, headers={"Authorization": f"Bearer {admin}"})
-        assert claim.status_code == 200
-
-
 async def test_what_is_not_wanted_is_not_there(tmp_path: Path) -> None:
     app = FastAPI()
     make(tmp_path).mount(app, http=False)
     async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
         assert (await http.get("/v1/online")).status_code == 404
-        assert (await http.get("/v1/admin/status")).status_code == 200
+        assert (await http.get("/v1/admin/status")).status_code == 404
 
 
 def test_a_path_that_both_have_is_an_error_that_names_both(tmp_path: Path) -> None:

@@ -114,7 +114,10 @@ class StoreDenied(StoreError):
 class StoreNotReady(StoreError):
     """Nothing was prepared there yet."""
 
-    _sentence = "The database {database} is not prepared ({reason}): run `herenow init`."
+    _sentence = (
+        "The database {database} is not prepared ({reason}): run `herenow init`, or name the right one with "
+        "--database (HERENOW_DATABASE)."
+    )
 
 
 class StoreNotWritable(StoreError):

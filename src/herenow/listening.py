@@ -22,8 +22,12 @@ SEARCHES: Final = 25
 """So many looks are searches, while there are few files: some servers open theirs after the start of the lifespan."""
 
 
-def listening_sockets() -> dict[int, int]:
-    """Find the listening stream sockets of this process: the inode of each, by its descriptor."""
+def listening_sockets(ignoring: int | None = None) -> dict[int, int]:
+    """Find the listening stream sockets of this process: the inode of each, by its descriptor.
+
+    Args:
+        ignoring: the port of one that is not looked for.
+    """
     found: dict[int, int] = {}
     try:
         names = os.listdir("/dev/fd")
@@ -33,15 +37,18 @@ def listening_sockets() -> dict[int, int]:
         descriptor = int(name)
         with contextlib.suppress(OSError):  # it is gone by now: that of the list itself, for one
             status = os.fstat(descriptor)
-            if stat.S_ISSOCK(status.st_mode) and _is_listening(descriptor):
+            if stat.S_ISSOCK(status.st_mode) and _is_listening(descriptor, ignoring):
                 found[descriptor] = status.st_ino
     return found
 
 
-def _is_listening(descriptor: int) -> bool:
+def _is_listening(descriptor: int, ignoring: int | None) -> bool:
     copy = socket.socket(fileno=os.dup(descriptor))
     with copy:
-        return copy.type == socket.SOCK_STREAM and bool(copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+        if copy.type != socket.SOCK_STREAM or not copy.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        name = copy.getsockname()
+        return ignoring is None or not isinstance(name, tuple) or name[1] != ignoring
 
 
 def is_open(descriptor: int, inode: int) -> bool:
@@ -52,14 +59,14 @@ def is_open(descriptor: int, inode: int) -> bool:
         return False
 
 
-async def watch_the_server(stopping: Callable[[], None]) -> None:
+async def watch_the_server(stopping: Callable[[], None], *, ignoring: int | None = None) -> None:
     """Call ``stopping`` once the server around us has closed its listening sockets, then end.
 
-    To be run for as long as the application serves.
+    To be run for as long as the application serves. ``ignoring`` is the port of a socket that is not the server's.
     """
     sockets: dict[int, int] = {}
     for _ in range(SEARCHES):
-        sockets |= listening_sockets()
+        sockets |= listening_sockets(ignoring)
         if _are_closed(sockets):
             break
         await asyncio.sleep(LOOK_EVERY_S)

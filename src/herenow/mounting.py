@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import structlog
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Match, Mount
 
@@ -19,15 +18,17 @@ from herenow.errors import SettingsInvalid, StoreError
 from herenow.gateway import auth
 from herenow.gateway.handlers import Gateway
 from herenow.http.access import Access
+from herenow.http.announcing import Announced
 from herenow.http.api import ALL_FACES, Api, Faces, include, paths_of
-from herenow.http.token_file import TokenFile, find_token_file
+from herenow.http.door import Door
 from herenow.listening import watch_the_server
 from herenow.presence import Presence
 from herenow.socketio_server.engine import STATE_KEY
 
 __all__ = ["Faces", "Mounted", "mount"]
 
-log = structlog.get_logger("herenow.mounting")
+TRY_AGAIN_S = 1.0
+"""Between two tries to start while the store cannot be used."""
 
 
 class Mounted:
@@ -60,8 +61,9 @@ class Mounted:
         authenticate = presence.authenticate or auth.from_settings(settings)
         if authenticate is None:
             raise SettingsInvalid(
-                "nothing says who a client is: set jwt_secret (HERENOW_JWT_SECRET), or for a first try on loopback "
-                "--dev"
+                'nothing says who a client is: give Presence(jwt_secret="…") the secret that signs your users\' tokens '
+                "(or HERENOW_JWT_SECRET, jwt_public_keys, jwt_jwks_url), or authenticate=…, a function of yours; for a "
+                "first try on this machine, dev=True"
             )
         self.path = "/" + f"{prefix}/{path}".strip("/").replace("//", "/") + "/"
         self.prefix = "/" + prefix.strip("/") if prefix.strip("/") else ""
@@ -69,6 +71,7 @@ class Mounted:
         self._app = app
         self._presence = presence
         self._token = secrets.token_urlsafe(32)
+        self._door: Door | None = None
         proxies = self.gateway.server.engine.proxies
         self._api = Api(presence, Access(settings, self._token, proxies.is_here), self.gateway)
         theirs = tuple(app.router.routes)
@@ -94,48 +97,77 @@ class Mounted:
 
     @asynccontextmanager
     async def running(
-        self, address: str = "", *, on_lost: Callable[[StoreError], None] | None = None
+        self,
+        address: str = "",
+        *,
+        on_lost: Callable[[StoreError], None] | None = None,
+        on_waiting: Callable[[StoreError], None] | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
         """Serve while inside; gives the lifespan state in which the fast WebSocket finds its engine.
 
         Args:
-            address: where this server's HTTP is, for the commands to find it.
+            address: where this server's HTTP is, if it is all ours; else the commands get a door of their own.
             on_lost: called if another server takes the store over. By default the clients are sent away.
+            on_waiting: called each time the store cannot be used for now at the start, which is then tried again.
+                By default that is an error.
 
         Raises:
             AlreadyStarted, StoreError: as :meth:`Presence.start`.
         """
-        await self._presence.start(address, on_lost=on_lost or (lambda _: self.stop()))
-        self.gateway.start()
-        self._api.followers.begin()
-        self._let_commands_in()
+        announced = Announced(self._presence, self._token)
         try:
-            yield {STATE_KEY: dict.fromkeys(self._wire_paths(), self.gateway.server.engine)}
+            await self._start(address, on_lost, on_waiting, announced)
+            door = None if address else Door(self._api)
+            try:
+                self.gateway.start()
+                self._api.followers.begin()
+                await announced.serving(address, door)
+                self._door = door
+                yield {STATE_KEY: dict.fromkeys(self._wire_paths(), self.gateway.server.engine)}
+            finally:
+                announced.stopping()
+                self.stop()
+                if door is not None:
+                    await door.close()
+                await self._presence.stop()
         finally:
-            self._shut_commands_out()
-            self.stop()
-            await self._presence.stop()
+            announced.stopped()
+
+    async def _start(
+        self,
+        address: str,
+        on_lost: Callable[[StoreError], None] | None,
+        on_waiting: Callable[[StoreError], None] | None,
+        announced: Announced,
+    ) -> None:
+        announced.starting()
+        while True:
+            try:
+                shown = address or self._presence.settings.address or ""
+                await self._presence.start(shown, on_lost=on_lost or (lambda _: self.stop()))
+                return
+            except StoreError as error:
+                if on_waiting is None or not error.temporary:
+                    raise
+                on_waiting(error)
+                announced.starting(str(error))
+            await asyncio.sleep(TRY_AGAIN_S)
+
+    @asynccontextmanager
+    async def told_early(self) -> AsyncIterator[None]:
+        """Stop as soon as the server around us stops: it waits for our streams before it ends the lifespan."""
+        ours = None if self._door is None else self._door.port
+        watching = asyncio.create_task(watch_the_server(self.stop, ignoring=ours), name="herenow listening")
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
     def stop(self) -> None:
         """Tell every client, let nobody in any more, close all connections and end all streams. Idempotent."""
         self.gateway.stop()
         self._api.followers.end()
-
-    def _let_commands_in(self) -> None:
-        """Leave the admin token where the same user's commands find it. After the start: the store is ours now."""
-        try:
-            self._token_file().write(self._token)
-        except OSError as error:
-            log.warning("the commands cannot come in: no token file", error=str(error))
-
-    def _shut_commands_out(self) -> None:
-        try:
-            self._token_file().remove(self._token)
-        except OSError as error:
-            log.warning("the token file stays behind", error=str(error))
-
-    def _token_file(self) -> TokenFile:
-        return find_token_file(self._presence.settings.database, self._presence.node.address)
 
 
 def mount(
@@ -157,27 +189,11 @@ def mount(
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
         mounted.check()
-        address = presence.settings.address
-        async with (
-            theirs(app) as state,
-            mounted.running(f"{address.rstrip('/')}{mounted.prefix}" if address else "") as ours,
-            _told_early(mounted.stop),
-        ):
+        async with theirs(app) as state, mounted.running() as ours, mounted.told_early():
             yield {**(state or {}), **ours}
 
     app.router.lifespan_context = lifespan
     return mounted.gateway
-
-
-@asynccontextmanager
-async def _told_early(stop: Callable[[], None]) -> AsyncIterator[None]:
-    """Call ``stop`` as soon as the server around us stops: it waits for our streams before it ends the lifespan."""
-    watching = asyncio.create_task(watch_the_server(stop), name="herenow listening")
-    try:
-        yield
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
 
 
 def check_paths(theirs: Iterable[BaseRoute], ours: Sequence[str]) -> None:

@@ -415,8 +415,7 @@ class Presence:
             prefix: of all paths below, as in ``/presence``.
             path: where Socket.IO is. A client gives ``{ path: prefix + path }``.
             http: serve ``/v1``: who is online, changes as they come, claims, for ``api_keys`` and ``admin_tokens``.
-            admin: serve ``/v1/admin`` for ``admin_tokens``. Without, the commands of this server's own user still find
-                it there, and nobody else.
+            admin: serve ``/v1/admin``, for ``admin_tokens``. The commands need it not: they have a door of their own.
             health: serve ``/healthz``, ``/readyz`` and ``/metrics``.
             openapi: let the paths stand in the application's OpenAPI.
 

@@ -5,6 +5,7 @@ A setting comes, in this order of weight, from a flag or an argument, from the e
 """
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -45,15 +46,22 @@ _CLAIMS = {"exp", "nbf", "iat", "iss", "aud", "watch", "tenant"}
 PREFIX = "HERENOW_"
 """Of the environment variables."""
 
+SQLITE = "sqlite:///"
+"""How the address of a SQLite file begins."""
+
+TOML = "herenow.toml"
+"""The file of settings, in the working directory."""
+
 
 class Settings(BaseSettings):
     """How herenow behaves. Times are in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, toml_file="herenow.toml", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, toml_file=TOML, extra="forbid", frozen=True)
 
     database: str = Field(
         "sqlite:///herenow.db",
-        description="The application's database: sqlite:///path, whose directory must exist, or mongodb://host/name.",
+        description="The application's database: sqlite:///path, whose directory must exist (~ is your home), or "
+        "mongodb://host/name.",
     )
     users_collection: str = Field("users", min_length=1, description="MongoDB: the collection of the users.")
     is_online_field: str = Field(
@@ -88,7 +96,8 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="The address to listen on.")
     port: int = Field(8000, ge=0, le=65_535, description="The port to listen on; 0 takes a free one.")
     address: str | None = Field(
-        None, description="Where the commands reach this server inside your application; `herenow serve` knows its own."
+        None,
+        description="Where people reach your application, for `herenow status` to show; the commands find it without.",
     )
     root_path: str = Field(
         "",
@@ -214,15 +223,22 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
-            raise SettingsInvalid("; ".join(_sentence(each) for each in error.errors())) from error
+            raise SettingsInvalid("; ".join(_sentence(each, given) for each in error.errors())) from error
         except SettingsError as error:
-            name = re.search(r'field "(\w+)"', str(error))
-            variable = "HERENOW_" + (name[1].upper() if name else "…")
+            found = re.search(r'field "(\w+)"', str(error))
+            name = found[1] if found else "api_keys"
             raise SettingsInvalid(
-                f'{variable} is not JSON: write a list as ["…"], and a table as {{"…": "…"}}'
+                f"{PREFIX}{name.upper()} is not JSON: write {PREFIX}{name.upper()}='{_example(name)}'"
             ) from error
         except ValueError as error:  # a TOML file that is none
-            raise SettingsInvalid(f"herenow.toml cannot be read: {error}") from error
+            raise SettingsInvalid(
+                f"{Path(TOML).absolute()} is not TOML ({error}): write lines such as port = 8080 and "
+                f"origins = {_example('origins')}"
+            ) from error
+        except OSError as error:
+            raise SettingsInvalid(
+                f"{Path(TOML).absolute()} cannot be read: {(error.strerror or str(error)).lower()}"
+            ) from error
 
     @classmethod
     def settings_customise_sources(
@@ -235,6 +251,19 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Arguments, then the environment, then the file."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @field_validator("database", "tls_certfile", "tls_keyfile", "jwt_public_keys")
+    @classmethod
+    def _at_home(cls, value: Any) -> Any:
+        """Put the user's home in the place of a ``~``: no shell does so inside of a URL or a file of settings."""
+        match value:
+            case Path():
+                return value.expanduser()
+            case str() if value.startswith(f"{SQLITE}~"):
+                return SQLITE + os.path.expanduser(value.removeprefix(SQLITE))
+            case list():
+                return [os.path.expanduser(each) if each.startswith("~") else each for each in value]
+        return value
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -281,7 +310,7 @@ class Settings(BaseSettings):
                     for secret in (self.jwt_secret, *self.jwt_previous_secrets)
                 ),
                 "jwt_secret, and each of jwt_previous_secrets, must have at least 32 bytes (RFC 7518, section 3.2): a "
-                "shorter one can be guessed",
+                "shorter one can be guessed; `openssl rand -hex 32` makes one",
             ),
             (
                 all(_is_fit_key(key.get_secret_value()) for keys in self._keys() for key in keys),
@@ -301,13 +330,13 @@ class Settings(BaseSettings):
                 "tls_keyfile and tls_keyfile_password need tls_certfile: a key alone proves nothing",
             ),
             (
-                all(map(_is_network, self.trusted_proxies)),
-                "each of trusted_proxies must be an address or a network, such as 10.0.0.0/8",
+                not (odd := [each for each in self.trusted_proxies if not _is_network(each)]),
+                f"trusted_proxies: {', '.join(map(repr, odd))}: each must be an address or a network, such as "
+                "10.0.0.7 or 10.0.0.0/8; a name is not looked up",
             ),
             (
-                all(map(_is_origin, self.origins or ())),
-                "each of origins is a scheme, a host and perhaps a port, such as https://app.example, and nothing "
-                "behind: browsers send no more",
+                not (odd := [each for each in self.origins or () if not _is_origin(each)]),
+                "origins: " + "; ".join(map(_say_origin, odd)),
             ),
             (
                 self.jwt_jwks_url is None or is_safe_url(self.jwt_jwks_url, http=self.jwt_jwks_allow_http),
@@ -355,12 +384,62 @@ def digest_of(key: str) -> bytes:
     return bytes.fromhex(key.removeprefix(HASHED)) if key.startswith(HASHED) else hashlib.sha256(key.encode()).digest()
 
 
-def _sentence(error: Any) -> str:
-    message = str(error["msg"]).removeprefix("Value error, ")
-    name = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        return f"there is no setting {name!r}"
-    return f"{name}: {message}" if name else message
+_EXAMPLES = {
+    "origins": ["https://app.example"],
+    "trusted_proxies": ["10.0.0.0/8"],
+    "jwt_public_keys": ["/etc/herenow/login.pem"],
+    "tenant_api_keys": {"acme": ["sha256:…"]},
+}
+
+_BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+
+_LENGTHS = {"min_length": "at least", "max_length": "at most"}
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "path": "a path",
+    "list": "a list",
+    "dict": "a table",
+}
+
+
+def _example(name: str) -> str:
+    return json.dumps(_EXAMPLES.get(name, ["…"]), ensure_ascii=False)
+
+
+def _sentence(error: Any, given: Iterable[str]) -> str:
+    """Say of one wrong setting what to write instead. No value of a text is told: it may be a secret."""
+    name = str(error["loc"][0]) if error["loc"] else ""
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        meant = get_close_matches(name, Settings.model_fields, 1, 0.6)
+        where = "" if name in given else f" ({Path(TOML).absolute()})"
+        return f"there is no setting {name!r}{where}: " + (f"is {meant[0]!r} meant?" if meant else "take it out")
+    if not name:
+        return str(error["msg"]).removeprefix("Value error, ")
+    context = error.get("ctx", {})
+    bounds = [f"{word} {context[key]:g}" for key, word in _BOUNDS.items() if key in context]
+    lengths = [f"{word} {context[key]} characters" for key, word in _LENGTHS.items() if key in context]
+    expected = _KINDS.get(kind.partition("_")[0], "")
+    means = Settings.model_fields[name].description or ""
+    if bounds:
+        clause = f"must be {bounds[0]}, not {error['input']}"
+    elif lengths:
+        clause = f"must have {lengths[0]}"
+    elif kind.startswith(("list", "dict")):
+        example = _example(name)
+        line = f"{name} = {example.replace(': ', ' = ')}"
+        clause = f"must be {expected}: write {line} in {TOML}, or {PREFIX}{name.upper()}='{example}'"
+    elif expected in ("a whole number", "a number", "true or false"):
+        clause = f"must be {expected}, not {error['input']!r}"
+    elif kind == "string_pattern_mismatch":
+        clause = "must be the name of one field, without dots and without a $ at its beginning"
+    else:
+        clause = f"is not right: {str(error['msg']).lower()}"
+    return f"{name} {clause} ({means.rstrip('.')})"
 
 
 def _see_that_names_are_right(environment: Iterable[str], known: Iterable[str]) -> None:
@@ -383,7 +462,19 @@ def _is_fit_key(key: str) -> bool:
 
 
 def _is_origin(text: str) -> bool:
-    return text in ("*", "null") or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@]+", text) is not None
+    return text in ("*", "null") or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@*]+", text) is not None
+
+
+def _say_origin(text: str) -> str:
+    """Say what to write in the place of what is no origin."""
+    if "*" in text:
+        return f"{text!r} has a * in it: write each origin out, or only * for all"
+    scheme, separator, rest = text.strip().partition("://")
+    host = re.match(r"[^/?#@\s]+", rest if separator else scheme)
+    if host is None:
+        return f"{text!r} must be a scheme, a host and perhaps a port, such as https://app.example"
+    meant = f"{scheme.lower() if separator else 'https'}://{host[0].lower()}"
+    return f"write {meant!r} instead of {text!r}: browsers send a scheme, a host and perhaps a port, and no more"
 
 
 def _is_network(text: str) -> bool:
@@ -416,5 +507,4 @@ def is_loopback(host: str) -> bool:
 
 def sqlite_path(database: str) -> Path | None:
     """The file of a SQLite address, or ``None`` for another database."""
-    prefix = "sqlite:///"
-    return Path(database.removeprefix(prefix)) if database.startswith(prefix) else None
+    return Path(database.removeprefix(SQLITE)) if database.startswith(SQLITE) else None

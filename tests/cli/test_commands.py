@@ -1,6 +1,7 @@
 """The commands, with a live server and on the store alone: what they do, and by which code they end."""
 
 import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -15,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli_support import ENVIRONMENT, Server, answer, herenow, serving_process
+from herenow.cli import target
 from herenow.cli.app import app
 from herenow.cli.socketio_client import Client
 from support import ROOT, until
@@ -205,48 +207,58 @@ async def test_explain_tells_the_verdict_first_then_each_connection(server: Serv
     await alice.cut()
 
 
-def test_a_command_that_cannot_read_the_token_is_told_so(server: Server) -> None:
-    token = server.directory / "herenow.db-token"
-    token.unlink()
-    token.mkdir()  # a mode would not keep root out
+def tell(server: Server, **otherwise: str) -> None:
+    """Let the file beside the database say something else, for commands that know no other."""
+    file = server.directory / "herenow.db-server"
+    file.write_text(json.dumps(json.loads(file.read_text()) | otherwise))
+
+
+def test_a_command_that_cannot_read_the_state_file_is_told_so(server: Server) -> None:
+    file = server.directory / "herenow.db-server"
+    file.unlink()
+    file.mkdir()  # a mode would not keep root out
+    write(server.directory, "UPDATE herenow_nodes SET started_ms = 0")
     for command in (["status"], ["cleanup"], ["stale"], ["explain", "alice"]):
-        ended = herenow(*command, cwd=server.directory)
+        ended = herenow(*command, cwd=server.directory, XDG_STATE_HOME=str(server.directory / "another's"))
         assert ended.returncode == 2
-        assert f"{token} cannot be read" in ended.stderr
+        assert f"{file} cannot be read" in ended.stderr
+        assert "as the server's own user" in ended.stderr
         assert ended.stdout == ""
 
 
-def test_a_command_waits_for_the_token_of_a_server_that_is_just_starting(server: Server) -> None:
-    token = server.directory / "herenow.db-token"
+def test_a_command_waits_for_the_state_file_of_a_server_that_is_just_starting(server: Server) -> None:
+    file = server.directory / "herenow.db-server"
     write(server.directory, "UPDATE herenow_nodes SET started_ms = ?", int(time.time() * 1000) + 1000)
-    text = token.read_text()
-    token.unlink()
-    timer = threading.Timer(2.0, lambda: token.write_text(text))
+    text = file.read_text()
+    file.unlink()
+    timer = threading.Timer(1.0, lambda: file.write_text(text))
     timer.start()
-    assert herenow("status", cwd=server.directory).returncode == 0
+    ended = herenow("status", cwd=server.directory, XDG_STATE_HOME=str(server.directory / "another's"))
+    assert (ended.returncode, "is starting: trying again" in ended.stderr) == (0, True)
     timer.join()
-    write(server.directory, "UPDATE herenow_nodes SET started_ms = 0")
-    token.unlink()
-    ended = herenow("status", cwd=server.directory)
-    assert (ended.returncode, "is not there" in ended.stderr) == (2, True)
 
 
 def test_a_wrong_token_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with serving_process(tmp_path, dev=False, HERENOW_JWT_SECRET="x" * 32) as server:
         assert herenow("status", cwd=tmp_path).returncode == 0
-        (tmp_path / "herenow.db-token").write_text("not the token")
-        ended = herenow("status", cwd=tmp_path)
+        tell(server, token="not the token")
+        ended = herenow("status", cwd=tmp_path, XDG_STATE_HOME=str(tmp_path / "another's"))
         assert (ended.returncode, "refuses" in ended.stderr) == (2, True)
         assert f"process {server.program.pid}" in ended.stderr
 
 
-def test_a_server_that_lives_and_does_not_answer_is_told_in_a_sentence(server: Server) -> None:
-    write(server.directory, "UPDATE herenow_nodes SET address = 'http://127.0.0.1:1'")
-    ended = herenow("status", cwd=server.directory)
-    assert (ended.returncode, "cannot be reached" in ended.stderr) == (2, True)
-    write(server.directory, "UPDATE herenow_nodes SET address = ''")
-    ended = herenow("cleanup", cwd=server.directory)
-    assert (ended.returncode, "HERENOW_ADDRESS" in ended.stderr) == (2, True)
+def test_a_server_that_lives_and_does_not_answer_is_told_in_a_sentence(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "PASSING_S", 0.3)
+    monkeypatch.setenv("XDG_STATE_HOME", str(server.directory / "another's"))
+    monkeypatch.chdir(server.directory)
+    tell(server, address="http://127.0.0.1:1")
+    ended = CliRunner().invoke(app, ["status"])
+    assert (ended.exit_code, "cannot be reached (connection refused)" in ended.stderr) == (2, True)
+    tell(server, address="")
+    ended = CliRunner().invoke(app, ["cleanup"])
+    assert (ended.exit_code, "no door for the commands" in ended.stderr) == (2, True)
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------

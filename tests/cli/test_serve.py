@@ -1,6 +1,7 @@
 """``herenow serve`` as a process: how it starts, refuses, and ends."""
 
 import asyncio
+import json
 import re
 import signal
 import socket
@@ -37,14 +38,15 @@ def test_it_says_where_it_listens_and_the_store_says_so_too(tmp_path: Path) -> N
         assert not server.address.endswith(":0")
 
 
-def test_the_token_file_is_for_the_servers_user_alone_and_goes_with_the_server(tmp_path: Path) -> None:
+def test_the_state_file_is_for_the_servers_user_alone_and_goes_with_the_server(tmp_path: Path) -> None:
     with serving_process(tmp_path) as server:
-        token = tmp_path / "herenow.db-token"
-        assert stat.S_IMODE(token.stat().st_mode) == 0o600
-        headers = {"Authorization": f"Bearer {token.read_text()}", "Host": "elsewhere"}
+        file = tmp_path / "herenow.db-server"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        token = json.loads(file.read_text())["token"]
+        headers = {"Authorization": f"Bearer {token}", "Host": "elsewhere"}
         assert httpx.get(f"{server.address}/v1/admin/status", headers=headers).status_code == 200
         assert server.end()[0] == 0
-        assert not token.exists()
+        assert not file.exists()
 
 
 def test_the_log_is_json_where_nobody_reads_along(tmp_path: Path) -> None:
@@ -180,11 +182,11 @@ def test_what_cannot_be_served_is_refused_in_a_sentence(
 
 def test_a_second_server_on_the_store_refuses_and_names_the_first(tmp_path: Path) -> None:
     with serving_process(tmp_path) as server:
-        token = (tmp_path / "herenow.db-token").read_text()
+        said = (tmp_path / "herenow.db-server").read_text()
         ended = herenow("serve", "--dev", "--port", "0", cwd=tmp_path)
         assert ended.returncode == 2
         assert f"process {server.program.pid}" in ended.stderr.splitlines()[-1]
-        assert (tmp_path / "herenow.db-token").read_text() == token
+        assert (tmp_path / "herenow.db-server").read_text() == said
 
 
 def test_the_page_of_the_api_runs_nothing_of_other_people(tmp_path: Path) -> None:

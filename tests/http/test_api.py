@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import stat
 import time
 from collections.abc import AsyncIterator, Callable
@@ -37,16 +38,21 @@ def digest(key: str) -> str:
 class Served:
     """A mounted presence, and a client of its HTTP API."""
 
-    def __init__(self, presence: Presence, http: httpx.AsyncClient, token_file: Path) -> None:
+    def __init__(self, presence: Presence, http: httpx.AsyncClient, state_file: Path) -> None:
         self.presence = presence
         self.http = http
-        self.token_file = token_file
+        self.state_file = state_file
         self.url = str(http.base_url)
 
     @property
     def admin(self) -> dict[str, str]:
         """What a command sends."""
-        return {"Authorization": f"Bearer {self.token_file.read_text()}"}
+        return {"Authorization": f"Bearer {self.token()}"}
+
+    def token(self) -> str:
+        """What lets a command in."""
+        token: str = json.loads(self.state_file.read_text())["token"]
+        return token
 
     async def get(self, path: str, **options: Any) -> Any:
         """Read something that is there."""
@@ -76,7 +82,7 @@ async def served(directory: Path, kind: Kind = "fastapi", **settings: Any) -> As
     presence = Presence(f"sqlite:///{directory}/app.db", **({"dev": True} | settings))
     presence.mount(app, admin=True, health=True, openapi=True)
     async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
-        yield Served(presence, http, directory / "app.db-token")
+        yield Served(presence, http, directory / "app.db-server")
 
 
 @pytest.fixture(params=["fastapi", "starlette"])
@@ -424,17 +430,17 @@ async def test_how_the_store_does_is_told_only_to_operators(tmp_path: Path, monk
         monkeypatch.setattr(api.presence.store, "apply", apply)
 
 
-async def test_the_token_file_is_private_and_gone_afterwards(tmp_path: Path) -> None:
+async def test_the_state_file_is_private_and_gone_afterwards(tmp_path: Path) -> None:
     async with served(tmp_path) as api:
-        assert stat.S_IMODE(api.token_file.stat().st_mode) == 0o600
-        assert len(api.token_file.read_text()) >= 43
-    assert not api.token_file.exists()
+        assert stat.S_IMODE(api.state_file.stat().st_mode) == 0o600
+        assert len(api.token()) >= 43
+    assert not api.state_file.exists()
 
 
-async def test_a_token_that_is_another_servers_is_left_alone(tmp_path: Path) -> None:
+async def test_a_state_file_that_is_another_servers_is_left_alone(tmp_path: Path) -> None:
     async with served(tmp_path) as api:
-        api.token_file.write_text("another's")
-    assert api.token_file.read_text() == "another's"
+        api.state_file.write_text("another's")
+    assert api.state_file.read_text() == "another's"
 
 
 # -- maintenance -----------------------------------------------------------------------------------------------------

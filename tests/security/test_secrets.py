@@ -77,7 +77,7 @@ async def test_the_log_holds_no_secret(level: str, tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         stack.callback(server.stop)
         secrets = await speak_in_secrets(server.url)
-        secrets.append((tmp_path / "app.db-token").read_text().strip())
+        secrets.append(json.loads((tmp_path / "app.db-server").read_text())["token"])
     log = server.log()
     for secret in secrets:
         assert secret not in log

@@ -155,7 +155,7 @@ async def test_an_index_that_somebody_dropped_is_missed_and_no_question_fails(sh
     again = shop.store()
     await again.open()
     assert not again.prepared
-    assert ((await again.roll()).nodes, (await again.counts()).odd) == ((), 0)
+    assert ((await again.roll()).nodes, (await again.counts()).odd) == ([], 0)
     assert (await again.init()).steps[1:] == INDEXES
     assert await kept.gaps() == Gaps()
     await again.close()

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from herenow.cli.arguments import Command
 from herenow.cli.cleanup import cleanup
 from herenow.cli.explain import explain
 from herenow.cli.init import init
@@ -43,7 +44,7 @@ def herenow(
 
 
 for command in (serve, init, status, cleanup, stale, test, explain, watch, token):
-    app.command()(command)
+    app.command(cls=Command)(command)
 
 
 def main() -> None:

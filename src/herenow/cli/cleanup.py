@@ -23,19 +23,19 @@ def cleanup(
     With a live server, whoever has a connection is left alone, unless --disconnect closes it.
     """
     from herenow.cli import alone  # these bring the database's driver, which --help does not need
-    from herenow.cli.target import find_server
+    from herenow.cli.target import ask
 
     settings = Settings.load(database=database)
     with patience("Cleaning up") as progress:
-        server = find_server(settings)
-        if server:
-            done = server.post("/v1/admin/cleanup", {"disconnect": disconnect, "dryRun": dry_run}, Cleaned)
-        else:
-            done = asyncio.run(alone.reset(settings, older_than_ms=None, dry_run=dry_run, on_progress=progress))
+        done, has_server = ask(
+            settings,
+            lambda server: server.post("/v1/admin/cleanup", {"disconnect": disconnect, "dryRun": dry_run}, Cleaned),
+            lambda: asyncio.run(alone.reset(settings, older_than_ms=None, dry_run=dry_run, on_progress=progress)),
+        )
     if json:
         print_json(done)
     else:
-        tell(done, has_server=server is not None, nobody="nobody to set offline")
+        tell(done, has_server=has_server, nobody="nobody to set offline")
     return GOOD
 
 

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from herenow.cli.options import CouldNotLook, Database, Json, Tenant, checked_tenant, run_quietly
-from herenow.cli.output import FOUND, GOOD, ago, clock, duration, escape, out, patience, print_json, table
+from herenow.cli.output import FOUND, GOOD, Rows, ago, clock, duration, escape, patience, print_json, say, until
 from herenow.http.models import Explained
 from herenow.settings import Settings
 from herenow.wire import UserId
@@ -32,21 +32,23 @@ def explain(
     Exit code 1: the store disagrees.
     """
     from herenow.cli import alone  # these bring the database's driver, which --help does not need
-    from herenow.cli.target import find_server
+    from herenow.cli.target import ask
 
     settings = Settings.load(database=database)
     try:
         msgspec.convert(user, UserId)
     except msgspec.ValidationError as error:
-        raise CouldNotLook("a user id has 1 to 128 characters, and no control characters") from error
+        raise CouldNotLook(
+            f"{user[:40]!r} is no user id: one has 1 to 128 characters, and no control characters"
+        ) from error
     checked_tenant(tenant)
     with patience("Looking"):
-        server = find_server(settings)
-        if server:
-            of_tenant = "" if tenant is None else f"?tenant={tenant}"
-            found = server.get(f"/v1/admin/users/{quote(user, safe='')}/explain{of_tenant}", Explained)
-        else:
-            found = asyncio.run(alone.explain(settings, user, tenant))
+        of_tenant = "" if tenant is None else f"?tenant={tenant}"
+        found, _ = ask(
+            settings,
+            lambda server: server.get(f"/v1/admin/users/{quote(user, safe='')}/explain{of_tenant}", Explained),
+            lambda: asyncio.run(alone.explain(settings, user, tenant)),
+        )
     if json:
         print_json(found)
     else:
@@ -57,25 +59,25 @@ def explain(
 def show(found: Explained) -> None:
     """Print an explanation for a person: the verdict first."""
     colour = _COLOURS[found.availability] if found.agrees else "red"
-    out.print(f"[{colour}]●[/] [bold]{escape(found.verdict)}[/]")
+    say(f"[{colour}]●[/] [bold]{escape(found.verdict)}[/]")
     lines = Table.grid(padding=(0, 2))
     lines.add_column(style="dim", no_wrap=True)
     lines.add_column()
     lines.add_row("  rule", escape(found.rule))
     lines.add_row("  store", _store(found))
     if found.next is not None:
-        when = f"{clock(found.next.at, now=found.time)} UTC, {ago(found.next.at, now=found.time)}"
+        when = f"{clock(found.next.at, now=found.time)} UTC, {until(found.next.at, now=found.time)}"
         lines.add_row("  next", f"{when}: {escape(found.next.what)}")
     elif found.source == "server":
-        until = "asks for it" if found.connections else "connects"
-        lines.add_row("  next", f"nothing changes by itself until the user {until}")
-    out.print(lines)
+        does = "asks for it" if found.connections else "connects"
+        lines.add_row("  next", f"nothing changes by itself until the user {does}")
+    say(lines)
     if found.connections:
-        out.print()
-        out.print(_connections(found))
+        say("")
+        _connections(found).say()
     if found.changes:
-        out.print()
-        out.print(_changes(found))
+        say("")
+        _changes(found).say()
 
 
 def _store(found: Explained) -> str:
@@ -93,10 +95,11 @@ def _store(found: Explained) -> str:
     return f"{facts}: {says}"
 
 
-def _connections(found: Explained) -> Table:
-    connections = table("connection", "on", "over", "from", "age", "used", "heard", "deadline")
+def _connections(found: Explained) -> Rows:
+    columns = ("connection", "on", "over", "from", "age", "used", "heard", "deadline")
+    connections = Rows(*columns, spare=("on", "used", "from", "age", "over"))
     for each in found.connections:
-        connections.add_row(
+        connections.add(
             escape(each.connection_id[:6]),
             escape(each.node),
             each.transport or "?",
@@ -109,10 +112,10 @@ def _connections(found: Explained) -> Table:
     return connections
 
 
-def _changes(found: Explained) -> Table:
-    changes = table("change", "ago", "seen as", "because of")
+def _changes(found: Explained) -> Rows:
+    changes = Rows("change", "ago", "seen as", "because of", spare=("ago",))
     for each in found.changes:
         colour = _COLOURS[each.availability]
         when = clock(each.at, now=found.time)
-        changes.add_row(when, ago(each.at, now=found.time), f"[{colour}]{each.availability}[/]", each.cause)
+        changes.add(when, ago(each.at, now=found.time), f"[{colour}]{each.availability}[/]", each.cause)
     return changes

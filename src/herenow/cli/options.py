@@ -44,7 +44,9 @@ def checked_tenant(tenant: str | None) -> str | None:
         CouldNotLook: no tenant can be called so.
     """
     if tenant is not None and not is_tenant(tenant):
-        raise CouldNotLook(f"{tenant!r} names no tenant: 1 to 64 letters, digits, dots, underscores and dashes")
+        raise CouldNotLook(
+            f"{tenant!r} names no tenant: a tenant has 1 to 64 ASCII letters, digits, dots, underscores and dashes"
+        )
     return tenant
 
 
@@ -67,7 +69,8 @@ def run_quietly(command: Callable[P, int]) -> Callable[P, None]:
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
         except OSError as error:  # a full disk behind stdout, no more files: the system's word, and no fault of ours
-            complain(f"the system refuses: {(error.strerror or str(error)).lower()}")
+            of = f" ({error.filename})" if error.filename else ""
+            complain(f"the system refuses: {(error.strerror or str(error)).lower()}{of}")
             code = COULD_NOT_LOOK
         except Exception as error:  # the last boundary: a terminal gets a sentence
             complain(f"failed unexpectedly: {describe(error)}. This is a fault of herenow; please report it.")
@@ -99,5 +102,5 @@ def parse_duration_ms(text: str) -> int:
         raise typer.BadParameter(f"{text!r} is no duration: write 300, 300s, 5m or 1h")
     time_ms = round(float(found[1]) * _UNITS_MS[found[2]])
     if not 0 < time_ms <= _LONGEST_MS:
-        raise typer.BadParameter(f"{text!r} is not between 1 ms and 10 years")
+        raise typer.BadParameter(f"{text!r} is not between 1 ms and 10 years: write 300, 300s, 5m or 1h")
     return time_ms

@@ -1,18 +1,22 @@
 """How the commands speak: results on stdout, as tables or as JSON; everything else on stderr, as sentences."""
 
+import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Timer
+from typing import Literal
 
 from pydantic import BaseModel
 from rich import box, markup
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.table import Table
 
+from herenow.store.address import hide_passwords
 from herenow.store.base import Progress
 from herenow.times import from_iso
 
@@ -22,9 +26,15 @@ GOOD, FOUND, COULD_NOT_LOOK, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 PATIENCE_S = 1.0
 """After this long, a command shows that it is still at work."""
 
+WIDE = 10_000
+"""Columns of what is no terminal: a line stays one line there, for a program to read."""
+
 out = Console(highlight=False, emoji=False)
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
+
+SAME_MOMENT_MS = 5_000
+"""Clocks of machines that are kept in step differ by less."""
 
 _TURNING = {code: f"\\u{code:04x}" for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 """Characters that turn the direction of what follows: in an id or a text, they could make a line read otherwise."""
@@ -43,7 +53,7 @@ def program() -> str:
 
 def complain(sentence: str) -> None:
     """Say on stderr why a command could not do what it was asked."""
-    err.print(f"{program()}: {sentence}", markup=False)
+    err.print(f"{program()}: {hide_passwords(sentence)}", markup=False)
 
 
 def print_json(answer: BaseModel | dict[str, object]) -> None:
@@ -55,12 +65,55 @@ def print_json(answer: BaseModel | dict[str, object]) -> None:
     sys.stdout.write(text + "\n")
 
 
-def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """Begin a table in the house's style. Columns named in ``right`` hold numbers."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False)
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return made
+def say(text: RenderableType) -> None:
+    """Print for people: wrapped to the terminal, and never wrapped where there is none."""
+    if out.is_terminal:
+        out.print(text)
+        return
+    wide = Console(file=io.StringIO(), width=WIDE, highlight=False, emoji=False, color_system=None)
+    with wide.capture() as captured:  # another console: one never prints wider than it is
+        wide.print(text)
+    out.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+class Rows:
+    """A table in the house's style. Where a terminal is too narrow for it, its least important columns are left out.
+
+    Args:
+        columns: their names, as they stand.
+        right: those that hold numbers.
+        spare: those that may be left out, the first one first.
+    """
+
+    def __init__(self, *columns: str, right: Sequence[str] = (), spare: Sequence[str] = ()) -> None:
+        self._columns = columns
+        self._right = right
+        self._spare = spare
+        self._rows: list[tuple[str, ...]] = []
+
+    def add(self, *cells: str) -> None:
+        """Add a row: markup, for each column."""
+        self._rows.append(cells)
+
+    def say(self) -> None:
+        """Print it."""
+        for left_out in range(len(self._spare) + 1):
+            made = self._without(self._spare[:left_out])
+            if not out.is_terminal or Measurement.get(out, out.options.update(width=WIDE), made).maximum <= out.width:
+                break
+        say(made)
+
+    def _without(self, spared: Sequence[str]) -> Table:
+        made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim", show_edge=False)
+        shown = [place for place, column in enumerate(self._columns) if column not in spared]
+        for place in shown:
+            column = self._columns[place]
+            justify: Literal["left", "right"] = "right" if column in self._right else "left"
+            # Where even so there is no room, it is the name in the first column that is folded, and no other.
+            made.add_column(column, justify=justify, overflow="fold", no_wrap=place > 0, min_width=len(column))
+        for row in self._rows:
+            made.add_row(*(row[place] for place in shown))
+        return made
 
 
 @contextmanager
@@ -98,11 +151,20 @@ def clock(time: str | None, *, now: str) -> str:
 
 
 def ago(time: str | None, *, now: str) -> str:
-    """How long ago a time was, or how far off it is."""
+    """How long ago something was that has happened."""
     if time is None:
         return "never"
     passed_ms = from_iso(now) - from_iso(time)
-    return f"{duration(passed_ms)} ago" if passed_ms >= 0 else f"in {duration(-passed_ms)}"
+    if passed_ms >= 0:
+        return f"{duration(passed_ms)} ago"
+    # It happened while we looked; or somebody's clock is wrong, and the time is told as it was written.
+    return "just now" if passed_ms > -SAME_MOMENT_MS else f"in {duration(-passed_ms)}, by its clock"
+
+
+def until(time: str, *, now: str) -> str:
+    """How far off something is that is still to happen."""
+    left_ms = from_iso(time) - from_iso(now)
+    return f"in {duration(left_ms)}" if left_ms > 0 else "now"
 
 
 def duration(time_ms: float) -> str:

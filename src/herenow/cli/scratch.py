@@ -57,8 +57,10 @@ class Scratch:
         try:
             self.directory = Path(tempfile.mkdtemp(prefix=".herenow-test-", dir=beside))
         except OSError as error:
+            reason = (error.strerror or str(error)).lower()
             raise CouldNotLook(
-                f"scratch data cannot be put beside the database, in {beside}: {error.strerror}"
+                f"scratch data cannot be put beside the database, in {beside}: {reason}; "
+                "run this where the database is, as a user who may write there"
             ) from error
         offline_within_s = min(live.offline_within_s, LONGEST_OFFLINE_WITHIN_S)
         shorter = {
@@ -123,7 +125,7 @@ class ScratchServer:
         paths = [ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         python_path = os.pathsep.join(str(Path(path).absolute()) for path in paths)
         given = {f"HERENOW_{name.upper()}": str(getattr(settings, name)) for name in _GIVEN}
-        # XDG_STATE_HOME: where the token of a server on MongoDB lies.
+        # XDG_STATE_HOME: nobody but us is to find it.
         self._environment = {**kept, **given, "PYTHONPATH": python_path, "XDG_STATE_HOME": str(directory)}
         self._process: subprocess.Popen[bytes] | None = None
         self.store: Store = open_store(settings)
@@ -174,7 +176,8 @@ class ScratchServer:
                     return sighting.node
             await asyncio.sleep(0.02)
         said = self._log.read_text(errors="replace").strip().splitlines()
-        raise CouldNotLook(f"the throw-away server does not start: {said[-1] if said else 'it says nothing'}")
+        why = said[-1].removeprefix("herenow: ") if said else f"it says nothing within {STARTS_WITHIN_S:g} s"
+        raise CouldNotLook(f"the throw-away server does not start: {why}")
 
     def kill(self) -> None:
         """End it as ``kill -9`` does. Idempotent."""

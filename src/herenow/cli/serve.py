@@ -26,7 +26,9 @@ def serve(
             help="A directory of static files to serve at /.", exists=True, file_okay=False, resolve_path=True
         ),
     ] = None,
-    log_level: Annotated[Level, typer.Option(envvar="HERENOW_LOG_LEVEL", help="Log from here on.")] = "info",
+    log_level: Annotated[
+        Level, typer.Option(envvar="HERENOW_LOG_LEVEL", help="Log from here on.", case_sensitive=False)
+    ] = "info",
 ) -> int:
     """Run the server.
 
@@ -46,16 +48,22 @@ def refuse_strangers(settings: Settings) -> None:
     """See that nobody can speak for anybody.
 
     Raises:
-        SettingsInvalid: whoever reaches this server could.
+        SettingsInvalid: whoever reaches this server could, or nobody could speak at all.
     """
+    knows = bool(settings.jwt_secret or settings.jwt_public_keys or settings.jwt_jwks_url)
     if is_loopback(settings.host):
+        if not knows and not settings.dev:
+            raise SettingsInvalid(
+                "nothing says who a client is: set HERENOW_JWT_SECRET to the secret that signs your users' tokens (or "
+                "jwt_public_keys, or jwt_jwks_url); for a first try on this machine, herenow serve --dev"
+            )
         return
     if settings.dev:
         raise SettingsInvalid(
             f"--dev believes whoever names a user, so it listens on this machine only, not on {settings.host}: "
             "leave out --host, or set HERENOW_JWT_SECRET instead of --dev"
         )
-    if not (settings.jwt_secret or settings.jwt_public_keys or settings.jwt_jwks_url):
+    if not knows:
         raise SettingsInvalid(
             f"{settings.host} can be reached from other machines, and nothing says who a client is: "
             "set HERENOW_JWT_SECRET to the secret that signs your users' tokens (or jwt_public_keys, or jwt_jwks_url)"

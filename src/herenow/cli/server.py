@@ -6,10 +6,12 @@ everyone is written offline, for which the store has three. A watchdog ends what
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,9 @@ CONNECTIONS_END_S = 1
 
 SOCKET_IO = "/socket.io/"
 
+SAY_AGAIN_S = 30.0
+"""How often a start that waits says so."""
+
 END_S = 4.8
 """After this the process ends, whatever hangs: a supervisor's own patience is longer."""
 
@@ -64,7 +69,10 @@ def run(settings: Settings, *, page: Path | None, log_level: str) -> int:
     with listener:
         process = _Process(settings, listener, page)
         with asyncio.Runner(loop_factory=process.config.get_loop_factory()) as runner:
-            runner.run(process.serve())
+            try:
+                runner.run(process.serve())
+            except asyncio.CancelledError:  # SIGTERM, before there was anything to end
+                return GOOD
     return GOOD if process.lost is None else FOUND
 
 
@@ -139,6 +147,21 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
+class Waiting:
+    """Says in the log what a start waits for: at first, when that changes, and now and then."""
+
+    def __init__(self) -> None:
+        self._said = ""
+        self._at_s = 0.0
+
+    def tell(self, error: StoreError) -> None:
+        """Say it, unless it was said a moment ago."""
+        now_s = time.monotonic()
+        if str(error) != self._said or now_s - self._at_s > SAY_AGAIN_S:
+            self._said, self._at_s = str(error), now_s
+            log.warning("waiting for the database", error=self._said)
+
+
 class _Process:
     """What runs.
 
@@ -196,7 +219,11 @@ class _Process:
             StoreError: the store cannot be used.
         """
         address = address_of(self._listener, "https" if self.config.is_ssl else "http")
-        async with self._mounted.running(address, on_lost=self._stop_lost) as state:
+        task = asyncio.current_task()
+        if task is not None and os.name == "posix":  # until uvicorn runs: the start may wait for the database
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        waiting = Waiting()
+        async with self._mounted.running(address, on_lost=self._stop_lost, on_waiting=waiting.tell) as state:
             self._app.router.lifespan_context = lambda _: contextlib.nullcontext(state)
             raise_file_limit(self._settings.max_connections)
             await self._greet(address)
@@ -227,7 +254,7 @@ class _Process:
             users = f"{(await self._presence.store.counts()).users:,} users"
         except StoreError as error:  # it may go away at any moment: the server is there all the same
             users = f"which does not say how many users it has: {error.reason}"
-        out.print(f"[bold]herenow {VERSION}[/]  {address}" + _beyond(settings))
+        out.print(f"[bold]herenow {VERSION}[/]  {address}" + _beyond(settings), soft_wrap=True)
         lines = {
             "store": f"{self._presence.store.name} ({users})",
             "promises": f"a closed tab shows within {settings.offline_within_s:g} s, a silent network loss within "
@@ -240,7 +267,7 @@ class _Process:
         for name, text in lines.items():
             out.print(f"  [dim]{name:<9}[/] " + text.replace("\n", "\n" + " " * 12), markup=True, soft_wrap=True)
         if settings.dev:
-            out.print("  [yellow]dev[/]       any userId is believed, from this machine only")
+            out.print("  [yellow]dev[/]       any userId is believed, from this machine only", soft_wrap=True)
         out.file.flush()
 
     def _which_database(self) -> str:
@@ -275,8 +302,12 @@ def _end_at_once() -> None:
 def _why_not_listening(settings: Settings, error: OSError) -> str:
     where = f"{settings.host}:{settings.port}"
     if isinstance(error, socket.gaierror):
-        return f"there is no address {settings.host} to listen on"
+        return f"{settings.host} is no address: give --host one of this machine's, such as 127.0.0.1 or 0.0.0.0 for all"
     reason = (error.strerror or str(error)).lower()
     if "in use" in reason:
         return f"{where} is in use by another program: stop it, or choose another port with --port"
+    if isinstance(error, PermissionError):
+        return f"this user may not listen on {where}: choose a port above 1023 with --port, behind a proxy"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{settings.host} is no address of this machine: give --host 127.0.0.1, or 0.0.0.0 for all it has"
     return f"cannot listen on {where}: {reason}"

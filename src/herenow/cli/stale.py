@@ -7,7 +7,7 @@ import typer
 
 from herenow.cli.cleanup import tell
 from herenow.cli.options import Database, DryRun, Json, parse_duration_ms, run_quietly
-from herenow.cli.output import GOOD, duration, patience, print_json
+from herenow.cli.output import FOUND, GOOD, duration, patience, print_json
 from herenow.http.models import Cleaned
 from herenow.settings import Settings
 
@@ -27,23 +27,27 @@ def stale(
     dry_run: DryRun = False,
     json: Json = False,
 ) -> int:
-    """Set users offline who were silent for long and have no live connection."""
+    """Set users offline who were silent for long and have no live connection.
+
+    Exit code 1: there were some. A server leaves none, so something is wrong.
+    """
     from herenow.cli import alone  # these bring the database's driver, which --help does not need
-    from herenow.cli.target import find_server
+    from herenow.cli.target import ask
 
     settings = Settings.load(database=database)
     older_than_ms = round(settings.stale_after_s * 1000) if older_than is None else older_than
     with patience("Looking for stale users") as progress:
-        server = find_server(settings)
-        if server:
-            done = server.post("/v1/admin/stale", {"olderThanMs": older_than_ms, "dryRun": dry_run}, Cleaned)
-        else:
-            done = asyncio.run(
+        order = {"olderThanMs": older_than_ms, "dryRun": dry_run}
+        done, has_server = ask(
+            settings,
+            lambda server: server.post("/v1/admin/stale", order, Cleaned),
+            lambda: asyncio.run(
                 alone.reset(settings, older_than_ms=older_than_ms, dry_run=dry_run, on_progress=progress)
-            )
+            ),
+        )
     if json:
         print_json(done)
     else:
         nobody = f"nobody is online who was silent for {duration(older_than_ms)} and is not here"
-        tell(done, has_server=server is not None, nobody=nobody)
-    return GOOD
+        tell(done, has_server=has_server, nobody=nobody)
+    return FOUND if done.offline else GOOD

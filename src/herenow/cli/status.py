@@ -2,10 +2,8 @@
 
 import asyncio
 
-from rich.table import Table
-
 from herenow.cli.options import Database, Json, run_quietly
-from herenow.cli.output import FOUND, GOOD, ago, clock, duration, escape, out, patience, plural, print_json, table
+from herenow.cli.output import FOUND, GOOD, Rows, ago, clock, duration, escape, patience, plural, print_json, say
 from herenow.http.models import Status
 from herenow.settings import Settings
 from herenow.tenancy import shown
@@ -20,12 +18,15 @@ def status(database: Database = None, json: Json = False) -> int:
     Exit code 1: the store disagrees with who is connected, or cannot be written.
     """
     from herenow.cli import alone  # these bring the database's driver, which --help does not need
-    from herenow.cli.target import find_server
+    from herenow.cli.target import ask
 
     settings = Settings.load(database=database)
     with patience("Looking"):
-        server = find_server(settings)
-        found = server.get("/v1/admin/status", Status) if server else asyncio.run(alone.status(settings))
+        found, _ = ask(
+            settings,
+            lambda server: server.get("/v1/admin/status", Status),
+            lambda: asyncio.run(alone.status(settings)),
+        )
     if json:
         print_json(found)
     else:
@@ -38,21 +39,19 @@ def show(found: Status) -> None:
     """Print a status for a person."""
     _show_head(found)
     if found.online_first:
-        out.print(_who(found))
+        _who(found).say()
         more = found.online_total - len(found.online_first)
         if more:
             all_of_them = ": GET /v1/online lists all" if found.stats is not None else ""
-            out.print(f"[dim]and {plural(more, 'more user')}{all_of_them}[/]")
-        out.print()
+            say(f"[dim]and {plural(more, 'more user')}{all_of_them}[/]")
+        say("")
     if found.servers:
-        out.print(_servers(found))
-        out.print()
+        _servers(found).say()
+        say("")
     for complaint in found.complaints:
-        out.print(
-            f"[yellow]{escape(complaint)}[/]; a server that lives writes it anew with its next beat\n", soft_wrap=True
-        )
-    out.print(_promises(found))
-    out.print()
+        say(f"[yellow]{escape(complaint)}[/]; a server that lives writes it anew with its next beat\n")
+    _promises(found).say()
+    say("")
     _show_drift(found)
 
 
@@ -64,31 +63,33 @@ def _show_head(found: Status) -> None:
         parts = [online, plural(stats.connections, "connection")]
     else:
         parts = ["[bold red]no server is running[/]", f"{stored.online:,} online in the store"]
-    out.print(" · ".join([*parts, f"{plural(stored.users, 'user')} stored"]))
-    out.print(f"[dim]{escape(found.database)}, at {clock(found.time, now='1970-01-01T00:00:00Z')} UTC[/]\n")
+    say(" · ".join([*parts, f"{plural(stored.users, 'user')} stored"]))
+    say(f"[dim]{escape(found.database)}, at {clock(found.time, now='1970-01-01T00:00:00Z')} UTC[/]\n")
 
 
-def _who(found: Status) -> Table:
+def _who(found: Status) -> Rows:
     if found.stats is None:
-        who = table("online in the store", "shown as", "last active")
+        who = Rows("online in the store", "shown as", "last active", spare=("shown as",))
         for user in found.online_first:
             last = ago(user.last_active, now=found.time)
-            who.add_row(escape(shown(user.tenant, user.user_id)), user.availability, last)
+            who.add(escape(shown(user.tenant, user.user_id)), user.availability, last)
         return who
-    who = table("online", "shown as", "since", "connections", "last active", right=("connections",))
+    columns = ("online", "shown as", "since", "connections", "last active")
+    who = Rows(*columns, right=("connections",), spare=("since", "last active", "connections"))
     for user in found.online_first:
         since = "lingers" if user.since is None else clock(user.since, now=found.time)
         last = ago(user.last_active, now=found.time)
-        who.add_row(escape(shown(user.tenant, user.user_id)), user.availability, since, f"{user.connections:,}", last)
+        who.add(escape(shown(user.tenant, user.user_id)), user.availability, since, f"{user.connections:,}", last)
     return who
 
 
-def _servers(found: Status) -> Table:
-    servers = table("server", "address", "process", "since", "last beat", "state")
+def _servers(found: Status) -> Rows:
+    columns = ("server", "address", "process", "since", "last beat", "state")
+    servers = Rows(*columns, spare=("since", "process", "address"))
     for server in found.servers:
-        servers.add_row(
+        servers.add(
             escape(server.name),
-            escape(server.address or "not told"),
+            escape(server.address) if server.address else "in an application",
             f"{server.pid} on {escape(server.host)}",
             clock(server.started, now=found.time),
             ago(server.last_beat, now=found.time),
@@ -97,9 +98,9 @@ def _servers(found: Status) -> Table:
     return servers
 
 
-def _promises(found: Status) -> Table:
+def _promises(found: Status) -> Rows:
     bounds = found.bounds
-    promises = table("promise", "bound", right=("bound",))
+    promises = Rows("promise", "bound", right=("bound",))
     for promise, bound in (
         ("a user connects: watchers are told, the store says so", "100 ms, 250 ms"),
         ("the last connection closes: shown offline", duration(bounds.offline_within_ms)),
@@ -107,28 +108,28 @@ def _promises(found: Status) -> Table:
         ("the network dies silently: shown offline", duration(bounds.silent_loss_ms)),
         ("after a crash and a restart: no ghost left", duration(bounds.restart_ms)),
     ):
-        promises.add_row(promise, bound)
+        promises.add(promise, bound)
     return promises
 
 
 def _show_drift(found: Status) -> None:
     drift, writer = found.drift, found.writer
     for trouble in found.troubles:
-        out.print(f"[yellow]warning:[/] {escape(trouble)}")
+        say(f"[yellow]warning:[/] {escape(trouble)}")
     if writer is not None and not writer.healthy:
         waiting = f"{plural(writer.pending, 'row')} waiting for {duration(writer.lag_ms)}"
-        out.print(f"[red]store is not writing:[/] {waiting}: {escape(writer.last_error or 'it does not answer')}")
+        say(f"[red]store is not writing:[/] {waiting}: {escape(writer.last_error or 'it does not answer')}")
     if drift.is_none:
-        out.print("[green]no drift[/]: the store agrees with who is connected")
+        say("[green]no drift[/]: the store agrees with who is connected")
         return
     kinds = [plural(drift.ghosts, "ghost")] if drift.ghosts else []
     kinds += [f"{drift.missing:,} missing"] if drift.missing else []
     kinds += [f"{drift.wrong:,} wrong"] if drift.wrong else []
     names = ", ".join(escape(shown(each.tenant, each.user_id)) for each in drift.examples[:5])
     more = ", …" if drift.ghosts + drift.missing + drift.wrong > 5 else ""
-    out.print(f"[red]drift: {' and '.join(kinds)}[/]" + (f" ({names}{more})" if names else ""))
+    say(f"[red]drift: {' and '.join(kinds)}[/]" + (f" ({names}{more})" if names else ""))
     if found.stats is None:
         grace = duration(found.bounds.restart_ms)
-        out.print(f"A start of the server mends it within {grace}; `herenow cleanup` mends it now.")
+        say(f"A start of the server mends it within {grace}; `herenow cleanup` mends it now.")
     else:
-        out.print("The audit mends it within two rounds; `herenow cleanup` mends ghosts now.")
+        say("The audit mends it within two rounds; `herenow cleanup` mends ghosts now.")

@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 from herenow.cli.options import Database, Json, run_quietly
-from herenow.cli.output import FOUND, GOOD, escape, out, print_json, table
+from herenow.cli.output import FOUND, GOOD, Rows, escape, print_json, say
 from herenow.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,22 +46,22 @@ def test(database: Database = None, json: Json = False) -> int:
         ]
         print_json({"ok": kept, "seconds": round(seconds, 1), "shortened": scratch.shortened, "results": rows})
     else:
-        _show(results, scratch.shortened, seconds)
+        show(results, scratch.shortened, seconds)
     return GOOD if kept else FOUND
 
 
-def _show(results: "list[Result]", shortened: list[str], seconds: float) -> None:
-    proof = table("", "promise", "bound", "measured", "", right=("bound", "measured"))
+def show(results: "list[Result]", shortened: list[str], seconds: float) -> None:
+    proof = Rows("", "promise", "bound", "measured", " ", right=("bound", "measured"), spare=("bound",))
     for each in results:
         verdict = "[green]ok[/]" if each.ok else "[bold red]broken[/]"
-        proof.add_row(each.promise, each.what, each.bound, escape(each.measured), verdict)
-    out.print(proof)
-    out.print()
+        proof.add(each.promise, each.what, each.bound, escape(each.measured), verdict)
+    proof.say()
+    say("")
     broken = sum(not result.ok for result in results)
-    out.print(
+    say(
         f"[green]all promises kept[/], {seconds:.0f} s"
         if not broken
         else f"[bold red]{broken} broken[/], {seconds:.0f} s"
     )
     if shortened:
-        out.print(f"[dim]waits made short for the test: {', '.join(shortened)}[/]")
+        say(f"[dim]waits made short for the test: {', '.join(shortened)}[/]")

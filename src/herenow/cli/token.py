@@ -44,14 +44,18 @@ def token(
 
     A key is shown once: the settings need only its digest.
     """
-    if [user is not None, api_key, admin_token].count(True) != 1:
+    kinds = {"--user": user is not None, "--api-key": api_key, "--admin-token": admin_token}
+    asked = [kind for kind, is_asked in kinds.items() if is_asked]
+    if not asked:
         raise CouldNotLook("say what to make: --user ID, --api-key or --admin-token")
+    if len(asked) > 1:
+        raise CouldNotLook(f"{' and '.join(asked)} make different things: run the command once for each")
     checked_tenant(tenant)
     if admin_token and tenant is not None:
         raise CouldNotLook("an operator's key is for all tenants: --tenant goes with --user or --api-key")
     if user is None:
         if watch or lives is not None:
-            raise CouldNotLook("--watch and --for go with --user")
+            raise CouldNotLook("--watch and --for go with --user: a key counts until it is taken out of the settings")
         return _tell_key("api_keys" if api_key else "admin_tokens", tenant, json=json)
     watched = [_checked(each) for each in watch or ()]
     made, ends_ms = _sign(_checked(user), tenant, watched, lives or 3_600_000)
@@ -76,8 +80,8 @@ def _sign(user: str, tenant: str | None, watch: list[str], lives_ms: int) -> tup
     secret = settings.jwt_secret
     if secret is None:
         raise CouldNotLook(
-            "there is no jwt_secret to sign with (HERENOW_JWT_SECRET, or herenow.toml); who signs with a private key "
-            "makes tokens there"
+            "there is no jwt_secret to sign with: run this where herenow.toml or HERENOW_JWT_SECRET has the server's; "
+            "who signs with a private key makes tokens there; a server under --dev needs none"
         )
     now_s = time.time_ns() // 1_000_000_000
     claims: dict[str, Any] = {settings.jwt_user_claim: user, "iat": now_s, "exp": now_s + max(1, lives_ms // 1000)}

@@ -18,7 +18,7 @@ from rich.text import Text
 from herenow.cli.entry import leave
 from herenow.cli.options import CouldNotLook, Database, Json, checked_tenant, run_quietly
 from herenow.cli.output import err, escape, out, plural
-from herenow.cli.target import LiveServer
+from herenow.cli.target import LiveServer, Passing
 from herenow.errors import HerenowError
 from herenow.http.models import MOST_PER_CALL, Stats, Users
 from herenow.settings import Settings
@@ -56,13 +56,19 @@ def watch(
 
     of_tenant = "" if checked_tenant(tenant) is None else f"?tenant={tenant}"
     settings = Settings.load(database=database)
-    server = find_server(settings)
-    if server is None:
-        raise CouldNotLook("no server is running: there is nothing to follow")
+    try:
+        server = find_server(settings)
+        if server is None:
+            raise CouldNotLook("no server is running, so there is nothing to follow: start one with `herenow serve`")
+    except Passing as error:
+        server = _wait_for_another(settings, str(error))
     while True:
-        _follow(server, _as_it_has_them(server, users or [], of_tenant), of_tenant, json=json)
-        err.print("the server went: waiting for it", style="yellow")
-        server = _wait_for_another(settings)
+        try:
+            _follow(server, _as_it_has_them(server, users or [], of_tenant), of_tenant, json=json)
+            why = f"{server.name} went"
+        except Passing as error:
+            why = str(error)
+        server = _wait_for_another(settings, why)
 
 
 def _as_it_has_them(server: LiveServer, users: list[str], of_tenant: str) -> set[str]:
@@ -75,9 +81,11 @@ def _as_it_has_them(server: LiveServer, users: list[str], of_tenant: str) -> set
     return named
 
 
-def _wait_for_another(settings: Settings) -> LiveServer:
+def _wait_for_another(settings: Settings, why: str) -> LiveServer:
     from herenow.cli.target import find_server
 
+    said = why
+    err.print(f"{escape(why)}: waiting for it", style="yellow")
     # Nothing is to be put away here, and asyncio leaves a traceback if a Ctrl-C comes while it makes or ends a loop.
     before = signal.signal(signal.SIGINT, leave)
     try:
@@ -87,27 +95,36 @@ def _wait_for_another(settings: Settings) -> LiveServer:
                 if server is not None:
                     server.get("/v1/stats", Stats)
                     return server
-            except HerenowError:
-                pass  # it is starting, or its dead row still looks alive
+            except HerenowError as error:  # it is starting, or its dead row still looks alive
+                if str(error) != said:
+                    said = str(error)
+                    err.print(f"{escape(said)}: still waiting", style="yellow")
             time.sleep(LOOK_AGAIN_S)
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 def _follow(server: LiveServer, users: set[str], of_tenant: str, *, json: bool) -> None:
-    """Print the changes of one server until it goes."""
+    """Print the changes of one server until it goes.
+
+    Raises:
+        Passing: it is already going, or not there yet.
+        CouldNotLook: it refuses.
+    """
     counts = _Counts(server, of_tenant)
     live = Live(get_renderable=counts.line, console=out, refresh_per_second=2, transient=True)
     is_watched = out.is_terminal and not json
-    with live if is_watched else contextlib.nullcontext():
-        if is_watched:
-            counts.start()
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            for change in _changes(server, of_tenant):
-                counts.add()
-                if not users or change["userId"] in users:
-                    _print(change, json=json)
-    counts.stop()
+    try:
+        with live if is_watched else contextlib.nullcontext():
+            if is_watched:
+                counts.start()
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                for change in _changes(server, of_tenant):
+                    counts.add()
+                    if not users or change["userId"] in users:
+                        _print(change, json=json)
+    finally:
+        counts.stop()
 
 
 def _changes(server: LiveServer, of_tenant: str) -> Iterator[dict[str, Any]]:

@@ -69,8 +69,7 @@ class Access:
             for key in keys
         }
         self._maintainers = [digest_of(key.get_secret_value()) for key in settings.admin_tokens]
-        self._commander = digest_of(admin_token)
-        self._maintainers.append(self._commander)
+        self._maintainers.append(digest_of(admin_token))
 
     def may_see_all(self, request: Request) -> bool:
         """Whether the request may see what is of the whole server."""
@@ -112,16 +111,6 @@ class Access:
         """
         if not self.may_maintain(request):
             raise Refused("unauthorized", "send Authorization: Bearer and one of this server's admin_tokens")
-        request.state.tenant = tenant
-
-    async def commander(self, request: Request, tenant: TenantAsked = None) -> None:
-        """Let in the commands of this server's own user, and no other maintainer.
-
-        Raises:
-            Refused: ``unauthorized``.
-        """
-        if not (_is_one_of(_bearer(request), [self._commander]) or (self._dev and self._is_from_here(request))):
-            raise Refused("unauthorized", "this application answers here the commands of its own user only")
         request.state.tenant = tenant
 
     def _is_from_here(self, request: Request) -> bool:

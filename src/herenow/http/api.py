@@ -82,7 +82,7 @@ class Faces:
 
     Attributes:
         http: the reads and claims under ``/v1``.
-        admin: ``/v1/admin`` for ``admin_tokens``. Without, it answers only the commands of this server's own user.
+        admin: ``/v1/admin``, for ``admin_tokens``. The commands have a door of their own.
         health: ``/healthz``, ``/readyz`` and ``/metrics``.
         openapi: whether all of it stands in the application's OpenAPI.
     """
@@ -131,12 +131,10 @@ class Api:
             self._add_health(router)
         if faces.http:
             self._add_presence(router)
-        self._add_maintenance(router, in_schema=faces.admin, guard=self._maintainer(faces))
+        if faces.admin:
+            self._add_maintenance(router)
         _tell_allowed(router)
         return router
-
-    def _maintainer(self, faces: Faces) -> Callable[..., Any]:
-        return self._access.maintainer if faces.admin else self._access.commander
 
     def _add_health(self, router: APIRouter) -> None:
         _add(router, "GET", "/healthz", self.alive, Alive, "health", "Whether the process answers", refusals=())
@@ -158,8 +156,8 @@ class Api:
         # After its longer sister: an id may hold slashes.
         _add(router, "GET", "/v1/users/{id:herenow_user}", self.user, User, summary="One user", **read)
 
-    def _add_maintenance(self, router: APIRouter, *, in_schema: bool, guard: Callable[..., Any]) -> None:
-        admin: dict[str, Any] = {"tag": "maintenance", "guard": guard, "in_schema": in_schema}
+    def _add_maintenance(self, router: APIRouter) -> None:
+        admin: dict[str, Any] = {"tag": "maintenance", "guard": self._access.maintainer}
         _add(router, "GET", "/v1/admin/status", self.status, Status, summary="The whole picture", **admin)
         _add(router, "GET", "/v1/admin/drift", self.drift, Drift, summary="Where the store disagrees", **admin)
         path = "/v1/admin/users/{id:herenow_user}"
@@ -397,7 +395,6 @@ def _add(
     *,
     guard: Callable[..., Any] | None = None,
     refusals: tuple[int, ...] = (400, 401, 403, 503),
-    in_schema: bool = True,
 ) -> None:
     router.add_api_route(
         path,
@@ -407,7 +404,6 @@ def _add(
         response_model_exclude_unset=True,
         tags=[tag],
         summary=summary,
-        include_in_schema=in_schema,
         dependencies=[] if guard is None else [Depends(guard)],
         responses={
             **{status: {"model": Failed} for status in refusals},

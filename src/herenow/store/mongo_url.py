@@ -1,5 +1,6 @@
 """The address of a MongoDB database, with all the options that MongoDB knows, and how a person names it."""
 
+import re
 import warnings
 from urllib.parse import parse_qsl
 
@@ -9,6 +10,8 @@ from pymongo.uri_parser import parse_uri
 
 from herenow.errors import StoreUrlInvalid
 from herenow.store.address import MONGO_SCHEMES, without_secrets
+
+_ESCAPE = "in the user and the password, write %40 for @, %3A for :, %2F for /, %3F for ?, %23 for # and %25 for %"
 
 _FILES = ("tlscafile", "tlscertificatekeyfile", "tlscrlfile")
 """The options that name a file."""
@@ -47,6 +50,8 @@ def parse_url(url: str) -> MongoUrl:
     except OSError as error:  # the driver does not always say which file, nor what is wrong with it
         raise StoreUrlInvalid(name, _unreadable_file(url) or str(error).splitlines()[0].rstrip(".")) from error
     except (InvalidURI, ConfigurationError, ValueError, UserWarning) as error:
+        if "@" in url and not _is_escaped(url):
+            raise StoreUrlInvalid(name, _ESCAPE) from error
         raise StoreUrlInvalid(name, str(error).splitlines()[0].rstrip(".")) from error
     if not parsed["database"]:
         raise StoreUrlInvalid(name, "it names no database: write it behind the host, as in mongodb://host/database")
@@ -67,6 +72,12 @@ def with_database(url: str, database: str) -> str:
     if needs_source:
         query += ("&" if query else "") + f"authSource={name}"
     return f"{scheme}://{hosts}/{database}" + (f"?{query}" if query else "")
+
+
+def _is_escaped(url: str) -> bool:
+    """Whether what stands before the last @ is a user and a password as an address may hold them."""
+    secrets = url.partition("://")[2].rpartition("@")[0]
+    return re.fullmatch(r"([^@:/?#%]|%[0-9A-Fa-f]{2})+(:([^@:/?#%]|%[0-9A-Fa-f]{2})*)?", secrets) is not None
 
 
 def _unreadable_file(url: str) -> str | None:

@@ -173,6 +173,13 @@ def is_gone(node: Node) -> bool:
     return False
 
 
+def runs_here(node: Node) -> bool:
+    """Say whether the node's process runs where this one does, as far as the system tells."""
+    if node.host != socket.gethostname() or is_gone(node):
+        return False
+    return node.process == (_identity(node.pid) or "")
+
+
 def _identity(pid: int) -> str | None:
     """What tells this process from others that had its id; ``None`` if it is gone, or the system does not say."""
     namespace = _namespace()

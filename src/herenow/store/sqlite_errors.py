@@ -7,7 +7,15 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from herenow.errors import StoreCorrupt, StoreError, StoreNotReady, StoreNotWritable, StoreUnavailable, StoreUnforeseen
+from herenow.errors import (
+    StoreCorrupt,
+    StoreError,
+    StoreNotReady,
+    StoreNotWritable,
+    StoreUnavailable,
+    StoreUnforeseen,
+    StoreUrlInvalid,
+)
 
 _ROW_CODES = frozenset({sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG})
 
@@ -68,15 +76,26 @@ def describe(error: OSError) -> str:
 def _cannot_open(path: Path, said: str) -> StoreError:
     """SQLite gives one code for many causes; the file system tells them apart."""
     database = str(path)
-    if not path.parent.is_dir():
-        return StoreNotWritable(database, f"there is no directory {path.parent}")
-    if path.is_dir():
-        return StoreNotWritable(database, "it is a directory")
+    wrong = wrong_path(path)
+    if wrong is not None:
+        return wrong
     if not path.exists():
         return StoreNotReady(database, "there is no such file")
     if not _may_write(path):
         return StoreNotWritable(database, _no_right(path))
     return StoreUnavailable(database, said)
+
+
+def wrong_path(path: Path) -> StoreUrlInvalid | None:
+    """Say what is wrong with a path at which there can be no database file, whoever asks."""
+    if path.is_dir():
+        return StoreUrlInvalid(str(path), "it is a directory: name a file in it")
+    if path.parent.is_dir():
+        return None
+    nearest = next(each for each in path.parents if each.exists())
+    if not nearest.is_dir():
+        return StoreUrlInvalid(str(path), f"{nearest} is a file, not a directory")
+    return StoreUrlInvalid(str(path), f"there is no directory {path.parent}: make it, or name another path")
 
 
 def _may_write(path: Path) -> bool:

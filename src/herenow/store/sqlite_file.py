@@ -17,7 +17,8 @@ from urllib.parse import quote
 import sqlalchemy as sa
 
 from herenow.errors import StoreNotWritable, StoreUnavailable, StoreUrlInvalid
-from herenow.store.sqlite_errors import describe, translate
+from herenow.store.address import without_secrets
+from herenow.store.sqlite_errors import describe, translate, wrong_path
 from herenow.store.sqlite_thread import Hangs, Thread
 from herenow.store.sqlite_wal import KEPT, fold, see_to_log
 
@@ -59,22 +60,35 @@ def parse_url(url: str) -> Path:
     Raises:
         StoreUrlInvalid: it names none that herenow can use.
     """
+    shown = without_secrets(url)
     try:
         parsed = sa.make_url(url)
     except sa.exc.ArgumentError as error:
-        raise StoreUrlInvalid(url, "it is not a URL like sqlite:///herenow.db") from error
-    shown = parsed.render_as_string(hide_password=True)
+        raise StoreUrlInvalid(shown, f"write {_meant(shown)}") from error
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         raise StoreUrlInvalid(shown, f"this Python has SQLite {sqlite3.sqlite_version}, but it must be 3.33 or later")
     if parsed.drivername != "sqlite":
-        raise StoreUrlInvalid(shown, f"herenow knows sqlite:///… and mongodb://…, not {parsed.drivername}")
+        raise StoreUrlInvalid(
+            shown, f"herenow knows sqlite:///file.db and mongodb://host/name, not {parsed.drivername}"
+        )
     if parsed.host:
-        raise StoreUrlInvalid(shown, "a path needs three slashes, or four if it is absolute: sqlite:///herenow.db")
+        raise StoreUrlInvalid(
+            shown, "a path needs three slashes, or four if it is absolute: sqlite:///app.db, sqlite:////var/lib/app.db"
+        )
     if not parsed.database or parsed.database == ":memory:":
-        raise StoreUrlInvalid(shown, "a database in memory is seen by no command and no restart; name a file")
+        raise StoreUrlInvalid(
+            shown, "a database in memory is seen by no command and no restart: name a file, as in sqlite:///app.db"
+        )
     if parsed.database.startswith("file:") or parsed.query:
-        raise StoreUrlInvalid(shown, "it must name a plain file, without options")
+        raise StoreUrlInvalid(shown, "it must name a plain file, without options, as in sqlite:///app.db")
     return Path(parsed.database).absolute()
+
+
+def _meant(shown: str) -> str:
+    """Say what an address without a scheme most likely means."""
+    if "/" in shown or "." in shown:
+        return f"sqlite:///{shown} for a file, or mongodb://host/name"
+    return "sqlite:///app.db for a file, or mongodb://host/name"
 
 
 class SqliteFile:
@@ -117,11 +131,15 @@ class SqliteFile:
         try:
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644))
         except FileExistsError as error:
+            if self.path.is_dir():
+                raise wrong_path(self.path) or error from error
             if not self.path.exists():
-                raise StoreNotWritable(str(self.path), "it is a link to a file that is not there") from error
+                raise StoreNotWritable(
+                    str(self.path), f"it is a link to {self.path.readlink()}, which is not there"
+                ) from error
             return False
         except OSError as error:
-            raise StoreNotWritable(str(self.path), describe(error)) from error
+            raise wrong_path(self.path) or StoreNotWritable(str(self.path), describe(error)) from error
         return True
 
     async def write(self, work: Work[T], *, in_bulk: bool = False, long: bool = False) -> T:
