@@ -40,36 +40,40 @@ class Log:
     ``exc_info`` is no field but the fault that the line is about: an exception, or ``True`` for the one being handled.
     """
 
-    __slots__ = ("_logger",)
+    __slots__ = ("_is_enabled", "_logger")
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
+        self._is_enabled = logger.isEnabledFor
 
     def debug(self, event: str, /, *, exc_info: object = None, **fields: object) -> None:
-        self._tell(logging.DEBUG, event, exc_info, fields)
+        if self._is_enabled(logging.DEBUG):
+            self._tell(logging.DEBUG, event, exc_info, fields)
 
     def info(self, event: str, /, *, exc_info: object = None, **fields: object) -> None:
-        self._tell(logging.INFO, event, exc_info, fields)
+        if self._is_enabled(logging.INFO):
+            self._tell(logging.INFO, event, exc_info, fields)
 
     def warning(self, event: str, /, *, exc_info: object = None, **fields: object) -> None:
-        self._tell(logging.WARNING, event, exc_info, fields)
+        if self._is_enabled(logging.WARNING):
+            self._tell(logging.WARNING, event, exc_info, fields)
 
     def error(self, event: str, /, *, exc_info: object = None, **fields: object) -> None:
-        self._tell(logging.ERROR, event, exc_info, fields)
+        if self._is_enabled(logging.ERROR):
+            self._tell(logging.ERROR, event, exc_info, fields)
 
     def critical(self, event: str, /, *, exc_info: object = None, **fields: object) -> None:
-        self._tell(logging.CRITICAL, event, exc_info, fields)
+        if self._is_enabled(logging.CRITICAL):
+            self._tell(logging.CRITICAL, event, exc_info, fields)
 
     def exception(self, event: str, /, **fields: object) -> None:
         """An error, with the fault that is being handled."""
-        self._tell(logging.ERROR, event, True, fields)
+        if self._is_enabled(logging.ERROR):
+            self._tell(logging.ERROR, event, True, fields)
 
     def _tell(self, level: int, event: str, exc_info: Any, fields: dict[str, object]) -> None:
-        try:
-            if self._logger.isEnabledFor(level):
-                self._logger.log(level, Line(event, fields), exc_info=exc_info, stacklevel=3)
-        except Exception:
-            pass  # a handler of somebody's: there is nobody left to tell
+        with contextlib.suppress(Exception):  # a handler of somebody's: there is nobody left to tell
+            self._logger.log(level, Line(event, fields), exc_info=exc_info, stacklevel=3)
 
 
 class Guarded(logging.LoggerAdapter[logging.Logger]):

@@ -226,7 +226,10 @@ class Gateway:
         except BaseException:  # refused or cancelled half-way: nobody would hear of its end
             self._forget(client, Closing.ERROR)
             raise
-        self._tell_of(client, self._tell_connected)
+        try:
+            self._tell_connected(client)
+        except Exception as error:  # who is in is in
+            self._failed("telling", error)
 
     def _tell_connected(self, client: Client) -> None:
         client.audience.punctuality.came(client.user_id)
@@ -237,7 +240,10 @@ class Gateway:
         client: Client = socket.data
         is_last = client.audience.connections_of.get(client.user_id) == 1
         self._forget(client, client.closing or CLOSING[reason])
-        self._tell_of(client, lambda client: self._tell_disconnected(client, reason, is_last=is_last))
+        try:
+            self._tell_disconnected(client, reason, is_last=is_last)
+        except Exception as error:  # what was told of depends on none of it
+            self._failed("telling", error)
 
     def _forget(self, client: Client, closing: Closing) -> None:
         """Let a connection go, first of all in the registry. What fails on the way keeps none of the rest."""
@@ -267,12 +273,12 @@ class Gateway:
         log.info("disconnected", **client.about, reason=reason.value, seconds=round(duration_s, 3))
         self._meters.disconnects.labels(reason.value).inc()
 
-    def _tell_of(self, client: Client, tell: Callable[[Client], object]) -> None:
-        """Tell of what has happened already, which does not depend on it."""
+    def _notify(self, socket: Socket, error: WireError) -> None:
+        """Tell a client why its connection ends; it ends all the same."""
         try:
-            tell(client)
-        except Exception as error:
-            self._failed("telling", error)
+            socket.emit(events.ERROR, error.body())
+        except Exception as fault:
+            self._failed("telling", fault)
 
     def _failed(self, what: str, error: Exception) -> None:
         self.presence.supervisor.failed(what, error)
@@ -310,12 +316,12 @@ class Gateway:
                     self._end(socket)
             for connection_id in warn:
                 if socket := self._namespace.sockets.get(connection_id):
-                    self._tell_of(socket.data, lambda client: client.socket.emit(events.ERROR, _EXPIRING.body()))
+                    self._notify(socket, _EXPIRING)
 
     def _end(self, socket: Socket) -> None:
         client: Client = socket.data
         client.closing = Closing.CLOSED  # with the grace: who comes back with a new token never flickers
-        self._tell_of(client, lambda client: client.socket.emit(events.ERROR, _EXPIRED.body()))
+        self._notify(socket, _EXPIRED)
         try:
             close(socket, may_return=True)
         except Exception as error:  # at the next look again: nobody stays beyond the token

@@ -233,7 +233,11 @@ class Outbox:
             deliveries += len(self._watches.of_all)
             for watcher in tuple(self._watches.of_all):
                 # One that has something left from before gets all of it in one piece, below or when it drains.
-                if watcher.pending or watcher.user_id in hidden or not self._send_to(watcher, message):
+                try:
+                    is_sent = not watcher.pending and watcher.user_id not in hidden and watcher.socket.send(message)
+                except Exception as error:
+                    is_sent = self._broke(watcher, error)
+                if not is_sent:
                     deliveries -= 1
                     own = watcher.pending.get(watcher.user_id)
                     watcher.pending.update(for_all)
@@ -249,24 +253,23 @@ class Outbox:
             if pending and watcher.slow_since_s is None:
                 key = tuple(map(id, pending.values())) if len(pending) > 1 else id(*pending.values())
                 message = shared.get(key) or shared.setdefault(key, self._message(pending))
-                if self._send_to(watcher, message):
+                try:
+                    is_sent = watcher.socket.send(message)
+                except Exception as error:
+                    is_sent = self._broke(watcher, error)
+                if is_sent:
                     watcher.pending = {}
                     deliveries += 1
         return frames + len(shared), deliveries
 
-    def _send_to(self, watcher: Watcher, message: Message) -> bool:
-        try:
-            return watcher.socket.send(message)
-        except Exception as error:
-            # Closed, so that its client comes back and takes a snapshot: it would go on to show what is no longer so.
-            self._on_fault("a watcher", error)
-            self._close_later(watcher)
-            return False
-
-    def _close_later(self, watcher: Watcher) -> None:
-        """Close a watcher as soon as nobody is in a loop over all of them."""
+    def _broke(self, watcher: Watcher, error: Exception) -> bool:
+        """A watcher cannot be told. It is closed, so that its client comes back and takes a snapshot: it would go on to
+        show what is no longer so. But not at once: the caller is in a loop over all of them.
+        """
+        self._on_fault("a watcher", error)
         watcher.closing = Closing.ERROR
         asyncio.get_running_loop().call_soon(lambda: watcher.socket.disconnect(close=True))
+        return False
 
     def _measure(self, changes: list[Change], frames: int, deliveries: int, took_s: float) -> None:
         meters = self._meters
