@@ -234,19 +234,13 @@ class Outbox:
             for watcher in tuple(self._watches.of_all):
                 # One that has something left from before gets all of it in one piece, below or when it drains.
                 try:
-                    is_sent = not watcher.pending and watcher.user_id not in hidden and watcher.socket.send(message)
+                    if watcher.pending or watcher.user_id in hidden or not watcher.socket.send(message):
+                        deliveries -= 1
+                        self._keep(watcher, for_all, hidden)
+                        if watcher.slow_since_s is None:
+                            dirty[watcher] = None
                 except Exception as error:
-                    is_sent = self._broke(watcher, error)
-                if not is_sent:
-                    deliveries -= 1
-                    own = watcher.pending.get(watcher.user_id)
-                    watcher.pending.update(for_all)
-                    if watcher.user_id in hidden:
-                        del watcher.pending[watcher.user_id]
-                        if own is not None:
-                            watcher.pending[watcher.user_id] = own
-                    if watcher.slow_since_s is None:
-                        dirty[watcher] = None
+                    self._broke(watcher, error)
         shared: dict[int | tuple[int, ...], Message] = {}
         for watcher in dirty:
             pending = watcher.pending
@@ -254,22 +248,29 @@ class Outbox:
                 key = tuple(map(id, pending.values())) if len(pending) > 1 else id(*pending.values())
                 message = shared.get(key) or shared.setdefault(key, self._message(pending))
                 try:
-                    is_sent = watcher.socket.send(message)
+                    if watcher.socket.send(message):
+                        watcher.pending = {}
+                        deliveries += 1
                 except Exception as error:
-                    is_sent = self._broke(watcher, error)
-                if is_sent:
-                    watcher.pending = {}
-                    deliveries += 1
+                    self._broke(watcher, error)
         return frames + len(shared), deliveries
 
-    def _broke(self, watcher: Watcher, error: Exception) -> bool:
+    def _keep(self, watcher: Watcher, for_all: dict[str, Change], hidden: Container[str]) -> None:
+        """Let what goes to all wait for one watcher, but for what it must not be told of its own user."""
+        own = watcher.pending.get(watcher.user_id)
+        watcher.pending.update(for_all)
+        if watcher.user_id in hidden:
+            del watcher.pending[watcher.user_id]
+            if own is not None:
+                watcher.pending[watcher.user_id] = own
+
+    def _broke(self, watcher: Watcher, error: Exception) -> None:
         """A watcher cannot be told. It is closed, so that its client comes back and takes a snapshot: it would go on to
         show what is no longer so. But not at once: the caller is in a loop over all of them.
         """
         self._on_fault("a watcher", error)
         watcher.closing = Closing.ERROR
         asyncio.get_running_loop().call_soon(lambda: watcher.socket.disconnect(close=True))
-        return False
 
     def _measure(self, changes: list[Change], frames: int, deliveries: int, took_s: float) -> None:
         meters = self._meters
