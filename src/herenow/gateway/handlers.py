@@ -192,6 +192,8 @@ class Gateway:
         if self._pulse.lag_s > self._settings.overload_lag_s:
             raise WireError("overloaded", "the server is busy serving those who are in: come again in a moment")
         identity = await identify(self._authenticate, auth, socket.handshake)
+        if self._stopping:  # meanwhile: everyone is written offline, and nobody would write this one so
+            raise WireError("shutting_down", "the server is shutting down")
         user_id, tenant = identity.user_id, identity.tenant
         if SEPARATOR in user_id:  # the application's own ``authenticate``: everything else checks ids
             raise ValueError("a user id holds no control characters")
