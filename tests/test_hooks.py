@@ -1,4 +1,4 @@
-"""Handlers of changes that are slow: they keep nobody, what waits for them is bounded, and a stop waits 2 s for them."""
+"""Handlers of changes that are slow: they keep nobody, what waits is bounded, and a stop waits 2 s for them."""
 
 import asyncio
 import time

@@ -72,7 +72,10 @@ async def test_a_task_whose_steps_are_far_apart_is_well_only_after_some_of_them(
 
 
 async def test_a_cancellation_ends_a_task_and_its_pauses() -> None:
-    supervisor = Supervisor(abs)  # which cannot count names: that harms nothing
+    def cannot_count(name: str) -> None:
+        raise ZeroDivisionError
+
+    supervisor = Supervisor(cannot_count)  # which harms nothing
     forever = supervisor.start("beat", lambda: asyncio.sleep(3600))
     pausing = supervisor.start("sweep", failing(1_000_000))
     await asyncio.sleep(0.01)
