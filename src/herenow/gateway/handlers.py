@@ -315,7 +315,11 @@ class Gateway:
             warn, ended = self._expiry.due(time.time())
             for connection_id in ended:
                 if socket := self._namespace.sockets.get(connection_id):
-                    self._end(socket)
+                    try:
+                        self._end(socket)
+                    except Exception as error:  # at the next look again: nobody stays beyond the token
+                        self._expiry.set(connection_id, time.time())
+                        self._failed("expiry", error)
             for connection_id in warn:
                 if socket := self._namespace.sockets.get(connection_id):
                     self._notify(socket, _EXPIRING)
@@ -324,11 +328,7 @@ class Gateway:
         client: Client = socket.data
         client.closing = Closing.CLOSED  # with the grace: who comes back with a new token never flickers
         self._notify(socket, _EXPIRED)
-        try:
-            close(socket, may_return=True)
-        except Exception as error:  # at the next look again: nobody stays beyond the token
-            self._expiry.set(socket.id, client.identity.expires_s)
-            self._failed("expiry", error)
+        close(socket, may_return=True)
         log.info("token expired", **client.about)
 
     async def _refresh(self, client: Client, payload: events.Refresh) -> dict[str, Any]:
