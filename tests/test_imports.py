@@ -8,7 +8,9 @@ import pytest
 import herenow
 
 PACKAGE = Path(herenow.__file__).parent
-PLAIN = {"model", "errors", "times", "version", "metering", "tenancy", "steady", "progress"}
+PLAIN = {
+    "model", "errors", "times", "version", "metering", "tenancy", "steady", "progress", "logs", "supervision",
+}  # fmt: skip
 
 MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
@@ -23,9 +25,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": PLAIN,
     "registry": PLAIN,
     "store": PLAIN,
-    "socketio_server": {"steady", "progress"},
+    "socketio_server": {"steady", "progress", "logs", "supervision"},
+    "logs": set(),
+    "supervision": {"logs"},
+    "hooks": {"logs", "model"},
     "truth": PLAIN | {"registry", "store"},
-    "presence": PLAIN | {"settings", "registry", "store", "truth"},
+    "presence": PLAIN | {"settings", "registry", "store", "truth", "hooks"},
     "gateway": PLAIN | {"settings", "registry", "presence", "socketio_server", "wire"},
     "http": PLAIN | {"settings", "registry", "store", "presence", "wire"},
     "listening": set(),

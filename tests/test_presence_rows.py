@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from applications import APPLICATIONS, Application
+from captured import capture_logs
 from herenow.errors import StoreNotReady
 from herenow.http.maintenance import Maintenance, now_ms
 from herenow.model import Claim, Claimed, Closing, StoredUser

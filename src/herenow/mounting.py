@@ -58,7 +58,7 @@ class Mounted:
         faces: Faces = ALL_FACES,
     ) -> None:
         settings = presence.settings
-        authenticate = presence.authenticate or auth.from_settings(settings)
+        authenticate = presence.authenticate or auth.from_settings(settings, presence.supervisor.failed)
         if authenticate is None:
             raise SettingsInvalid(
                 'nothing says who a client is: give Presence(jwt_secret="…") the secret that signs your users\' tokens '
@@ -126,10 +126,12 @@ class Mounted:
                 yield {STATE_KEY: dict.fromkeys(self._wire_paths(), self.gateway.server.engine)}
             finally:
                 announced.stopping()
-                self.stop()
-                if door is not None:
-                    await door.close()
-                await self._presence.stop()
+                try:
+                    self.stop()
+                    if door is not None:
+                        await door.close()
+                finally:
+                    await self._presence.stop()
         finally:
             announced.stopped()
 
@@ -166,8 +168,10 @@ class Mounted:
 
     def stop(self) -> None:
         """Tell every client, let nobody in any more, close all connections and end all streams. Idempotent."""
-        self.gateway.stop()
-        self._api.followers.end()
+        try:
+            self.gateway.stop()
+        finally:
+            self._api.followers.end()
 
 
 def mount(

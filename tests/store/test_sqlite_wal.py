@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
+from captured import capture_logs
 from herenow.errors import StoreUnavailable
 from herenow.model import StoredUser
 from herenow.store.nodes import Node

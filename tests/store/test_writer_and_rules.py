@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 import mongod
+from captured import capture_logs
 from herenow.errors import StoreRefused, StoreUnavailable, StoreUnforeseen
 from herenow.store.base import Store
 from herenow.store.mongo import MongoStore

@@ -14,11 +14,10 @@ import errno
 import os
 from time import monotonic
 
-import structlog
-
+from herenow.logs import get_logger
 from herenow.metering import Meters
 
-log = structlog.get_logger("herenow.serve")
+log = get_logger("herenow.serve")
 
 RESERVE = 32
 """Descriptors that connections leave free; of a small limit, a quarter."""

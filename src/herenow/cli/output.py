@@ -2,9 +2,10 @@
 
 import io
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Timer
@@ -29,9 +30,17 @@ PATIENCE_S = 1.0
 WIDE = 10_000
 """Columns of what is no terminal: a line stays one line there, for a program to read."""
 
-out = Console(highlight=False, emoji=False)
-err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
+class _Errors(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on without: Rich would end the program here, and stdout with it."""
+        self.quiet = True
+
+
+out = Console(highlight=False, emoji=False)
+err = _Errors(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+_endings: list[Callable[[], object]] = []
 
 SAME_MOMENT_MS = 5_000
 """Clocks of machines that are kept in step differ by less."""
@@ -52,8 +61,33 @@ def program() -> str:
 
 
 def complain(sentence: str) -> None:
-    """Say on stderr why a command could not do what it was asked."""
-    err.print(f"{program()}: {hide_passwords(sentence)}", markup=False)
+    """Say on stderr why a command could not do what it was asked, if anybody can be told there."""
+    with suppress(OSError, ValueError):
+        err.print(f"{program()}: {hide_passwords(sentence)}", markup=False)
+
+
+def at_the_end(flush: Callable[[], object]) -> None:
+    """Have what was said written out before the program ends."""
+    _endings.append(flush)
+
+
+def written_out() -> bool:
+    """Write out what was printed; return whether that could be done.
+
+    What could not be written would be tried again by Python itself as it ends, which would make the exit code 120.
+    """
+    for flush in _endings:
+        flush()
+    done = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            done = False
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return done
 
 
 def print_json(answer: BaseModel | dict[str, object]) -> None:
@@ -62,7 +96,7 @@ def print_json(answer: BaseModel | dict[str, object]) -> None:
         text = answer.model_dump_json(by_alias=True, exclude_none=False, indent=2)
     else:
         text = json.dumps(answer, indent=2, ensure_ascii=False)
-    sys.stdout.write(text + "\n")
+    out.file.write(text + "\n")
 
 
 def say(text: RenderableType) -> None:

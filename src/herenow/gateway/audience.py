@@ -59,6 +59,7 @@ class Audience:
             pace=pace,
             slow_timeout_s=settings.slow_reader_timeout_s,
             meters=presence.meters,
+            on_fault=presence.supervisor.failed,
             told=lambda changes: self.punctuality.told(changes, time.time()),
         )
         can_watch = presence.can_watch
@@ -142,7 +143,7 @@ class Audience:
         return await asyncio.shield(self._page)  # it is others' too
 
     def _has_page(self) -> bool:
-        return self._page is not None and self._page_since == self.outbox.flushes
+        return self._page is not None and self._page_since == self.outbox.flushes and not _has_failed(self._page)
 
     async def page(self, cursor: str | None) -> dict[str, Any]:
         """Return a page of those online, as the answer to a watch on all.
@@ -176,3 +177,7 @@ class Audience:
         for watcher in self.watches.of(user_id) | self.watches.of_all:
             if watcher.user_id == user_id:
                 self.outbox.queue(watcher, change)
+
+
+def _has_failed(page: "asyncio.Future[dict[str, Any]]") -> bool:
+    return page.done() and (page.cancelled() or page.exception() is not None)

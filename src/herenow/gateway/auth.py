@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -14,6 +15,7 @@ from herenow.gateway.tokens import Verifier
 from herenow.settings import Settings, is_safe_url
 from herenow.socketio_server import Handshake
 from herenow.socketio_server.addresses import Proxies
+from herenow.supervision import OnFault, tell_loop
 from herenow.tenancy import Tenant
 from herenow.wire import UserId
 
@@ -105,8 +107,12 @@ def _bearer(handshake: Handshake) -> str:
     return token.strip()
 
 
-def from_settings(settings: Settings) -> Authenticate | None:
+def from_settings(settings: Settings, on_fault: OnFault = tell_loop) -> Authenticate | None:
     """Return the authenticator that the settings ask for; ``None`` if they name none.
+
+    Args:
+        settings: as they are.
+        on_fault: told of a fault in what goes on beside.
 
     Raises:
         SettingsInvalid: a key cannot be used.
@@ -117,7 +123,8 @@ def from_settings(settings: Settings) -> Authenticate | None:
         raise SettingsInvalid(str(error)) from error
     if at_hand or settings.jwt_jwks_url is not None:
         url = settings.jwt_jwks_url
-        jwks = None if url is None else Jwks(url, lambda url: is_safe_url(url, http=settings.jwt_jwks_allow_http))
+        allowed = partial(is_safe_url, http=settings.jwt_jwks_allow_http)
+        jwks = None if url is None else Jwks(url, allowed, on_fault)
         return by_token(
             Verifier(
                 at_hand,

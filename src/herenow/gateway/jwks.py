@@ -14,13 +14,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
-import structlog
 
 from herenow.gateway.fetching import FetchFailed, fetch
 from herenow.gateway.keys import Key, KeyUnfit, of_jwk_set, that_fit
+from herenow.logs import get_logger
 from herenow.settings import is_safe_url
+from herenow.supervision import OnFault, tell_loop
 
-log = structlog.get_logger("herenow.gateway")
+log = get_logger("herenow.gateway")
 
 FRESH_S: Final = 600.0
 """Keys older than this are fetched anew."""
@@ -46,11 +47,15 @@ class Jwks:
     Args:
         url: ``https://…/jwks.json``.
         is_allowed: whether a redirect may lead to an address.
+        on_fault: told of a fault of our own while they are fetched.
     """
 
-    def __init__(self, url: str, is_allowed: Callable[[str], bool] = is_safe_url) -> None:
+    def __init__(
+        self, url: str, is_allowed: Callable[[str], bool] = is_safe_url, on_fault: OnFault = tell_loop
+    ) -> None:
         self._url = url
         self._is_allowed = is_allowed
+        self._on_fault = on_fault
         self._keys: Sequence[Key] = ()
         self._fetched_s: float | None = None
         self._tried_s = -RETRY_S
@@ -98,5 +103,7 @@ class Jwks:
             log.warning(
                 "keys cannot be fetched", url=self._url.partition("?")[0], error=str(error), kept=len(self._keys)
             )
+        except Exception as error:  # what nobody foresaw leaves the old keys in force too
+            self._on_fault("jwks", error)
         finally:
             self._fetching = None

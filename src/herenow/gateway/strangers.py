@@ -13,18 +13,17 @@ a backup that was put back while the server ran, all the others are in again wit
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
-import structlog
-
 from herenow.gateway.audience import Audience
 from herenow.gateway.client import close
 from herenow.gateway.events import ERROR, MAX_USERS_A_CALL, WireError
+from herenow.logs import get_logger
 from herenow.model import Cause
 from herenow.presence import CLOSED_AT_ONCE, Presence
 from herenow.registry.base import Registry
 from herenow.socketio_server import Socket
 from herenow.tenancy import key_of
 
-log = structlog.get_logger("herenow.gateway")
+log = get_logger("herenow.gateway")
 
 NAMED_AT_MOST = 20
 """Users in a line of the log."""

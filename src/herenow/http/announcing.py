@@ -2,14 +2,13 @@
 
 import time
 
-import structlog
-
 from herenow.http.door import Door
 from herenow.http.state_file import Phase, StateFile
+from herenow.logs import get_logger
 from herenow.presence import Presence
 from herenow.store.nodes import Node
 
-log = structlog.get_logger("herenow.announcing")
+log = get_logger("herenow.announcing")
 
 
 class Announced:

@@ -23,7 +23,6 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-import structlog
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -33,6 +32,7 @@ from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
 from herenow.errors import CursorInvalid, NotStarted, Replaced, StoreError, StoreUnavailable, TenantsNotKept
+from herenow.logs import get_logger
 
 MAX_BODY: Final = 1_000_000
 """Bytes of a request's body, at most."""
@@ -40,7 +40,7 @@ MAX_BODY: Final = 1_000_000
 _UNPARSED: Final = "There was an error parsing the body"
 """What FastAPI says of bytes that are no text."""
 
-log = structlog.get_logger("herenow.http")
+log = get_logger("herenow.http")
 
 _TEMPORARY: Final = frozenset(("timeout", "internal", "store_unavailable", "shutting_down"))
 STATUSES: Final = {

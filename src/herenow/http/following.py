@@ -9,15 +9,14 @@ import asyncio
 from collections.abc import AsyncGenerator
 from typing import Final
 
-import structlog
-
 from herenow.errors import NotStarted
+from herenow.logs import get_logger
 from herenow.model import Change
 from herenow.presence import Presence
 from herenow.registry.base import Batch
 from herenow.wire import encode_change
 
-log = structlog.get_logger("herenow.http")
+log = get_logger("herenow.http")
 
 KEEP_ALIVE_S: Final = 15.0
 """After so long without a change a comment is sent: a proxy closes what is silent, and the dead are found."""
@@ -38,6 +37,7 @@ class Follower:
     def __init__(self, presence: Presence, since: int | None, tenant: str | None = None) -> None:
         self._registry = presence.registry_of(tenant)
         self._tenants = presence.tenants
+        self._on_fault = presence.supervisor.failed
         self._tenant = tenant
         self._since = since
         self._pending: dict[str, Change] = {}
@@ -62,7 +62,7 @@ class Follower:
                     yield await self._silence()
                     continue
                 changes, self._pending = self._pending, {}
-                yield b"".join(map(_event, changes.values()))
+                yield b"".join(map(self._event, changes.values()))
         finally:
             unsubscribe()
             self._tenants.release(self._tenant)
@@ -76,7 +76,7 @@ class Follower:
             newer = self._pending.get(change.user_id)
             if newer is not None and newer.version == change.version:
                 del self._pending[change.user_id]  # it came while the log was read
-        return b"".join(map(_event, changes))
+        return b"".join(map(self._event, changes))
 
     async def _silence(self) -> bytes:
         self._came.clear()
@@ -87,6 +87,13 @@ class Follower:
             return b": still here\n\n"
         return b""
 
+    def _event(self, change: Change) -> bytes:
+        try:
+            return _encode(change)
+        except Exception as error:  # one that cannot be written must not end the stream for all the others
+            self._on_fault("encoding", error)
+            return b""
+
     def _take(self, batch: Batch) -> None:
         for change in batch.changes:
             self._pending.pop(change.user_id, None)  # the order is that of the latest changes
@@ -95,13 +102,8 @@ class Follower:
             self._came.set()
 
 
-def _event(change: Change) -> bytes:
-    """One event; nothing where the change cannot be told, so that the stream goes on."""
-    try:
-        return b"id: %d\nevent: change\ndata: %s\n\n" % (change.version, encode_change(change))
-    except ValueError as error:
-        log.error("a change cannot be told", user=change.user_id, error=str(error))
-        return b""
+def _encode(change: Change) -> bytes:
+    return b"id: %d\nevent: change\ndata: %s\n\n" % (change.version, encode_change(change))
 
 
 class Followers:

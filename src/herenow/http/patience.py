@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from herenow.progress import TRANSPORT, progress_of
 from herenow.steady import Steady, Timer
+from herenow.supervision import OnFault, tell_loop
 
 MAX_HEAD: Final = 65_536
 """Bytes of a request's line and headers, at most, beside those that came in the same segment."""
@@ -62,11 +63,13 @@ class Waits:
     Args:
         patience_s: how long.
         clock: by which.
+        on_fault: told of what raises.
     """
 
-    def __init__(self, patience_s: float, clock: Steady) -> None:
+    def __init__(self, patience_s: float, clock: Steady, on_fault: OnFault = tell_loop) -> None:
         self._patience_s = patience_s
         self._clock = clock
+        self._on_fault = on_fault
         self._waits: dict[PatientHttp, tuple[float, What]] = {}  # until when; in this order
         self._timer: Timer | None = None
 
@@ -92,10 +95,14 @@ class Waits:
             if due_ms > now_ms:
                 wait_s = (due_ms - now_ms) / 1000
                 break
-            if what == "answer" and protocol.has_moved():
-                self.begin(protocol, what)
-            else:
-                protocol.cut_off(what)
+            try:
+                if what == "answer" and protocol.has_moved():
+                    self.begin(protocol, what)
+                else:
+                    protocol.cut_off(what)
+            except Exception as error:  # of one, who is waited for no more: the others go on to be watched
+                self._on_fault("patience", error)
+                protocol.transport.abort()
         if self._waits and self._timer is None:
             self._timer = self._clock.call_later(wait_s, self._look)
 
@@ -195,14 +202,14 @@ class PatientHttp(HttpToolsProtocol):
     def cut_off(self, what: What) -> None:
         """End a connection that took too long, or sent too much; tell it, if it had begun a request."""
         self.waits.end(self)
-        type(self).cut(what)
         is_answered = self.cycle is not None and self.cycle.response_started
         if what == "answer" or (is_answered and not self.cycle.response_complete):
             self.transport.abort()
-            return
-        if self._began and not (what == "body" and is_answered):
-            self.transport.write(_answer(*_ANSWERS[what]))
-        self.transport.close()
+        else:
+            if self._began and not (what == "body" and is_answered):
+                self.transport.write(_answer(*_ANSWERS[what]))
+            self.transport.close()
+        type(self).cut(what)
 
 
 def patient(
@@ -211,6 +218,7 @@ def patient(
     may_stay: Callable[[int], bool] = lambda _: True,
     *,
     clock: Steady | None = None,
+    on_fault: OnFault = tell_loop,
 ) -> type[PatientHttp]:
     """Make the class that uvicorn is to use.
 
@@ -219,9 +227,10 @@ def patient(
         cut: told of each connection that is cut off, and why.
         may_stay: whether there is room for a new connection, which has this file descriptor.
         clock: by which they are waited for; by default one of its own.
+        on_fault: told of what raises.
     """
     members = {
-        "waits": Waits(patience_s, clock or Steady()),
+        "waits": Waits(patience_s, clock or Steady(), on_fault),
         "cut": staticmethod(cut),
         "may_stay": staticmethod(may_stay),
     }

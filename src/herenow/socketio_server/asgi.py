@@ -5,7 +5,6 @@ engine in the lifespan state, where the fast WebSocket finds it.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping, Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from time import monotonic
 from types import coroutine
 from typing import Any, Final
 
+from herenow.logs import get_logger
 from herenow.progress import Progress, hold_little, progress_of, transport_behind
 
 from .closing import CLOSE_TIMEOUT_MS
@@ -34,7 +34,7 @@ from .session import MESSAGE_COST, Reason, Transport
 from .shortcut import Shortcut
 from .turns import Allowance
 
-log = logging.getLogger("herenow.socketio")
+log = get_logger("herenow.socketio")
 
 _SENT: Final = object()
 
@@ -296,7 +296,7 @@ class AsgiWebSocket:
             try:
                 awaited = _as(self._task, partial(next, sending, _SENT))
             except (Exception, asyncio.CancelledError) as error:  # whatever is raised for a peer that is gone
-                log.debug("an ASGI server's send failed: %r", error)
+                log.debug("an ASGI server's send failed", error=repr(error))
                 # Not at once: the caller may be in the middle of a loop over many connections.
                 asyncio.get_running_loop().call_soon(self._broken)
                 return
@@ -325,7 +325,7 @@ class AsgiWebSocket:
                 if self.full and self._queued <= self._settings.write_buffer_low:
                     self._drained()
         except (Exception, asyncio.CancelledError) as error:  # whatever is raised for a peer that is gone
-            log.debug("an ASGI server's send failed: %r", error)
+            log.debug("an ASGI server's send failed", error=repr(error))
             self._queue.clear()
             self._queued = 0
             self._broken()

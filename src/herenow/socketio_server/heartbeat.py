@@ -13,6 +13,7 @@ from math import ceil
 from typing import Final, Generic, Protocol, TypeVar
 
 from herenow.steady import Steady
+from herenow.supervision import OnFault, tell_loop
 
 
 class Timed(Protocol):
@@ -115,13 +116,17 @@ class Heartbeat(Generic[T]):
         tick_ms: how late an item may come, in milliseconds.
         on_due: called with each item that falls due, and the time. It may schedule the item again.
         clock: by which the items are due.
+        on_fault: told of what raises.
     """
 
-    def __init__(self, tick_ms: float, on_due: Callable[[T, float], None], clock: Steady) -> None:
+    def __init__(
+        self, tick_ms: float, on_due: Callable[[T, float], None], clock: Steady, *, on_fault: OnFault = tell_loop
+    ) -> None:
         self._clock = clock
         self._tick_s = tick_ms / 1000
         self._wheel: Wheel[T] = Wheel(tick_ms)
         self._on_due = on_due
+        self._on_fault = on_fault
         self._timer: asyncio.Handle | None = None
         self._due_s = 0.0  # when the timer is to ring, by the loop's clock
 
@@ -158,12 +163,16 @@ class Heartbeat(Generic[T]):
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         now_ms, timer = self._clock.now_ms(), self._timer
-        due = self._wheel.turn(now_ms, _AT_ONCE)
+        due: list[T] = []
+        try:
+            due = self._wheel.turn(now_ms, _AT_ONCE)
+        except Exception as error:  # whatever it is, the heart beats on
+            self._on_fault("heartbeat", error)
         for item in due:
             try:
                 self._on_due(item, now_ms)
             except Exception as error:  # one item's fault must not stop the heart of all the others
-                loop.call_exception_handler({"message": "an item on the wheel raised", "exception": error})
+                self._on_fault("heartbeat", error)
         if self._timer is not timer:
             return  # meanwhile the wheel was empty: it has another timer now, or none
         if not self._wheel:

@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 from websockets.frames import Frame
 
+from herenow.logs import get_logger
+
 from .engine import Handshake
 from .errors import RequestRefused
 
@@ -21,7 +23,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-log = logging.getLogger("herenow.socketio")
+log = get_logger("herenow.socketio")
 
 WEBSOCKET_LOGGER: Final = "herenow.socketio.websocket"
 """What the fast WebSocket's frames and requests are logged by, at level DEBUG."""
@@ -79,7 +81,7 @@ async def respond(
             await send({"type": "http.response.body", "body": part, "more_body": at + PART < len(body)})
             taken(len(part))
     except Exception as error:  # whatever the server raises for a peer that is gone
-        log.debug("an ASGI server's send failed: %r", error)
+        log.debug("an ASGI server's send failed", error=repr(error))
         return False
     return True
 

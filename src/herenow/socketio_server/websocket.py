@@ -29,6 +29,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from herenow.logs import Guarded
 from herenow.progress import Progress, hold_little, progress_of
 
 from .closing import Cut
@@ -40,7 +41,7 @@ from .requests import WEBSOCKET_LOGGER, refusal_response, switching_response
 from .session import Reason, Transport
 from .turns import READ_SLICE, TURN_S, Allowance
 
-log = logging.getLogger(WEBSOCKET_LOGGER)
+log = Guarded(logging.getLogger(WEBSOCKET_LOGGER), {})
 
 _HOP_HEADERS = frozenset((b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version",
                           b"sec-websocket-extensions"))  # fmt: skip

@@ -26,9 +26,9 @@ from itertools import islice
 from typing import Protocol
 
 import msgspec
-import structlog
 
 from herenow.errors import StoreError
+from herenow.logs import get_logger
 from herenow.model import StoredUser, UserPresence
 from herenow.store.base import PAGE_SIZE, Store
 from herenow.store.judgement import Drift, DriftKind, Moment, judge, plan, to_repair
@@ -46,7 +46,7 @@ SIFTED_A_ROUND = 50_000
 SIFTED_AT_ONCE = 10_000
 """Of these, in one question; some 10 ms of the database's time."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 Stamps = Callable[[str], int]

@@ -14,9 +14,8 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from itertools import islice
 
-import structlog
-
 from herenow.errors import StoreError
+from herenow.logs import get_logger
 from herenow.store.base import PAGE_SIZE
 
 REMEMBERED_S = 5.0
@@ -31,7 +30,7 @@ ANSWER_WITHIN_S = 1.0
 AWAY_S = 1.0
 """After a question that failed, so long nobody is asked about."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Members:

@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import structlog
-
 from herenow.errors import StoreError
+from herenow.logs import get_logger
 from herenow.store.base import Store
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Objections:

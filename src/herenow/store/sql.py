@@ -12,6 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from herenow.errors import StoreError, StoreInUse, StoreNotReady, StoreUnavailable
+from herenow.logs import get_logger
 from herenow.model import StoredUser
 from herenow.store import sql_fill, sql_nodes, sql_schema, sql_users
 from herenow.store.base import PAGE_SIZE, Applied, Counts, Gaps, InitReport, Page, Progress, Spare
@@ -28,6 +29,8 @@ from herenow.times import to_iso
 T = TypeVar("T")
 
 _WHENEVER: sql_users.Active = (None, None)
+
+_log = get_logger(__name__)
 
 
 class SqlStore:
@@ -291,7 +294,14 @@ class SqlStore:
             if rival is not None:
                 raise self._in_use(rival.node)
             sent_s = self._fence.now_s()
-            beat_ms = await self._file.write(partial(sql_nodes.take_over, node=node, judged=found))
+            try:
+                beat_ms = await self._file.write(partial(sql_nodes.take_over, node=node, judged=found))
+            except StoreUnavailable as error:
+                if not self._lock.proves:
+                    raise
+                # The disk is full, say. By the lock it is ours; the row, for the commands, follows with a beat.
+                _log.warning("the store is ours, but cannot be written now", error=str(error))
+                beat_ms = node.beat_ms
             if beat_ms is not None:
                 self._fence.confirm(node, sent_s=sent_s, beat_ms=beat_ms)
                 return tuple(each for each in found.nodes if not is_same(each, node))

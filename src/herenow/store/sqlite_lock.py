@@ -5,6 +5,7 @@ would let one process lock the old file and another a new one. If somebody remov
 one in its place with its next beat.
 """
 
+import errno
 import os
 import sys
 import time
@@ -96,7 +97,7 @@ class LockFile:
             if sys.platform != "win32":
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(file, 0)
-            os.write(file, msgspec.json.encode(node))
+            _sign(file, node)
         except BlockingIOError:
             os.close(file)
             return None
@@ -125,3 +126,12 @@ class LockFile:
             return msgspec.json.decode(self.path.read_bytes(), type=Node)
         except (OSError, msgspec.MsgspecError):
             return None
+
+
+def _sign(file: int, node: Node) -> None:
+    """Write down who holds the lock. It holds without: a disk that is full must keep no server from starting."""
+    try:
+        os.write(file, msgspec.json.encode(node))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise

@@ -5,12 +5,11 @@ application's indexes in step with its code drop those that they do not know. Wh
 made in its place: it is waited for, and adopted when it is there again, as after a restored backup.
 """
 
-import structlog
-
 from herenow.errors import StoreNotReady
+from herenow.logs import get_logger
 from herenow.store.base import Gaps, Store
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class Upkeep:

@@ -26,9 +26,9 @@ from collections.abc import Awaitable, Callable, Hashable, Iterable
 from itertools import islice
 
 import msgspec
-import structlog
 
 from herenow.errors import StoreError, StoreUnavailable, StoreUnforeseen
+from herenow.logs import get_logger
 from herenow.model import StoredUser
 from herenow.store.base import Applied, Store
 from herenow.store.rows import is_storable
@@ -39,7 +39,7 @@ STALLED_MS = 2000
 
 _REPORTED_AT_MOST = 10_000
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class WriterState(msgspec.Struct, frozen=True):
