@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from captured import capture_logs
+from herenow.errors import StoreNotReady
 from herenow.model import Availability, Claim, Claimed, StoredUser, UserPresence
 from herenow.registry.state import seen_in
 from herenow.store.audit import TRACKED_DRIFTS, Audit, AuditReport, Stamps
@@ -253,12 +254,15 @@ async def test_it_goes_round_at_its_interval_and_survives_a_store_that_fails(ben
     assert bench.audit.totals.rounds == 0
     await bench.clock.advance_until_asleep(0.2)
     assert bench.audit.totals.rounds == 1
+    bench.store._creates_users = False  # the table is an application's: it is waited for
     execute(bench.path, "ALTER TABLE users RENAME TO elsewhere")
     await bench.clock.advance_until_asleep(30)
     assert (bench.audit.totals.rounds, bench.audit.totals.failures) == (1, 1)
+    assert isinstance(bench.audit.last_error, StoreNotReady)
     execute(bench.path, "ALTER TABLE elsewhere RENAME TO users")
     await bench.clock.advance_until_asleep(30)
     assert (bench.audit.totals.rounds, bench.audit.totals.failures) == (2, 1)
+    assert bench.audit.last_error is None
     running.cancel()
 
 

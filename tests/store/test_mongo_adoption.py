@@ -161,6 +161,21 @@ async def test_an_index_that_somebody_dropped_is_missed_and_no_question_fails(sh
     await again.close()
 
 
+@pytest.mark.parametrize("lists", [{"isOnline": [True], "lastActive": [1]}, {"isOnline": [], "lastActive": [None]}])
+async def test_lists_in_our_fields_do_not_stop_an_adoption(shop: Shop, unprepared: MongoStore, lists: Any) -> None:
+    """MongoDB makes no index over two lists of one document, and ``init`` ended there."""
+    shop.users.insert_many([{"_id": "alice", **lists}, {"_id": "ben"}])
+    await unprepared.init()
+    assert shop.find("alice") == {"isOnline": False, "lastActive": EPOCH}
+    shop.users.update_one({"_id": "ben"}, {"$set": {"presence": ["mine"]}})
+    assert (await unprepared.init()).steps == (), "what stands in the place of our notes later is mended by the audit"
+    page = await unprepared.sift(version=2**50, after_ms=NOW_MS)
+    assert [(user.user_id, user.odd) for user in page.users] == [("ben", ("presence",))]
+    await unprepared.reset(version=9)
+    assert (await unprepared.apply([online("ben", version=10)])).written == 1
+    assert shop.find("ben")["presence"] == {"availability": "online", "version": 10}
+
+
 async def test_a_collation_of_the_collection_is_that_of_our_indexes_too(shop: Shop, unprepared: MongoStore) -> None:
     shop.database.create_collection("users", collation={"locale": "fr", "strength": 1})
     ids = [ObjectId(), ObjectId()]
