@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from herenow.errors import NotStarted, StoreCorrupt, StoreInUse, StoreNotWritable, StoreTooNew
+from herenow.errors import NotStarted, StoreCorrupt, StoreInUse, StoreTooNew, StoreUrlInvalid
 from herenow.model import Availability, Change, Claim, Claimed, Closing, StoredUser
 from herenow.presence import Presence
 from herenow.store.sql import SqlStore
@@ -286,5 +286,5 @@ async def test_a_database_of_a_newer_herenow_is_left_alone(tmp_path: Path) -> No
 
 async def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     presence = Presence(f"sqlite:///{tmp_path}/nowhere/app.db", dev=True)
-    with pytest.raises(StoreNotWritable, match="nowhere"):
+    with pytest.raises(StoreUrlInvalid, match="nowhere"):
         await presence.start()

@@ -15,11 +15,11 @@ from store.databases import execute
 
 
 @contextmanager
-def watching(directory: Path, *options: str) -> Iterator["subprocess.Popen[str]"]:
+def watching(directory: Path, *options: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
     process = subprocess.Popen(
         [sys.executable, "-m", "herenow.cli", "watch", *options],
         cwd=directory,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -39,11 +39,11 @@ async def line(process: "subprocess.Popen[str]") -> str:
         return await asyncio.to_thread(process.stdout.readline)
 
 
-async def first_change(process: "subprocess.Popen[str]", url: str) -> str:
+async def first_change(process: "subprocess.Popen[str]", url: str, user: str = "warm-up") -> str:
     """Make changes until one is printed: the command takes a moment to begin."""
     coming = asyncio.create_task(line(process))
     while not coming.done():
-        client = await Client.connect(url, "warm-up")
+        client = await Client.connect(url, user)
         await client.leave()
         await asyncio.wait([coming], timeout=0.2)
     return await coming

@@ -7,7 +7,7 @@ import typer
 
 from herenow.cli.app import main
 from herenow.cli.options import parse_duration_ms
-from herenow.cli.output import ago, clock, duration, escape, plural
+from herenow.cli.output import ago, clock, duration, escape, plural, until
 from support import ROOT
 
 NOW = "2025-03-01T09:30:00.000Z"
@@ -68,7 +68,10 @@ def test_a_time_is_said_with_its_date_unless_it_is_today() -> None:
 
 def test_a_time_is_said_as_how_long_ago_or_how_far_off() -> None:
     assert ago("2025-03-01T09:29:00.000Z", now=NOW) == "1 min ago"
-    assert ago("2025-03-01T09:30:10.000Z", now=NOW) == "in 10 s"
+    assert ago("2025-03-01T09:30:00.003Z", now=NOW) == "just now", "it beat while we looked"
+    assert ago("2025-03-01T09:40:00.000Z", now=NOW) == "in 10 min, by its clock"
+    assert until("2025-03-01T09:30:10.000Z", now=NOW) == "in 10 s"
+    assert until("2025-03-01T09:29:59.999Z", now=NOW) == "now"
     assert ago(None, now=NOW) == "never"
 
 

@@ -28,7 +28,7 @@ from support import free_port
         ("mongodb+srv://user:geheim@cluster.example", "names no database"),
         ("mongodb://user:geheim@localhost/app?writeConcerns=1", "Unknown option"),
         ("mongodb://user:geheim@localhost/app?tls=perhaps", "tls"),
-        ("mongodb://user:ge@heim@localhost/app", "escaped"),
+        ("mongodb://user:ge@heim@localhost/app", "%40 for @"),
         ("mongodb://user:geheim?@localhost/app", "names no"),
         ("mongodb://localhost:99999/app", "Port"),
         ("mongodb://localhost/app?w=0", "w=0"),

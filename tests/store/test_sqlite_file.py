@@ -58,8 +58,13 @@ def test_a_url_names_a_file(url: str, path: Path) -> None:
         ("sqlite:///a.db?mode=ro", "plain file"),
         ("sqlite://a.db", "three slashes"),
         ("postgresql://user:secret@host/db", "not postgresql"),
-        ("herenow.db", "not a URL"),
-        ("", "not a URL"),
+        ("postgresql://user:se/cret@secret@host/db?password=secret", "not postgresql"),
+        ("mongodb:/user:secret@host/db", "mongodb://host/name"),
+        ("mongo://user:secret@host/db", "not mongo"),
+        ("user:secret@host/db", "mongodb://host/name"),
+        ("sqlite://user:secret@host/app.db", "three slashes"),
+        ("herenow.db", "write sqlite:///herenow.db for a file"),
+        ("", "write sqlite:///app.db for a file"),
     ],
 )
 def test_an_address_that_cannot_serve_is_refused_with_its_reason(url: str, reason: str) -> None:
@@ -151,18 +156,26 @@ async def test_a_newer_schema_is_refused_before_anything_is_touched(path: Path, 
 async def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
     store = SqlStore(f"sqlite:///{tmp_path}/missing/herenow.db")
     await store.open()
-    with pytest.raises(StoreNotWritable, match="no such file or directory"):
+    with pytest.raises(StoreUrlInvalid, match=f"there is no directory {tmp_path}/missing: make it"):
         await store.init()
-    with pytest.raises(StoreNotWritable, match=f"there is no directory {tmp_path}/missing"):
+    with pytest.raises(StoreUrlInvalid, match=f"there is no directory {tmp_path}/missing"):
         await store.counts()
     await store.close()
 
 
 async def test_a_directory_is_not_a_database(tmp_path: Path) -> None:
     store = SqlStore(f"sqlite:///{tmp_path}")
-    with pytest.raises(StoreNotWritable, match="it is a directory"):
+    with pytest.raises(StoreUrlInvalid, match="it is a directory: name a file in it"):
         await store.open()
+    with pytest.raises(StoreUrlInvalid, match="it is a directory"):
+        await store.init()
     await store.close()
+
+
+async def test_a_path_through_a_file_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreUrlInvalid, match=f"{tmp_path}/file is a file, not a directory"):
+        await SqlStore(f"sqlite:///{tmp_path}/file/app.db").init()
 
 
 async def test_a_directory_without_the_right_to_write(somebody: Path) -> None:
@@ -221,7 +234,7 @@ async def test_a_lock_of_another_program_is_temporary(path: Path, store: SqlStor
 
 async def test_a_link_to_nothing_is_named(path: Path) -> None:
     link(path, to=path.with_name("nowhere.db"))
-    with pytest.raises(StoreNotWritable, match="a link to a file that is not there"):
+    with pytest.raises(StoreNotWritable, match=r"a link to .*/nowhere\.db, which is not there"):
         await SqlStore(f"sqlite:///{path}").init()
 
 

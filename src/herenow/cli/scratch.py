@@ -100,9 +100,9 @@ def _scratch_database(live: Settings) -> "ScratchDatabase | None":
     Raises:
         StoreUrlInvalid: the address is none, or the driver is not installed.
     """
+    open_store(live)  # for its errors alone
     if not is_mongo(live.database):
         return None
-    open_store(live)  # for its errors alone
     from herenow.store.mongo_scratch import ScratchDatabase  # here: the driver is an extra
 
     return ScratchDatabase(live.database)

@@ -33,7 +33,7 @@ RATE_OVER_S = 10.0
 ASK_EVERY_S = 1.0
 """Between two questions for the counts."""
 
-LOOK_AGAIN_S = 1.0
+LOOK_AGAIN_S = 0.5
 """Between two looks for a server that went away."""
 
 _COLOURS = {"online": "green", "away": "yellow", "busy": "magenta", "offline": "dim"}
