@@ -42,6 +42,7 @@ class Mounted:
         self._presence = presence
         self._path = path
         self._token = secrets.token_urlsafe(32)
+        self._announced: Announced | None = None
         app.mount(path.rstrip("/"), self.gateway.server.asgi_app())
         self._api = Api(presence, Access(settings, self._token), self.gateway)
         include(self._api, app)
@@ -65,7 +66,7 @@ class Mounted:
         Raises:
             StoreError: as :meth:`Presence.start`.
         """
-        announced = Announced(self._presence, self._token)
+        announced = self._announced = Announced(self._presence, self._token)
         try:
             await self._start(address, on_lost, on_waiting, announced)
             door = None if address else Door(self._api)
@@ -74,7 +75,6 @@ class Mounted:
                 await announced.serving(address, door)
                 yield {STATE_KEY: {self._path: self.gateway.server.engine}}
             finally:
-                announced.stopping()
                 self.stop()
                 if door is not None:
                     await door.close()
@@ -106,6 +106,8 @@ class Mounted:
         """Tell every client, let nobody in any more, close all connections and end all streams. Idempotent."""
         self.gateway.stop()
         self._api.followers.end()
+        if self._announced is not None:
+            self._announced.stopping()
 
 
 def mount(presence: Presence, app: Starlette, *, path: str = "/socket.io/") -> Gateway:
