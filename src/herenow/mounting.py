@@ -71,6 +71,7 @@ class Mounted:
         self._app = app
         self._presence = presence
         self._token = secrets.token_urlsafe(32)
+        self._announced: Announced | None = None
         self._door: Door | None = None
         proxies = self.gateway.server.engine.proxies
         self._api = Api(presence, Access(settings, self._token, proxies.is_here), self.gateway)
@@ -114,7 +115,7 @@ class Mounted:
         Raises:
             AlreadyStarted, StoreError: as :meth:`Presence.start`.
         """
-        announced = Announced(self._presence, self._token)
+        announced = self._announced = Announced(self._presence, self._token)
         try:
             await self._start(address, on_lost, on_waiting, announced)
             door = None if address else Door(self._api)
@@ -125,7 +126,6 @@ class Mounted:
                 self._door = door
                 yield {STATE_KEY: dict.fromkeys(self._wire_paths(), self.gateway.server.engine)}
             finally:
-                announced.stopping()
                 try:
                     self.stop()
                     if door is not None:
@@ -172,6 +172,8 @@ class Mounted:
             self.gateway.stop()
         finally:
             self._api.followers.end()
+            if self._announced is not None:
+                self._announced.stopping()
 
 
 def mount(

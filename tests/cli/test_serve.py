@@ -158,7 +158,7 @@ def test_a_port_in_use_is_told_in_a_sentence(tmp_path: Path) -> None:
         (("--host", "0.0.0.0", "--dev"), {}, "--dev"),
         (("--host", "0.0.0.0", "--dev"), {"HERENOW_JWT_SECRET": "x" * 32}, "--dev"),
         (("--host", "::", "--dev"), {}, "--dev"),
-        ((), {}, "jwt_secret"),
+        ((), {}, "HERENOW_JWT_SECRET"),
         ((), {"HERENOW_JWT_SECRET": "short"}, "32 bytes"),
         (("--host", "no.such.host.invalid"), {"HERENOW_JWT_SECRET": "x" * 32}, "no.such.host.invalid"),
         (("--dev", "--port", "99999"), {}, "port"),

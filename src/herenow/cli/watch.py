@@ -36,6 +36,9 @@ ASK_EVERY_S = 1.0
 LOOK_AGAIN_S = 0.5
 """Between two looks for a server that went away."""
 
+TELL_AFTER_S = 3.0
+"""A wait that is longer than a restart is told the reason of."""
+
 _COLOURS = {"online": "green", "away": "yellow", "busy": "magenta", "offline": "dim"}
 
 
@@ -63,12 +66,9 @@ def watch(
     except Passing as error:
         server = _wait_for_another(settings, str(error))
     while True:
-        try:
+        with contextlib.suppress(Passing):
             _follow(server, _as_it_has_them(server, users or [], of_tenant), of_tenant, json=json)
-            why = f"{server.name} went"
-        except Passing as error:
-            why = str(error)
-        server = _wait_for_another(settings, why)
+        server = _wait_for_another(settings, f"{server.name} went")
 
 
 def _as_it_has_them(server: LiveServer, users: list[str], of_tenant: str) -> set[str]:
@@ -84,8 +84,8 @@ def _as_it_has_them(server: LiveServer, users: list[str], of_tenant: str) -> set
 def _wait_for_another(settings: Settings, why: str) -> LiveServer:
     from herenow.cli.target import find_server
 
-    said = why
     err.print(f"{escape(why)}: waiting for it", style="yellow")
+    said, began_s = why, time.monotonic()
     # Nothing is to be put away here, and asyncio leaves a traceback if a Ctrl-C comes while it makes or ends a loop.
     before = signal.signal(signal.SIGINT, leave)
     try:
@@ -96,7 +96,7 @@ def _wait_for_another(settings: Settings, why: str) -> LiveServer:
                     server.get("/v1/stats", Stats)
                     return server
             except HerenowError as error:  # it is starting, or its dead row still looks alive
-                if str(error) != said:
+                if str(error) != said and time.monotonic() - began_s > TELL_AFTER_S:
                     said = str(error)
                     err.print(f"{escape(said)}: still waiting", style="yellow")
             time.sleep(LOOK_AGAIN_S)

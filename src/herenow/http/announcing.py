@@ -24,6 +24,8 @@ class Announced:
         self._token = token
         self._file = StateFile(presence.settings)
         self._address = ""
+        self._phase: Phase = "starting"
+        self._waits_for: str | None = None
         self._has_complained = False
         # Until it owns the store, and has a row there.
         now_ms = time.time_ns() // 1_000_000
@@ -31,7 +33,9 @@ class Announced:
 
     def starting(self, waits_for: str | None = None) -> None:
         """Say that it starts, and what it waits for."""
-        self._write("starting", waits_for)
+        if waits_for is None or waits_for != self._waits_for:
+            self._write("starting", waits_for)
+        self._waits_for = waits_for
 
     async def serving(self, address: str, door: Door | None) -> None:
         """Say that it may be asked, now that the store is its own: at its address, or at the door."""
@@ -45,8 +49,8 @@ class Announced:
         self._write("serving")
 
     def stopping(self) -> None:
-        """Say that it stops."""
-        if self._node.epoch:
+        """Say that it stops. Idempotent."""
+        if self._phase == "serving":
             self._write("stopping")
 
     def stopped(self) -> None:
@@ -57,6 +61,7 @@ class Announced:
             log.warning("the state file stays behind", error=str(error))
 
     def _write(self, phase: Phase, waits_for: str | None = None) -> None:
+        self._phase = phase
         try:
             self._file.write(self._node, phase, address=self._address, token=self._token, waits_for=waits_for)
         except OSError as error:
