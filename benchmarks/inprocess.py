@@ -16,7 +16,6 @@ from typing import Any
 
 import jwt
 import msgspec
-import structlog
 import uvicorn
 from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
@@ -222,7 +221,6 @@ def _stop_the_clocks(loop: asyncio.AbstractEventLoop) -> None:
 async def rig() -> Any:
     """Start the server; stop it. The process's clocks are not to be trusted afterwards."""
     _stop_the_clocks(asyncio.get_running_loop())
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))
     # No heartbeat: the clients would have to answer.
     presence = Presence(
         "sqlite:///nothing.db", jwt_secret=wire.SECRET, max_events_per_s=1e6, ping_interval_s=200, ping_timeout_s=50

@@ -11,7 +11,6 @@
 import asyncio
 import contextlib
 import json
-import logging
 import resource
 import sqlite3
 import statistics
@@ -20,7 +19,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import structlog
 from pymongo import MongoClient
 
 from herenow.model import Availability, StoredUser
@@ -124,5 +122,4 @@ async def main(what: str, url: str, count: int) -> Figures:
 
 
 if __name__ == "__main__":
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))  # stdout is for figures
     sys.stdout.write(json.dumps(asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))) + "\n")

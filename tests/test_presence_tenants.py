@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 import mongod
+from captured import capture_logs
 from herenow.errors import NotStarted, TenantsNotKept
 from herenow.model import Availability, Cause, Change, Claim, Claimed, Closing, StoredUser
 from herenow.presence import Presence

@@ -10,9 +10,9 @@ from typing import Any
 import jwt
 import pytest
 from fastapi import FastAPI
-from structlog.testing import capture_logs
 
 import mongod
+from captured import capture_logs
 from clients import Client, Refused
 from herenow.gateway.auth import Identity
 from herenow.gateway.handlers import Gateway

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
-from structlog.testing import capture_logs
 
+from captured import capture_logs
 from herenow.model import Availability, Claim, Claimed, StoredUser, UserPresence
 from herenow.registry.state import seen_in
 from herenow.store.audit import TRACKED_DRIFTS, Audit, AuditReport, Drift, DriftKind, Stamps, judge, plan

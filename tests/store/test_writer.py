@@ -7,8 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from structlog.testing import capture_logs
 
+from captured import capture_logs
 from herenow.errors import StoreCorrupt, StoreError, StoreUnavailable
 from herenow.model import StoredUser
 from herenow.store.base import Applied

@@ -1,8 +1,8 @@
 """What the operating system lets this process have."""
 
-import structlog
+from herenow.logs import get_logger
 
-log = structlog.get_logger("herenow.serve")
+log = get_logger("herenow.serve")
 
 SPARE_FILES = 64
 """Open files that are no connections: the database, its log, the listening socket."""

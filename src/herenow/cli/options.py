@@ -9,7 +9,7 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from herenow.cli.output import COULD_NOT_LOOK, INTERRUPTED, TERMINATED, complain
+from herenow.cli.output import COULD_NOT_LOOK, GOOD, INTERRUPTED, TERMINATED, complain, written_out
 from herenow.errors import HerenowError
 from herenow.tenancy import is_tenant
 
@@ -74,6 +74,8 @@ def run_quietly(command: Callable[P, int]) -> Callable[P, None]:
             code = COULD_NOT_LOOK
         finally:
             signal.signal(signal.SIGINT, before)
+        if not written_out() and code == GOOD:
+            code = COULD_NOT_LOOK
         raise typer.Exit(code)
 
     return run

@@ -1,9 +1,10 @@
 """How the commands speak: results on stdout, as tables or as JSON; everything else on stderr, as sentences."""
 
 import json
+import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Timer
@@ -22,9 +23,17 @@ GOOD, FOUND, COULD_NOT_LOOK, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 PATIENCE_S = 1.0
 """After this long, a command shows that it is still at work."""
 
-out = Console(highlight=False, emoji=False)
-err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
+class _Errors(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on without: Rich would end the program here, and stdout with it."""
+        self.quiet = True
+
+
+out = Console(highlight=False, emoji=False)
+err = _Errors(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+_endings: list[Callable[[], object]] = []
 
 _TURNING = {code: f"\\u{code:04x}" for code in (0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 """Characters that turn the direction of what follows: in an id or a text, they could make a line read otherwise."""
@@ -42,8 +51,33 @@ def program() -> str:
 
 
 def complain(sentence: str) -> None:
-    """Say on stderr why a command could not do what it was asked."""
-    err.print(f"{program()}: {sentence}", markup=False)
+    """Say on stderr why a command could not do what it was asked, if anybody can be told there."""
+    with suppress(OSError, ValueError):
+        err.print(f"{program()}: {sentence}", markup=False)
+
+
+def at_the_end(flush: Callable[[], object]) -> None:
+    """Have what was said written out before the program ends."""
+    _endings.append(flush)
+
+
+def written_out() -> bool:
+    """Write out what was printed; return whether that could be done.
+
+    What could not be written would be tried again by Python itself as it ends, which would make the exit code 120.
+    """
+    for flush in _endings:
+        flush()
+    done = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            done = False
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return done
 
 
 def print_json(answer: BaseModel | dict[str, object]) -> None:
@@ -52,7 +86,7 @@ def print_json(answer: BaseModel | dict[str, object]) -> None:
         text = answer.model_dump_json(by_alias=True, exclude_none=False, indent=2)
     else:
         text = json.dumps(answer, indent=2, ensure_ascii=False)
-    sys.stdout.write(text + "\n")
+    out.file.write(text + "\n")
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -10,11 +10,11 @@ import gc
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import structlog
 import uvicorn
 from fastapi_offline import FastAPIOffline
 from starlette.staticfiles import StaticFiles
@@ -22,11 +22,12 @@ from starlette.staticfiles import StaticFiles
 from herenow.cli import logs
 from herenow.cli.certificate import check_certificate
 from herenow.cli.limits import raise_file_limit
-from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, complain, out
+from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, at_the_end, complain, out
 from herenow.errors import StoreError
 from herenow.http.api import answer_in_our_form
 from herenow.http.headers import DOCS, SecurityHeaders
 from herenow.http.patience import patient
+from herenow.logs import get_logger
 from herenow.mounting import Mounted
 from herenow.presence import Presence
 from herenow.settings import Settings, is_loopback
@@ -39,10 +40,16 @@ CONNECTIONS_END_S = 1
 
 SOCKET_IO = "/socket.io/"
 
+COUNT_S = 2
+"""How long the greeting waits for the number of users."""
+
+LAST_WORDS_S = 0.05
+"""How long an end at once waits for its line in the log, and for the greeting."""
+
 END_S = 4.8
 """After this the process ends, whatever hangs: a supervisor's own patience is longer."""
 
-log = structlog.get_logger("herenow.serve")
+log = get_logger("herenow.serve")
 
 
 def run(settings: Settings, *, page: Path | None, log_level: str) -> int:
@@ -51,14 +58,16 @@ def run(settings: Settings, *, page: Path | None, log_level: str) -> int:
     Raises:
         HerenowError: it cannot be started.
     """
-    logs.set_up(log_level)
+    voice = logs.Voice(log_level)
+    voice.begin()
+    at_the_end(voice.flush)
     try:
         listener = listen(settings.host, settings.port)
     except OSError as error:
         complain(_why_not_listening(settings, error))
         return COULD_NOT_LOOK
     with listener:
-        process = _Process(settings, listener, page)
+        process = _Process(settings, listener, page, voice)
         with asyncio.Runner(loop_factory=process.config.get_loop_factory()) as runner:
             runner.run(process.serve())
     return GOOD if process.lost is None else FOUND
@@ -142,12 +151,14 @@ class _Process:
         lost: why the store is not ours any more.
     """
 
-    def __init__(self, settings: Settings, listener: socket.socket, page: Path | None) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, page: Path | None, voice: logs.Voice) -> None:
         self.lost: StoreError | None = None
         self._settings = settings
         self._listener = listener
         self._page = page
         self._presence = Presence(settings.database, **_given(settings))
+        self._voice = voice
+        voice.count_lost(self._presence.meters.lines_dropped.inc)
         self._app = FastAPIOffline(
             DOCS, None, title="herenow", version=VERSION, description="Who is online, right now.", static_url=DOCS_FILES
         )
@@ -159,7 +170,11 @@ class _Process:
         self.config = uvicorn.Config(
             SecurityHeaders(self._app, transport=SOCKET_IO),
             loop="uvloop" if os.name == "posix" else "asyncio",
-            http=patient(settings.request_timeout_s, lambda what: self._presence.meters.cut.labels(what).inc()),
+            http=patient(
+                settings.request_timeout_s,
+                lambda what: self._presence.meters.cut.labels(what).inc(),
+                self._presence.supervisor.failed,
+            ),
             ws=FastWebSocket,
             lifespan="on",
             access_log=False,
@@ -191,10 +206,19 @@ class _Process:
         if self._server.should_exit:
             self._server.force_exit = True
             return
+        self._server.should_exit = True
+        # A thread, for it is the loop that may hang, or what comes after it.
+        watchdog = threading.Timer(END_S, self._end_at_once)
+        watchdog.daemon = True
+        watchdog.start()
         log.info("stopping")
         self._mounted.stop()
-        self._server.should_exit = True
-        asyncio.get_running_loop().call_later(END_S, _end_at_once)
+
+    def _end_at_once(self) -> None:
+        """Leave without a clean-up: what the store lacks, the next start reconciles."""
+        log.critical("something hangs: ending at once", after_s=END_S)
+        self._voice.flush(LAST_WORDS_S)
+        os._exit(FOUND)
 
     def _stop_lost(self, error: StoreError) -> None:
         self.lost = error
@@ -203,10 +227,15 @@ class _Process:
 
     async def _greet(self, address: str) -> None:
         settings = self._settings
-        counts = await self._presence.store.counts()
+        try:
+            async with asyncio.timeout(COUNT_S):
+                users = f"{(await self._presence.store.counts()).users:,} users"
+        except (StoreError, TimeoutError) as error:
+            users = "which cannot be read now"
+            log.warning("the store cannot be read", error=str(error) or "timed out")
         out.print(f"[bold]herenow {VERSION}[/]  {address}" + _beyond(settings))
         lines = {
-            "store": f"{self._presence.store.name} ({counts.users:,} users)",
+            "store": f"{self._presence.store.name} ({users})",
             "promises": f"a closed tab shows within {settings.offline_within_s:g} s, a silent network loss within "
             f"{settings.silent_loss_s:g} s,\nno ghost later than {settings.restart_grace_s:g} s after a crash and "
             "restart",
@@ -241,12 +270,6 @@ def _given(settings: Settings) -> dict[str, Any]:
 
 def _beyond(settings: Settings) -> str:
     return "" if is_loopback(settings.host) else f"  (listening on {settings.host}: reachable from other machines)"
-
-
-def _end_at_once() -> None:
-    """Leave without a clean-up: what the store lacks, the next start reconciles."""
-    log.critical("something hangs: ending at once", after_s=END_S)
-    os._exit(FOUND)
 
 
 def _why_not_listening(settings: Settings, error: OSError) -> str:

@@ -8,11 +8,10 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Collection, Iterable
 
-import structlog
-
 from herenow.gateway.events import MAX_USERS_A_CALL, WireError
+from herenow.logs import get_logger
 
-log = structlog.get_logger("herenow.gateway")
+log = get_logger("herenow.gateway")
 
 CanWatch = Callable[..., Collection[str] | Awaitable[Collection[str]]]
 """``can_watch(viewer, users)``, at most 1,000 users: returns those of them whom the viewer may see.

@@ -22,7 +22,6 @@ No answer ever holds a stack trace.
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
-import structlog
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -32,6 +31,7 @@ from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
 from herenow.errors import CursorInvalid, NotStarted, StoreError, StoreUnavailable, TenantsNotKept
+from herenow.logs import get_logger
 
 MAX_BODY: Final = 1_000_000
 """Bytes of a request's body, at most."""
@@ -39,7 +39,7 @@ MAX_BODY: Final = 1_000_000
 _UNPARSED: Final = "There was an error parsing the body"
 """What FastAPI says of bytes that are no text."""
 
-log = structlog.get_logger("herenow.http")
+log = get_logger("herenow.http")
 
 _TEMPORARY: Final = frozenset(("timeout", "internal", "store_unavailable", "shutting_down"))
 STATUSES: Final = {

@@ -5,12 +5,13 @@ engine in the lifespan state, where the fast WebSocket finds it.
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping, Sequence
 from time import monotonic
 from types import coroutine
 from typing import Any, Final
+
+from herenow.logs import get_logger
 
 from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine
 from .errors import RequestRefused
@@ -31,7 +32,7 @@ from .session import MESSAGE_COST, Reason, Transport
 from .shortcut import Shortcut
 from .turns import Allowance
 
-log = logging.getLogger("herenow.socketio")
+log = get_logger("herenow.socketio")
 
 _SENT: Final = object()
 
@@ -272,7 +273,7 @@ class AsgiWebSocket:
             try:
                 awaited = next(sending, _SENT)
             except Exception as error:  # whatever the server raises for a peer that is gone
-                log.debug("an ASGI server's send failed: %r", error)
+                log.debug("an ASGI server's send failed", error=repr(error))
                 # Not at once: the caller may be in the middle of a loop over many connections.
                 asyncio.get_running_loop().call_soon(self._broken)
                 return
@@ -297,7 +298,7 @@ class AsgiWebSocket:
                 if self.full and self._queued <= self._settings.write_buffer_low:
                     self._drained()
         except Exception as error:  # whatever the server raises for a peer that is gone
-            log.debug("an ASGI server's send failed: %r", error)
+            log.debug("an ASGI server's send failed", error=repr(error))
             self._queue.clear()
             self._broken()
         finally:

@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl
 import msgspec
 from websockets.frames import Frame
 
+from herenow.logs import get_logger
+
 from .engine import Handshake
 from .errors import RequestRefused
 
@@ -22,7 +24,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
-log = logging.getLogger("herenow.socketio")
+log = get_logger("herenow.socketio")
 
 WEBSOCKET_LOGGER: Final = "herenow.socketio.websocket"
 """What the fast WebSocket's frames and requests are logged by, at level DEBUG."""
@@ -88,7 +90,7 @@ async def respond(send: Send, status: int, body: bytes, headers: Headers) -> Non
         await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
         await send({"type": "http.response.body", "body": body})
     except Exception as error:  # whatever the server raises for a peer that is gone
-        log.debug("an ASGI server's send failed: %r", error)
+        log.debug("an ASGI server's send failed", error=repr(error))
 
 
 def handshake_of(scope: Scope) -> Handshake:

@@ -29,6 +29,8 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from herenow.logs import Guarded
+
 from .engine import CLOSE_TIMEOUT_MS, STATE_KEY, Connection, Engine, Handshake
 from .errors import RequestRefused
 from .message import Message, frames
@@ -36,7 +38,7 @@ from .requests import PLAIN_HANDSHAKE, WEBSOCKET_LOGGER, parse_query, refusal_re
 from .session import Reason, Transport
 from .turns import READ_SLICE, TURN_S, Allowance, Turns
 
-log = logging.getLogger(WEBSOCKET_LOGGER)
+log = Guarded(logging.getLogger(WEBSOCKET_LOGGER), {})
 
 _HOP_HEADERS = frozenset((b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version",
                           b"sec-websocket-extensions"))  # fmt: skip

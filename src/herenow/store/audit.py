@@ -24,9 +24,9 @@ from itertools import islice
 from typing import Protocol
 
 import msgspec
-import structlog
 
 from herenow.errors import StoreError
+from herenow.logs import get_logger
 from herenow.model import Availability, StoredUser, UserPresence
 from herenow.store.base import Store
 from herenow.store.writer import Writer
@@ -35,7 +35,7 @@ from herenow.tenancy import shown_key
 TRACKED_DRIFTS = 10_000
 """Drifts that one round follows up, at most; the rest have their turn once these are repaired. Bounds the memory."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 Stamps = Callable[[str], int]
