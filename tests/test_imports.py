@@ -8,7 +8,7 @@ import pytest
 import herenow
 
 PACKAGE = Path(herenow.__file__).parent
-PLAIN = {"model", "errors", "times", "version", "metering", "tenancy"}
+PLAIN = {"model", "errors", "times", "version", "metering", "tenancy", "logs", "supervision"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "model": set(),
@@ -21,9 +21,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": PLAIN,
     "registry": PLAIN,
     "store": PLAIN,
-    "socketio_server": set(),
+    "socketio_server": {"logs", "supervision"},
+    "logs": set(),
+    "supervision": {"logs"},
+    "hooks": {"logs", "model"},
     "truth": PLAIN | {"registry", "store"},
-    "presence": PLAIN | {"settings", "registry", "store", "truth"},
+    "presence": PLAIN | {"settings", "registry", "store", "truth", "hooks"},
     "gateway": PLAIN | {"settings", "registry", "presence", "socketio_server", "wire"},
     "http": PLAIN | {"settings", "registry", "store", "presence", "wire"},
     "mounting": PLAIN | {"settings", "presence", "gateway", "http", "socketio_server"},

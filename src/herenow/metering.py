@@ -14,6 +14,9 @@ from herenow.model import Cause
 PROMISES = ("connect", "closed", "left", "silent")
 """The promises whose times are measured as they happen: P1, P2, P3 and P4 of the README's table."""
 
+STRAYS = ("unserved", "unregistered")
+"""Connections that the registry has without a socket, and the reverse."""
+
 _SOON = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _LATER = (0.1, 0.25, 0.5, 1.0, 1.5, 1.75, 1.9, 2.0, 2.5, 5.0, 10.0, 15.0, 17.0, 20.0, 30.0, 60.0)
 _MANY = (1, 2, 5, 10, 50, 100, 500, 1000, 5000, 10_000, 50_000, 100_000)
@@ -45,6 +48,21 @@ class Meters:
         self.merged = Counter(
             "herenow_changes_merged", "Changes that a newer one replaced before they were sent.", registry=self.registry
         )
+        self.strays = Counter(
+            "herenow_strays",
+            "Connections that only the registry had, or only the server: ended.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.task_failures = Counter(
+            "herenow_task_failures", "Parts that failed, and went on.", ["task"], registry=self.registry
+        )
+        self.lines_dropped = Counter(
+            "herenow_log_lines_dropped", "Lines of the log that could not be written.", registry=self.registry
+        )
+        self.hook_drops = Counter(
+            "herenow_change_handler_drops", "Changes that a slow on_change handler never got.", registry=self.registry
+        )
         self.slow_closed = Counter(
             "herenow_slow_readers_closed", "Clients that read too slowly.", registry=self.registry
         )
@@ -66,5 +84,7 @@ class Meters:
         )
         for promise in PROMISES:
             self.promise.labels(promise)  # shown from the start, as zero; so are those that alerts look at
+        for kind in STRAYS:
+            self.strays.labels(kind)
         for code in ("unauthorized", "token_expired", "overloaded", "too_many_connections", "forbidden", "internal"):
             self.refused.labels(code)

@@ -8,7 +8,7 @@ import pytest
 
 from herenow.model import Availability, Claim, Claimed, Closing, StoredUser
 from herenow.registry.base import Batch, Registry
-from herenow.registry.commands import Now
+from herenow.registry.commands import Advance, Now
 from herenow.registry.local import LONGEST_WAIT_MS, USERS_AT_ONCE, LocalRegistry
 from registry.manual_clock import START_MS, START_US, ManualClock
 
@@ -215,3 +215,45 @@ async def test_closing_lets_the_timer_go(registry: LocalRegistry, clock: ManualC
     assert view.availability is Availability.OFFLINE
     await registry.close()
     assert clock.timers == 0
+
+
+async def test_a_fault_in_what_falls_due_keeps_no_command_and_the_timer_rings_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once it left the commands of its turn without an answer, and no timer: everybody lingered for ever."""
+    clock, faults = ManualClock(), list[str]()
+    registry = LocalRegistry(grace_ms=2000, clock=clock, on_fault=lambda name, error: faults.append(name))
+    await registry.connect("alice", "c", node="n")
+    await registry.disconnect("c", Closing.CLOSED)
+    apply = registry._rules.apply
+    monkeypatch.setattr(
+        registry._rules, "apply", lambda command, now: 1 / 0 if isinstance(command, Advance) else apply(command, now)
+    )
+    clock.advance(2000)
+    assert faults == ["wheel"]
+    await registry.connect("bob", "b", node="n")  # in the meantime, which brings no second fault
+    assert (await registry.stats()).users == 2
+    assert faults == ["wheel"]
+    monkeypatch.undo()
+    clock.advance(1000)
+    assert (await registry.stats()).users == 1
+
+
+async def test_a_timer_that_cannot_be_set_is_set_a_second_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, faults = ManualClock(), list[str]()
+    registry = LocalRegistry(grace_ms=2000, clock=clock, on_fault=lambda name, error: faults.append(name))
+    await registry.connect("alice", "c", node="n")
+    monkeypatch.setattr(registry._rules, "wait_ms", lambda now: 1 / 0)
+    await registry.disconnect("c", Closing.CLOSED)
+    assert faults == ["wheel", "wheel"]  # what is due now, and what is next
+    monkeypatch.undo()
+    clock.advance(2000)
+    assert (await registry.stats()).users == 0
+
+
+async def test_the_ids_of_all_connections_are_told() -> None:
+    registry = LocalRegistry(grace_ms=2000, clock=ManualClock())
+    for name in ("a", "b", "c"):
+        await registry.connect("alice", name, node="n")
+    await registry.disconnect("b", Closing.LEFT)
+    assert await registry.connection_ids() == ("a", "c")

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -186,3 +187,17 @@ def test_a_second_event_loop_has_a_heartbeat_too() -> None:
     asyncio.run(begin_and_end())
     asyncio.run(begin())
     assert came == [item]
+
+
+async def test_a_wheel_that_raises_is_turned_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    faults: list[str] = []
+    came: asyncio.Queue[str] = asyncio.Queue()
+    heartbeat: Heartbeat[Item] = Heartbeat(
+        5, lambda item, now_ms: came.put_nowait(item.name), on_fault=lambda name, error: faults.append(name)
+    )
+    turn = heartbeat._wheel.turn
+    monkeypatch.setattr(heartbeat._wheel, "turn", lambda now_ms, limit: turn(now_ms, limit) if faults else 1 / 0)
+    heartbeat.schedule(Item("one"), asyncio.get_running_loop().time() * 1000 + 10)
+    async with asyncio.timeout(10):
+        assert await came.get() == "one"
+    assert faults == ["heartbeat"]

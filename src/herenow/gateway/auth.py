@@ -13,6 +13,7 @@ from herenow.gateway.jwks import Jwks
 from herenow.gateway.tokens import Verifier
 from herenow.settings import Settings, is_loopback
 from herenow.socketio_server import Handshake
+from herenow.supervision import OnFault, tell_loop
 from herenow.tenancy import Tenant
 from herenow.wire import UserId
 
@@ -80,8 +81,12 @@ def by_token(verifier: Verifier) -> Authenticate:
     return authenticate
 
 
-def from_settings(settings: Settings) -> Authenticate | None:
+def from_settings(settings: Settings, on_fault: OnFault = tell_loop) -> Authenticate | None:
     """Return the authenticator that the settings ask for; ``None`` if they name none.
+
+    Args:
+        settings: as they are.
+        on_fault: told of a fault in what goes on beside.
 
     Raises:
         SettingsInvalid: a key cannot be used.
@@ -91,7 +96,7 @@ def from_settings(settings: Settings) -> Authenticate | None:
     except keys.KeyUnfit as error:
         raise SettingsInvalid(str(error)) from error
     if at_hand or settings.jwt_jwks_url is not None:
-        jwks = None if settings.jwt_jwks_url is None else Jwks(settings.jwt_jwks_url)
+        jwks = None if settings.jwt_jwks_url is None else Jwks(settings.jwt_jwks_url, on_fault)
         return by_token(
             Verifier(
                 at_hand,

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import jwt
-import structlog
 
 from herenow.gateway.keys import Key, KeyUnfit, of_jwk_set, that_fit
+from herenow.logs import get_logger
+from herenow.supervision import OnFault, tell_loop
 
-log = structlog.get_logger("herenow.gateway")
+log = get_logger("herenow.gateway")
 
 FRESH_S: Final = 600.0
 """Keys older than this are fetched anew."""
@@ -38,10 +39,12 @@ class Jwks:
 
     Args:
         url: ``https://…/jwks.json``.
+        on_fault: told of a fault of our own while they are fetched.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, on_fault: OnFault = tell_loop) -> None:
         self._url = url
+        self._on_fault = on_fault
         self._client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=FETCH_TIMEOUT_S)
         self._keys: Sequence[Key] = ()
         self._fetched_s: float | None = None
@@ -84,5 +87,7 @@ class Jwks:
             log.warning(
                 "keys cannot be fetched", url=self._url.partition("?")[0], error=str(error), kept=len(self._keys)
             )
+        except Exception as error:  # what nobody foresaw leaves the old keys in force too
+            self._on_fault("jwks", error)
         finally:
             self._fetching = None

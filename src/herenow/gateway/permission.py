@@ -51,6 +51,8 @@ class Permission:
         """Ask the application anew about those whom a client watches, when its answer is stale."""
         if client.audience.sight is not None and client.audience.watches.watched_by(client):
             self._due.set(client.socket.id, round((monotonic() + self._stale_s) * 1000))
+        else:
+            self.forget(client.socket.id)
 
     def forget(self, connection_id: str) -> None:
         """The connection has ended."""
@@ -60,8 +62,13 @@ class Permission:
         """Ask anew about those who are watched; who may not be any more, is not. Runs until it is cancelled."""
         while True:
             await asyncio.sleep(min(1.0, self._stale_s))
-            due = self._due.pop_due(round(monotonic() * 1000))
+            now_s = monotonic()
+            due = self._due.pop_due(round(now_s * 1000))
+            for each in due:  # at once: whatever fails below, nobody is watched for ever without another look
+                self._due.set(each, round((now_s + self._stale_s) * 1000))
             sockets = [socket for each in due if (socket := self._find(each)) is not None]
+            for gone in {*due}.difference(socket.id for socket in sockets):
+                self.forget(gone)
             for start in range(0, len(sockets), LOOKS_AT_ONCE):
                 await asyncio.gather(*map(self._look_again, sockets[start : start + LOOKS_AT_ONCE]))
 

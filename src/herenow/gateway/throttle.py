@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import monotonic
 
-import structlog
-
 from herenow.gateway.client import Client
 from herenow.gateway.events import WireError
+from herenow.logs import get_logger
 from herenow.settings import Settings
 from herenow.socketio_server.turns import Turns
+from herenow.supervision import OnFault
 
-log = structlog.get_logger("herenow.gateway")
+log = get_logger("herenow.gateway")
 
 USERS_AN_EVENT = 200
 """So many users that are named count as one more event of their client's rate."""
@@ -43,6 +43,10 @@ class Throttle:
         self._rest_s = min(LONGEST_REST_S, settings.ping_timeout_s / 4)
         self._turns = Turns()  # of events; those of bytes are the engine's, so that a pong waits for no event
 
+    def supervise(self, on_fault: OnFault) -> None:
+        """Have the faults of those in the queue reported."""
+        self._turns.on_fault = on_fault
+
     def admit(self, client: Client) -> WireError | None:
         """Charge for an event; return why it is refused, if it is one too many.
 
@@ -54,8 +58,8 @@ class Throttle:
         except WireError as error:
             if not client.rests:
                 client.rests = True
-                client.socket.connection.rest(self._rest_s)
                 asyncio.get_running_loop().call_later(self._rest_s, client.end_rest)
+                client.socket.connection.rest(self._rest_s)
                 log.info("rate limited", **client.about)
             return error
         return None

@@ -167,6 +167,8 @@ class Api:
             reason = "the store does not take what it is given; presence goes on without it"
         elif failed is not None and not failed.temporary:  # SQLite may go on to write into a file that is damaged
             reason = "the store cannot be read; presence goes on without it"
+        elif ailing := presence.supervisor.ailing():
+            reason = f"a part fails again and again, and is started again: {', '.join(ailing)}"
         known = NodeHealth(name=node.name, started=to_iso(node.started_ms))
         if not in_full:
             return Readiness(ready=reason is None, reason=reason, node=known)

@@ -19,6 +19,8 @@ from typing import Any, Final, Literal
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from herenow.supervision import OnFault, tell_loop
+
 MAX_HEAD: Final = 65_536
 """Bytes of a request's line and headers, at most, beside those that came in the same segment."""
 
@@ -51,10 +53,12 @@ class Waits:
 
     Args:
         patience_s: how long.
+        on_fault: told of what raises.
     """
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, patience_s: float, on_fault: OnFault = tell_loop) -> None:
         self._patience_s = patience_s
+        self._on_fault = on_fault
         self._waits: dict[PatientHttp, tuple[float, What]] = {}  # until when; in this order
         self._timer: asyncio.TimerHandle | None = None
 
@@ -80,7 +84,11 @@ class Waits:
             if due_s > now_s:
                 wait_s = due_s - now_s
                 break
-            protocol.cut_off(what)
+            try:
+                protocol.cut_off(what)
+            except Exception as error:  # of one, who is waited for no more: the others go on to be watched
+                self._on_fault("patience", error)
+                protocol.transport.abort()
         if self._waits:
             self._timer = loop.call_later(wait_s, self._look, loop)
 
@@ -163,21 +171,22 @@ class PatientHttp(HttpToolsProtocol):
     def cut_off(self, what: What) -> None:
         """End a connection that took too long, or sent too much; tell it, if it had begun a request."""
         self.waits.end(self)
-        type(self).cut(what)
         is_answered = self.cycle is not None and self.cycle.response_started
         if what == "answer" or (is_answered and not self.cycle.response_complete):
             self.transport.abort()
-            return
-        if self._began and not (what == "body" and is_answered):
-            self.transport.write(_answer(*_ANSWERS[what]))
-        self.transport.close()
+        else:
+            if self._began and not (what == "body" and is_answered):
+                self.transport.write(_answer(*_ANSWERS[what]))
+            self.transport.close()
+        type(self).cut(what)
 
 
-def patient(patience_s: float, cut: Callable[[What], None]) -> type[PatientHttp]:
+def patient(patience_s: float, cut: Callable[[What], None], on_fault: OnFault = tell_loop) -> type[PatientHttp]:
     """Make the class that uvicorn is to use.
 
     Args:
         patience_s: how long a head, a body and each pause in reading an answer may take.
         cut: told of each connection that is cut off, and why.
+        on_fault: told of what raises.
     """
-    return type("PatientHttp", (PatientHttp,), {"waits": Waits(patience_s), "cut": staticmethod(cut)})
+    return type("PatientHttp", (PatientHttp,), {"waits": Waits(patience_s, on_fault), "cut": staticmethod(cut)})

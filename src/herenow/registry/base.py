@@ -12,8 +12,8 @@ Expiry. Lingers, claims and idleness end by themselves, at their time and withou
 Delivery. Every subscriber gets every batch once, in the order of versions, in the event loop, before the commands that
   caused it resolve. Changes and reads fit together without a gap: a :class:`Snapshot` holds all changes up to its
   version and none after it, and those after it reach whoever had subscribed before the read.
-Isolation. A subscriber that raises is reported to the event loop's exception handler, and harms nobody: neither the
-  other subscribers, nor the commands, nor its own later batches.
+Isolation. A subscriber that raises is reported (by default to the event loop's exception handler), and harms nobody:
+  neither the other subscribers, nor the commands, nor its own later batches.
 Failure. A command resolves when it is applied. Where the registry cannot be reached, it raises, and the command may or
   may not have applied: send it again.
 
@@ -184,6 +184,10 @@ class Registry(Protocol):
         Raises:
             ValueError: on awaiting, if ``cursor`` is not one that a page gave.
         """
+        ...
+
+    def connection_ids(self) -> Awaitable[tuple[str, ...]]:
+        """Return the ids of all connections that this process has added and that have not ended."""
         ...
 
     def connections_of(self, user_id: str) -> Awaitable[tuple[Connection, ...]]:

@@ -27,11 +27,15 @@ from herenow.registry.commands import (
 )
 from herenow.registry.recency import Entry
 from herenow.registry.rules import Rules, place_of
+from herenow.supervision import OnFault, tell_loop
 
 T = TypeVar("T")
 
 LONGEST_WAIT_MS = 60_000
 """The timer runs at least this often while anything is pending, so that a wall clock set forward is noticed."""
+
+AGAIN_MS = 1_000
+"""After a fault in what falls due, the timer rings again so much later."""
 
 USERS_AT_ONCE = 500
 """A command for a crowd, and a crowd that falls due in the same moment, as all who do not come back after a restart,
@@ -115,6 +119,7 @@ class LocalRegistry:
         last_active_granularity_ms: int = 60_000,
         log_capacity: int = 65_536,
         clock: Clock | None = None,
+        on_fault: OnFault = tell_loop,
     ) -> None:
         """Begin with nobody.
 
@@ -125,9 +130,11 @@ class LocalRegistry:
             last_active_granularity_ms: activity is told to others when it has moved `lastActive` by this much, above 0.
             log_capacity: changes kept for :meth:`changes_since`, at least 1; some 250 bytes each.
             clock: the time; by default that of the machine and the event loop.
+            on_fault: told of a subscriber that raises, and of a fault of our own.
         """
         self._loop = asyncio.get_running_loop()
         self._clock: Clock = LoopClock() if clock is None else clock
+        self._on_fault = on_fault
         # An earlier process may have announced changes that never reached the store. So this one begins not at the
         # highest stored version but at its own start: no version from before is then taken for one of its own.
         start = max(last_version, self._clock.now().unix_us)
@@ -145,6 +152,7 @@ class LocalRegistry:
         self._rows: dict[str, StoredUser] = {}
         self._timer: Timer | None = None
         self._timer_due_ms = 0
+        self._advances_ms = 0  # not before, after a fault
         self._closed = False
 
     # -- commands ---------------------------------------------------------------------------------------------------
@@ -203,6 +211,9 @@ class LocalRegistry:
 
     def online(self, limit: int, cursor: str | None = None) -> asyncio.Future[Page]:
         return self._submit(partial(self._online, limit, cursor))
+
+    def connection_ids(self) -> asyncio.Future[tuple[str, ...]]:
+        return self._submit(lambda _: self._rules.connection_ids())
 
     def connections_of(self, user_id: str) -> asyncio.Future[tuple[Connection, ...]]:
         return self._submit(lambda _: self._rules.connections_of(user_id))
@@ -287,8 +298,7 @@ class LocalRegistry:
             self._pending.popleft()
             results.append((future, result, error))
         else:
-            if self._rules.wait_ms(now) == 0:
-                self._command(_ADVANCE, now)
+            self._advance(now)
         self._deliver()
         for future, result, error in results:
             if future.done():  # its awaiter was cancelled; the command was applied all the same
@@ -301,6 +311,17 @@ class LocalRegistry:
             self._schedule()
         else:
             self._set_timer(now)
+
+    def _advance(self, now: Now) -> None:
+        """Let take effect what fell due. A fault in it must not keep the commands of this turn, nor all later ones."""
+        if now.steady_ms < self._advances_ms:
+            return
+        try:
+            if self._rules.wait_ms(now) == 0:
+                self._command(_ADVANCE, now)
+        except Exception as error:
+            self._advances_ms = now.steady_ms + AGAIN_MS
+            self._on_fault("wheel", error)
 
     def _command(self, command: Command, now: Now) -> None:
         self._apply(command, now)
@@ -324,13 +345,17 @@ class LocalRegistry:
             try:
                 subscriber(batch)
             except Exception as error:  # the subscriber's own: reported, and no harm to the others
-                context = {"message": "a subscriber of the registry raised", "exception": error}
-                self._loop.call_exception_handler(context)
+                self._on_fault("a subscriber of the registry", error)
 
     def _set_timer(self, now: Now) -> None:
-        wait_ms = self._rules.wait_ms(now)
+        try:
+            wait_ms = self._rules.wait_ms(now)
+        except Exception as error:
+            self._on_fault("wheel", error)
+            wait_ms = AGAIN_MS
         if wait_ms is None:
             return
+        wait_ms = max(wait_ms, self._advances_ms - now.steady_ms)
         # A timer that rings too early finds nothing due and is set again: cheaper than moving it at each command.
         due_ms = now.steady_ms + min(wait_ms, LONGEST_WAIT_MS)
         if self._timer is not None:

@@ -189,6 +189,10 @@ class Rules:
         linger = None if due_ms is None else self._users[user_id].linger
         return None if due_ms is None or linger is None else (due_ms, linger.cause)
 
+    def connection_ids(self) -> tuple[str, ...]:
+        """Return the ids of all connections."""
+        return tuple(self._connections)
+
     def connections_of(self, user_id: str) -> tuple[Connection, ...]:
         """Return the user's connections, oldest first."""
         user = self._users.get(user_id)

@@ -14,7 +14,6 @@ Backpressure, both ways:
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -22,6 +21,9 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
+
+from herenow.logs import get_logger
+from herenow.supervision import OnFault, tell_loop
 
 from . import errors
 from .addresses import client_address, customer_of, parse_networks
@@ -42,7 +44,7 @@ from .session import (
 )
 from .turns import Turns
 
-log = logging.getLogger("herenow.socketio")
+log = get_logger("herenow.socketio")
 
 STATE_KEY: Final = "herenow.socketio_server"
 """Where the lifespan state holds ``{path: engine}``, for the fast WebSocket to find its engine."""
@@ -315,11 +317,13 @@ class Engine:
     Attributes:
         turns: whose bytes are parsed when.
         on_refused: told of each handshake that is refused, as what it counts.
+        on_fault: told of what raises in the midst of the engine's own work; see :meth:`supervise`.
     """
 
     def __init__(self, application: Application, settings: EngineSettings) -> None:
         self.application = application
         self.on_refused: Callable[[str], object] = len
+        self.on_fault: OnFault = tell_loop
         self.settings = settings
         self.connections: dict[str, Connection] = {}
         self.stopping = False
@@ -330,7 +334,13 @@ class Engine:
         # A ping comes early by a twentieth of the interval at least (session.JITTER), and is at most one tick late, as
         # is its time-out: so together they are over when the client's own count is.
         tick_ms = min(max(min(settings.ping_interval_ms, settings.ping_timeout_ms) / 50, 5), 100)
-        self._heartbeat: Heartbeat[Connection] = Heartbeat(tick_ms, self._due)
+        self._heartbeat: Heartbeat[Connection] = Heartbeat(
+            tick_ms, self._due, on_fault=lambda name, error: self.on_fault(name, error)
+        )
+
+    def supervise(self, on_fault: OnFault) -> None:
+        """Have faults reported there: each goes on by itself, and harms no other connection."""
+        self.on_fault = self.turns.on_fault = on_fault
 
     def now_ms(self) -> float:
         """The engine's time in milliseconds: the system's monotonic clock, which event loops go by too."""
@@ -419,7 +429,7 @@ class Engine:
             is_allowed = allowed == "*" or origin in allowed
         if not is_allowed:
             if self._may_say():
-                log.info("a request from the origin %.200r was refused: it is not among those allowed", origin)
+                log.info("a request was refused: its origin is not among those allowed", origin=origin[:200])
             self.on_refused(errors.Forbidden.counted_as)
             raise errors.Forbidden
         return origin
@@ -432,7 +442,7 @@ class Engine:
         if self._sessions_of.get(customer_of(address) or "", 0) >= most:
             if self._may_say():
                 log.warning(
-                    "sessions are refused: %s has %d. If it is a proxy, let trusted_proxies name it", address, most
+                    "sessions are refused: if it is a proxy, let trusted_proxies name it", address=address, most=most
                 )
             raise errors.TooManySessions
 
@@ -551,13 +561,17 @@ class Engine:
         # A polling client that is between two GETs has still to hear of it, and to get what was queued before.
         between = session.transport is Transport.POLLING and not session.polling
         wait = between and event.reason is Reason.SERVER and not self.stopping
-        connection.link.close(event.reason)
-        if wait:
-            connection.set_timer(self.settings.ping_interval_ms)
-        else:
+        try:
+            connection.link.close(event.reason)
+            if wait:
+                connection.set_timer(self.settings.ping_interval_ms)
+        except Exception as error:  # of the way to a client that is over anyway: the application must hear of it
+            wait = False
+            self.on_fault("closing", error)
+        if not wait:
             self.forget(connection)
-        log.debug("session %s closed: %s", connection.label, event.reason)
         self.application.closed(connection, event.reason)
+        log.debug("session closed", session=connection.label, reason=event.reason.value)
 
     def forget(self, connection: Connection) -> None:
         """Drop a closed connection: its id is unknown from now on."""
@@ -577,14 +591,18 @@ class Engine:
         if not connection.is_open:
             self.forget(connection)
             return
-        self.handle(connection, connection.session.advance(now_ms))
-        if not connection.is_open:
-            return
-        connection.link.flush()
-        if connection.take_timer(now_ms):
-            self.application.due(connection)
-        if connection.is_open:
-            self.schedule(connection)
+        try:
+            self.handle(connection, connection.session.advance(now_ms))
+            if not connection.is_open:
+                return
+            connection.link.flush()
+            if connection.take_timer(now_ms):
+                self.application.due(connection)
+            if connection.is_open:
+                self.schedule(connection)
+        except Exception as error:  # it would have no heartbeat any more, and so no end
+            self.on_fault("heartbeat", error)
+            self.handle(connection, connection.session.transport_lost(error=True))
 
     def close_code(self, reason: Reason) -> int:
         """The code of the close frame that goes out when a session closes (RFC 6455, section 7.4.1)."""
@@ -604,4 +622,7 @@ class Engine:
             self.stopping = True
             self.application.stopping()
         for connection in list(self.connections.values()):
-            connection.close()
+            try:
+                connection.close()
+            except Exception as error:  # the others are to be closed all the same
+                self.on_fault("closing", error)

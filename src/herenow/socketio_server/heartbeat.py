@@ -11,6 +11,8 @@ from collections.abc import Callable
 from math import ceil
 from typing import Generic, Protocol, TypeVar
 
+from herenow.supervision import OnFault, tell_loop
+
 
 class Timed(Protocol):
     """What can lie on a wheel. ``wheel_slot`` is the wheel's own; it begins as ``None``."""
@@ -98,12 +100,14 @@ class Heartbeat(Generic[T]):
     Args:
         tick_ms: how late an item may come, in milliseconds.
         on_due: called with each item that falls due, and the time. It may schedule the item again.
+        on_fault: told of what raises.
     """
 
-    def __init__(self, tick_ms: float, on_due: Callable[[T, float], None]) -> None:
+    def __init__(self, tick_ms: float, on_due: Callable[[T, float], None], *, on_fault: OnFault = tell_loop) -> None:
         self._tick_s = tick_ms / 1000
         self._wheel: Wheel[T] = Wheel(tick_ms)
         self._on_due = on_due
+        self._on_fault = on_fault
         self._timer: asyncio.Handle | None = None
 
     def schedule(self, item: T, due_ms: float) -> None:
@@ -125,12 +129,16 @@ class Heartbeat(Generic[T]):
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         now_ms = loop.time() * 1000
-        due = self._wheel.turn(now_ms, _AT_ONCE)
+        due: list[T] = []
+        try:
+            due = self._wheel.turn(now_ms, _AT_ONCE)
+        except Exception as error:  # whatever it is, the heart beats on
+            self._on_fault("heartbeat", error)
         for item in due:
             try:
                 self._on_due(item, now_ms)
             except Exception as error:  # one item's fault must not stop the heart of all the others
-                loop.call_exception_handler({"message": "an item on the wheel raised", "exception": error})
+                self._on_fault("heartbeat", error)
         if len(due) == _AT_ONCE and self._wheel:  # there may be more
             self._timer = loop.call_soon(self._tick)
         else:

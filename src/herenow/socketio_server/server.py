@@ -29,11 +29,13 @@ What handlers can count on:
 
 import asyncio
 import inspect
-import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
+
+from herenow.logs import get_logger
+from herenow.supervision import OnFault
 
 from .asgi import EngineApp
 from .engine import Connection, Engine, EngineSettings
@@ -44,7 +46,7 @@ from .packets import Decoder, Packet, PacketType, encode
 from .requests import ASGIApp
 from .session import Reason
 
-log = logging.getLogger("herenow.socketio")
+log = get_logger("herenow.socketio")
 
 MAX_BACKLOG: Final = 64
 """Packets of one connection that may wait for its handlers; with more, nothing is read from it."""
@@ -135,6 +137,10 @@ class Server:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop_handler: Callable[[], Any] | None = None
 
+    def supervise(self, on_fault: OnFault) -> None:
+        """Have what raises in the server's own work reported; by default the event loop's exception handler is told."""
+        self.engine.supervise(on_fault)
+
     def namespace(self, name: str = "/") -> Namespace:
         """Declare a namespace, or return it. Clients are refused any other.
 
@@ -177,15 +183,17 @@ class Server:
         """See :meth:`Socket.disconnect`."""
         connection = socket.connection
         if close:
-            self._end_greetings(connection)
-            connection.close()
+            try:
+                self._end_greetings(connection)
+            finally:
+                connection.close()
         elif socket.reason is None:
             socket.end_greeting()
             was_connected = socket.connected
             self._forget(socket, Reason.SERVER)
-            connection.push(Message(*encode(Packet(PacketType.DISCONNECT, socket.namespace.name))))
             if was_connected:
                 self._call_disconnect(socket, Reason.SERVER)
+            connection.push(Message(*encode(Packet(PacketType.DISCONNECT, socket.namespace.name))))
 
     def _end_greetings(self, connection: Connection) -> None:
         for socket in list(connection.state.sockets.values()):
@@ -200,9 +208,12 @@ class Server:
 
     def stopping(self) -> None:
         """The engine is about to close all connections."""
-        for connection in self.engine.connections.values():
+        for connection in list(self.engine.connections.values()):
             if connection.is_open:
-                self._end_greetings(connection)
+                try:
+                    self._end_greetings(connection)
+                except Exception as error:  # of one
+                    self.engine.on_fault("closing", error)
         if self._stop_handler is not None:
             try:
                 self._stop_handler()
@@ -259,7 +270,7 @@ class Server:
             connection.release()
 
     def _bad_packet(self, connection: Connection, error: BadPacket) -> None:
-        log.info("session %s sent a bad packet: %s", connection.label, error)
+        log.info("a session sent a bad packet", session=connection.label, reason=str(error))
         connection.refuse()
 
     def closed(self, connection: Connection, reason: Reason) -> None:
@@ -346,7 +357,7 @@ class Server:
 
     def _connect_failed(self, socket: Socket, error: BaseException) -> None:
         if not isinstance(error, ConnectRefused):
-            log.error("the connect handler of %s raised", socket.namespace.name, exc_info=error)
+            log.error("a connect handler raised", namespace=socket.namespace.name, exc_info=error)
             error = ConnectRefused("Internal error")
         if socket.reason is None:
             self._forget(socket, Reason.SERVER)
@@ -360,7 +371,7 @@ class Server:
         try:
             message = Message(*encode(Packet(PacketType.CONNECT_ERROR, namespace, data)))
         except Exception:  # the application's own
-            log.exception("what a connect handler of %s refused with cannot be encoded", namespace)
+            log.exception("what a connect handler refused with cannot be encoded", namespace=namespace)
             message = Message(*encode(Packet(PacketType.CONNECT_ERROR, namespace, {"message": "Internal error"})))
         connection.push(message)
         client: _Client = connection.state
@@ -375,7 +386,9 @@ class Server:
         if registered is None:
             args = packet.data
         elif not registered.least <= len(args) <= registered.most:
-            log.info("session %s sent %r with %d arguments", connection.label, name, len(args))
+            log.info(
+                "an event has the wrong number of arguments", session=connection.label, name=name, number=len(args)
+            )
             return
         try:
             result = handler(socket, *args) if handler is not None else None
@@ -396,9 +409,9 @@ class Server:
 
     def _event_failed(self, socket: Socket, name: Any, error: BaseException) -> None:
         if isinstance(error, Disconnected | CallTimeout):
-            log.info("the handler of %r in %s ended: %s", name, socket.namespace.name, error)
+            log.info("a handler ended", name=name, namespace=socket.namespace.name, reason=str(error))
         else:
-            log.error("the handler of %r in %s raised", name, socket.namespace.name, exc_info=error)
+            log.error("a handler raised", name=name, namespace=socket.namespace.name, exc_info=error)
 
     def _acknowledge(self, socket: Socket, ack_id: int | None, result: Any) -> None:
         if not socket.connected:
@@ -414,7 +427,7 @@ class Server:
             data = list(result) if isinstance(result, tuple) else [] if result is None else [result]
             message = Message(*encode(Packet(PacketType.ACK, socket.namespace.name, data, ack_id)))
         except Exception:  # the application's own: what it answers cannot be encoded
-            log.exception("what a handler in %s answered with cannot be encoded", socket.namespace.name)
+            log.exception("what a handler answered with cannot be encoded", namespace=socket.namespace.name)
             return
         socket.answer(message)
 
@@ -453,7 +466,7 @@ class Server:
         try:
             result = handler(socket, *args)
         except Exception:  # the application's own
-            log.exception("a handler of %s raised", socket.namespace.name)
+            log.exception("a handler raised", namespace=socket.namespace.name)
             return
         if inspect.isawaitable(result):
             self._start(socket.connection, self._finish_call(socket, result))
@@ -462,7 +475,7 @@ class Server:
         try:
             await result
         except Exception:  # the application's own
-            log.exception("a handler of %s raised", socket.namespace.name)
+            log.exception("a handler raised", namespace=socket.namespace.name)
 
 
 def _raise_if_cancelled(error: BaseException) -> None:

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from time import monotonic, thread_time
 from typing import Final
 
+from herenow.supervision import OnFault, tell_loop
+
 READ_SLICE: Final = 4_096
 """Bytes parsed at a time, so that a connection that comes to be held, or has had its turn, keeps the rest unparsed."""
 
@@ -72,9 +74,14 @@ class Allowance:
 
 
 class Turns:
-    """The queue of those who wait for their turn."""
+    """The queue of those who wait for their turn.
+
+    Attributes:
+        on_fault: told of what raises in its turn.
+    """
 
     def __init__(self) -> None:
+        self.on_fault: OnFault = tell_loop
         self._waiting: deque[tuple[Callable[[], None], float]] = deque()
         self._scheduled = False
         self._free_at_s = 0.0
@@ -110,19 +117,20 @@ class Turns:
         """Give turns until the time of one is over."""
         share = max(HEAVY_SHARE, MOST_SHARE - self._others.take())
         began_s, cost_s = monotonic(), 0.0
-        try:
-            while self._waiting and monotonic() - began_s + cost_s < TURN_S:
-                take, cost = self._waiting.popleft()
-                cost_s += cost
+        while self._waiting and monotonic() - began_s + cost_s < TURN_S:
+            take, cost = self._waiting.popleft()
+            cost_s += cost
+            try:
                 take()
-        finally:
-            now_s = monotonic()
-            # What was done has passed already; what it costs beside is still to come.
-            self._free_at_s = now_s + (now_s - began_s) * (1 / share - 1) + cost_s / share
-            self._others.begin(cost_s)
-            self._scheduled = False
-            if self._waiting:
-                self._schedule()
+            except Exception as error:  # one's fault must not keep all who wait
+                self.on_fault("turns", error)
+        now_s = monotonic()
+        # What was done has passed already; what it costs beside is still to come.
+        self._free_at_s = now_s + (now_s - began_s) * (1 / share - 1) + cost_s / share
+        self._others.begin(cost_s)
+        self._scheduled = False
+        if self._waiting:
+            self._schedule()
 
 
 class _Others:

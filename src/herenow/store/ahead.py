@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from herenow.errors import StoreError
 from herenow.model import StoredUser
 from herenow.store.base import PAGE_SIZE, Page
 
@@ -22,14 +21,14 @@ async def read_ahead(
     Raises:
         StoreError: where the pages are gone through, a page could not be read.
     """
-    ready: asyncio.Queue[Page | StoreError] = asyncio.Queue(pages)
+    ready: asyncio.Queue[Page | Exception] = asyncio.Queue(pages)
 
     async def fill() -> None:
         cursor: str | None = None
         while True:
             try:
                 page = await read(after=cursor, limit=PAGE_SIZE)
-            except StoreError as error:
+            except Exception as error:  # for whoever goes through the pages: else they would wait for ever
                 await ready.put(error)
                 return
             await ready.put(page)
@@ -40,7 +39,7 @@ async def read_ahead(
     async def give() -> AsyncIterator[Sequence[StoredUser]]:
         while True:
             page = await ready.get()
-            if isinstance(page, StoreError):
+            if isinstance(page, Exception):
                 raise page
             if page.users:
                 yield page.users

@@ -21,9 +21,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
 
 import msgspec
-import structlog
 
 from herenow.errors import StoreError
+from herenow.logs import get_logger
 from herenow.model import StoredUser
 from herenow.store.base import Applied, Store
 from herenow.tenancy import shown_key, tenant_of
@@ -33,7 +33,7 @@ STALLED_MS = 2000
 
 _REPORTED_AT_MOST = 10_000
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 class WriterState(msgspec.Struct, frozen=True):
@@ -169,17 +169,18 @@ class Writer:
     async def run(self) -> None:
         """Write what is submitted, until cancelled. Call ``drain`` first, or what waits is lost.
 
-        To be called once. A cancelled write may still reach the store.
+        One at a time. Called again after it has raised, it goes on with the batch that was under way. A cancelled write
+        may still reach the store.
         """
         while True:
-            await self._has_rows.wait()
-            await self._gather()
-            self._begin_batch()
             while self._under_way:
                 await self._attempt()
             if not self._waiting:
                 self._has_rows.clear()
                 self._is_empty.set()
+            await self._has_rows.wait()
+            await self._gather()
+            self._begin_batch()
 
     async def drain(self, timeout_s: float) -> int:
         """Write all that waits, without regard to windows, for as long as the timeout allows.
@@ -218,9 +219,9 @@ class Writer:
             self._renew_batch()
         else:
             self._under_way = {}
-            self._note_success(applied)
             flushed, self._flushed = self._flushed, asyncio.Event()
             flushed.set()
+            self._note_success(applied)
 
     def _pause_s(self) -> float:
         doublings = 0 if self._draining else min(self._failures_in_a_row - 1, 30)
