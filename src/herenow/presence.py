@@ -19,16 +19,16 @@ written offline.
 
 import asyncio
 import contextlib
-import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import structlog
 
 from herenow.errors import NotStarted, StoreError, StoreInUse, TenantsNotKept
+from herenow.hooks import Hooks, Subscriber
+from herenow.logs import get_logger
 from herenow.metering import Meters
 from herenow.model import Availability, Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
@@ -41,6 +41,7 @@ from herenow.store.base import PAGE_SIZE
 from herenow.store.nodes import Node
 from herenow.store.opening import open_store
 from herenow.store.writer import Writer
+from herenow.supervision import WELL_S, Supervisor
 from herenow.tenancy import is_tenant, key_of, keyed, rows_by_tenant, split
 from herenow.truth import Truth
 
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
     from herenow.gateway.sight import CanWatch
 
-log = structlog.get_logger("herenow.presence")
+log = get_logger("herenow.presence")
 
 STORE_READ_TIMEOUT_S = 1.0
 """How long a read waits for the store. Then a user who is not here is given as offline, last active unknown."""
@@ -66,14 +67,15 @@ DECIDED_PER_S = 20_000
 CLOSED_AT_ONCE = 200
 """Connections closed in one turn of the event loop, some 10 ms; it serves the others in between."""
 
+HOOKS_END_S = 2.0
+"""How long a stop waits for ``on_change`` handlers to hear what they have not heard yet; beside the store."""
+
 SWEEP_TENANTS_S = 10.0
 """Between two looks for tenants of whom nobody is left."""
 
 LOG_CAPACITY = 65_536
 TENANT_LOG_CAPACITY = 8_192
 """Changes kept for a ``since``: of no tenant, at most 16 MB; of each tenant, at most 2 MB."""
-
-Subscriber = Callable[[Change], Any]
 
 
 class Presence:
@@ -106,6 +108,7 @@ class Presence:
         self.can_watch = can_watch
         self.store = open_store(self.settings)
         self.meters = Meters()
+        self.supervisor = Supervisor(lambda name: self.meters.task_failures.labels(name).inc())
         self._node: Node | None = None
         self._registry: Registry | None = None  # that of no tenant; the others are made when they are asked for
         self._tenants: Tenants | None = None
@@ -113,9 +116,8 @@ class Presence:
         self._writer: Writer | None = None
         self._audit: Audit | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._subscribers: list[Subscriber] = []
+        self._hooks = Hooks(self.meters.hook_drops.inc)
         self._evicted: list[Callable[[Sequence[Connection], bool], None]] = []
-        self._handler_tasks: set[asyncio.Future[Any]] = set()
         self._on_lost: Callable[[StoreError], None] | None = None
         self._lost = False
 
@@ -251,11 +253,12 @@ class Presence:
         self._tenants, self._truth = tenants, Truth(tenants)
         self._lost = False
         self._audit = Audit(self.store, self._truth, writer, every_s=settings.audit_every_s)
+        keep = self.supervisor.start
         self._tasks = [
-            asyncio.create_task(writer.run(), name="herenow writer"),
-            asyncio.create_task(self._audit.run(), name="herenow audit"),
-            asyncio.create_task(self._beat(node), name="herenow beat"),
-            asyncio.create_task(_sweep(tenants), name="herenow tenants"),
+            keep("writer", writer.run),
+            keep("audit", self._audit.run, well_s=WELL_S + 2 * settings.audit_every_s),
+            keep("beat", lambda: self._beat(node), well_s=WELL_S + 2 * settings.node_beat_s),
+            keep("tenants", lambda: _sweep(tenants), well_s=WELL_S + 2 * SWEEP_TENANTS_S),
         ]
         log.info("started", store=self.store.name, node=node.name, dead_nodes=len(dead), adopted=adopted)
 
@@ -267,6 +270,7 @@ class Presence:
             idle_after_ms=None if settings.idle_after_s is None else round(settings.idle_after_s * 1000),
             last_active_granularity_ms=round(settings.last_active_granularity_s * 1000),
             log_capacity=LOG_CAPACITY if tenant is None else TENANT_LOG_CAPACITY,
+            on_fault=self.supervisor.failed,
         )
         registry.subscribe(lambda batch: self._batch(batch, writer, tenant))
         return registry
@@ -318,7 +322,9 @@ class Presence:
         tenants, writer, node = self._tenants, self._writer, self._node
         for tenant in tenants.names():
             await self.evict(None, disconnect=True, cause=Cause.RESTART, tenant=tenant)
+        hooks = asyncio.ensure_future(self._hooks.drain(HOOKS_END_S))
         left = 0 if self._lost else await writer.drain(STOP_TIMEOUT_S)
+        await hooks
         if left:
             log.error("users were not written offline: the store did not take them", users=left)
         await tenants.close()
@@ -402,16 +408,11 @@ class Presence:
     def on_change(self, handler: Subscriber) -> Callable[[], None]:
         """Call ``handler(change)``, sync or async, for every change that others can see, oldest first.
 
-        ``change.tenant`` says whose user it is. One that raises is logged and harms nobody. Returns a function that
-        ends it.
+        ``change.tenant`` says whose user it is. One that raises is logged and harms nobody. An async one hears of one
+        change at a time: while it is awaited, the latest 10,000 wait for it, and what is older is dropped, counted
+        and said once. At the stop it has 2 s to hear the rest. Returns a function that ends it.
         """
-        self._subscribers.append(handler)
-
-        def unsubscribe() -> None:
-            if handler in self._subscribers:
-                self._subscribers.remove(handler)
-
-        return unsubscribe
+        return self._hooks.add(handler)
 
     def on_evicted(self, handler: Callable[[Sequence[Connection], bool], None]) -> None:
         """Call ``handler(connections, may_return)`` for those that the registry has dropped and that must be closed.
@@ -424,31 +425,14 @@ class Presence:
         writer.submit(keyed(tenant, batch.rows))
         of_tenant = {} if tenant is None else {"tenant": tenant}
         for change in batch.changes:
-            self.meters.changes_by[change.cause].inc()
             log.info("change", user=change.user_id, availability=change.availability, cause=change.cause, **of_tenant)
-            if not self._subscribers:
-                continue
+        if self._hooks:
+            changes: Sequence[Change] = batch.changes
             if tenant is not None:
-                change = msgspec.structs.replace(change, tenant=tenant)  # the same step, told apart
-            for handler in tuple(self._subscribers):
-                self._call(handler, change)
-
-    def _call(self, handler: Subscriber, change: Change) -> None:
-        try:
-            result = handler(change)
-        except Exception:  # the application's own
-            log.exception("a change handler raised", user=change.user_id)
-            return
-        if inspect.isawaitable(result):
-            task = asyncio.ensure_future(self._finish(result, change))
-            self._handler_tasks.add(task)
-            task.add_done_callback(self._handler_tasks.discard)
-
-    async def _finish(self, result: Awaitable[Any], change: Change) -> None:
-        try:
-            await result
-        except Exception:  # the application's own
-            log.exception("a change handler raised", user=change.user_id)
+                changes = [msgspec.structs.replace(change, tenant=tenant) for change in changes]  # told apart
+            self._hooks.tell(changes)
+        for change in batch.changes:
+            self.meters.changes_by[change.cause].inc()
 
     # -- acting ------------------------------------------------------------------------------------------------------
 
@@ -480,7 +464,10 @@ class Presence:
     async def _close_evicted(self, connections: Sequence[Connection], *, may_return: bool) -> None:
         for start in range(0, len(connections), CLOSED_AT_ONCE):
             for handler in self._evicted:
-                handler(connections[start : start + CLOSED_AT_ONCE], may_return)
+                try:
+                    handler(connections[start : start + CLOSED_AT_ONCE], may_return)
+                except Exception as error:  # the others are to be closed all the same
+                    self.supervisor.failed("eviction", error)
             await asyncio.sleep(0)
 
 
