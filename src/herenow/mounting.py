@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import structlog
 from starlette.applications import Starlette
 
 from herenow.errors import SettingsInvalid, StoreError
@@ -14,10 +13,11 @@ from herenow.gateway.handlers import Gateway
 from herenow.http.access import Access
 from herenow.http.api import Api, include
 from herenow.http.token_file import TokenFile, find_token_file
+from herenow.logs import get_logger
 from herenow.presence import Presence
 from herenow.socketio_server.engine import STATE_KEY
 
-log = structlog.get_logger("herenow.mounting")
+log = get_logger("herenow.mounting")
 
 
 class Mounted:
@@ -29,7 +29,7 @@ class Mounted:
 
     def __init__(self, presence: Presence, app: Starlette, *, path: str) -> None:
         settings = presence.settings
-        authenticate = presence.authenticate or auth.from_settings(settings)
+        authenticate = presence.authenticate or auth.from_settings(settings, presence.supervisor.failed)
         if authenticate is None:
             raise SettingsInvalid(
                 "nothing says who a client is: set jwt_secret (HERENOW_JWT_SECRET), or for a first try on loopback "
@@ -62,14 +62,18 @@ class Mounted:
         try:
             yield {STATE_KEY: {self._path: self.gateway.server.engine}}
         finally:
-            self._shut_commands_out()
-            self.stop()
-            await self._presence.stop()
+            try:
+                self.stop()
+                self._shut_commands_out()
+            finally:
+                await self._presence.stop()
 
     def stop(self) -> None:
         """Tell every client, let nobody in any more, close all connections and end all streams. Idempotent."""
-        self.gateway.stop()
-        self._api.followers.end()
+        try:
+            self.gateway.stop()
+        finally:
+            self._api.followers.end()
 
     def _let_commands_in(self) -> None:
         """Leave the admin token where the same user's commands find it. After the start: the store is ours now."""

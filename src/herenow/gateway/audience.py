@@ -59,6 +59,7 @@ class Audience:
             pace=pace,
             slow_timeout_s=settings.slow_reader_timeout_s,
             meters=presence.meters,
+            on_fault=presence.supervisor.failed,
             told=lambda changes: self.punctuality.told(changes, time.time()),
         )
         can_watch = presence.can_watch
@@ -127,7 +128,7 @@ class Audience:
         Whoever asks must watch all by now: then they get what changed since that page with those diffs. So when
         everybody joins at once, the crowd is gone through once a flush, and not once for each of them.
         """
-        if self._page is None or self._page_since != self.outbox.flushes:
+        if self._page is None or self._page_since != self.outbox.flushes or _has_failed(self._page):
             self._page, self._page_since = asyncio.ensure_future(self.page(None)), self.outbox.flushes
         return await asyncio.shield(self._page)  # it is others' too
 
@@ -163,3 +164,7 @@ class Audience:
         for watcher in self.watches.of(user_id) | self.watches.of_all:
             if watcher.user_id == user_id:
                 self.outbox.queue(watcher, change)
+
+
+def _has_failed(page: "asyncio.Future[dict[str, Any]]") -> bool:
+    return page.done() and (page.cancelled() or page.exception() is not None)

@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Any, TypeVar
 
 import msgspec
-import structlog
 
 from herenow.errors import TenantsNotKept
 from herenow.gateway import events
@@ -22,16 +21,19 @@ from herenow.gateway.limits import TokenBucket
 from herenow.gateway.outbox import Pace
 from herenow.gateway.permission import Permission
 from herenow.gateway.pulse import Pulse
+from herenow.gateway.rollcall import RollCall
 from herenow.gateway.throttle import Throttle
+from herenow.logs import get_logger
 from herenow.model import Claimed, Closing, Connection, UserPresence
 from herenow.presence import Presence
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
+from herenow.supervision import WELL_S
 from herenow.tenancy import SEPARATOR, key_of
 from herenow.times import to_iso
 from herenow.wire import claim_of, user_to_wire
 
-log = structlog.get_logger("herenow.gateway")
+log = get_logger("herenow.gateway")
 
 P = TypeVar("P")
 
@@ -72,8 +74,10 @@ class Gateway:
         self._throttle = Throttle(settings)
         self._stopping = False
         self._clients = 0  # who is in, and who is just being let in
-        self._tasks: set[asyncio.Future[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
         self.server = Server(_server_settings(settings, path))
+        self.server.supervise(presence.supervisor.failed)
+        self._throttle.supervise(presence.supervisor.failed)
         self.server.engine.on_refused = lambda code: self._meters.refused.labels(code).inc()
         self._namespace = self.server.namespace("/")
         self._permission = Permission(settings.can_watch_stale_s, self._namespace.sockets.get)
@@ -105,10 +109,22 @@ class Gateway:
         """Begin to send changes; in the event loop, with a started presence."""
         self._audiences[None].open()
         self.presence.on_evicted(self._evicted)
-        self._keep(asyncio.create_task(self._end_the_expired(), name="herenow expiry"))
-        self._keep(asyncio.create_task(self._pulse.run(), name="herenow pulse"))
+        every_s = self._settings.audit_every_s
+        roll_call = RollCall(
+            self.presence.tenants,
+            self._namespace.sockets,
+            lambda socket: close(socket, may_return=True),
+            self._meters,
+            every_s=every_s,
+        )
+        keep = self.presence.supervisor.start
+        self._tasks = [
+            keep("expiry", self._end_the_expired),
+            keep("pulse", self._pulse.run),
+            keep("roll call", roll_call.run, well_s=WELL_S + 2 * every_s),
+        ]
         if self.presence.can_watch is not None:
-            self._keep(asyncio.create_task(self._permission.run(), name="herenow sight"))
+            self._tasks.append(keep("sight", self._permission.run))
 
     def stop(self) -> None:
         """Tell every client, let nobody in any more, and close all connections. Idempotent."""
@@ -116,10 +132,10 @@ class Gateway:
 
     def _say_goodbye(self) -> None:
         self._stopping = True
-        for audience in self._audiences.values():
-            audience.mute()
         for task in self._tasks:
             task.cancel()
+        for audience in self._audiences.values():
+            audience.mute()
         notice = WireError("shutting_down", "the server is shutting down").body()
         self._namespace.emit(self._namespace.sockets.values(), events.ERROR, notice)
 
@@ -138,16 +154,15 @@ class Gateway:
             return None
         return max(0, round(self.server.engine.now_ms() - socket.last_pong_ms))
 
-    def _keep(self, task: "asyncio.Future[None]") -> None:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def _evicted(self, connections: Iterable[Connection], may_return: bool) -> None:
         """The registry has dropped these connections: close them."""
         for connection in connections:
             socket = self._namespace.sockets.get(connection.connection_id)
             if socket is not None:
-                close(socket, may_return=may_return)
+                try:
+                    close(socket, may_return=may_return)
+                except Exception as error:  # the others are to be closed all the same; this one the roll call finds
+                    self._failed("eviction", error)
 
     def _became_slow(self, socket: Socket) -> None:
         if socket.data is not None:  # one that has not been let in yet watches nobody
@@ -177,6 +192,8 @@ class Gateway:
         if self._pulse.lag_s > self._settings.overload_lag_s:
             raise WireError("overloaded", "the server is busy serving those who are in: come again in a moment")
         identity = await identify(self._authenticate, auth, socket.handshake)
+        if self._stopping:  # meanwhile: everyone is written offline, and nobody would write this one so
+            raise WireError("shutting_down", "the server is shutting down")
         user_id, tenant = identity.user_id, identity.tenant
         if SEPARATOR in user_id:  # the application's own ``authenticate``: everything else checks ids
             raise ValueError("a user id holds no control characters")
@@ -205,36 +222,68 @@ class Gateway:
                 transport=socket.transport,
                 address=address[0] if address else None,
             )
-        except BaseException:
-            self._expiry.forget(socket.id)
-            self._count_out(client)
+            server_time = to_iso(time.time_ns() // 1_000_000)
+            ready = events.Ready(user_id, socket.id, audience.registry.version, server_time, self._bounds)
+            socket.emit(events.READY, msgspec.Raw(msgspec.json.encode(ready)))
+        except BaseException:  # refused or cancelled half-way: nobody would hear of its end
+            self._forget(client, Closing.ERROR)
             raise
-        audience.punctuality.came(user_id)
+        try:
+            self._tell_connected(client)
+        except Exception as error:  # who is in is in
+            self._failed("telling", error)
+
+    def _tell_connected(self, client: Client) -> None:
+        client.audience.punctuality.came(client.user_id)
+        log.info("connected", **client.about, transport=client.socket.transport)
         self._meters.connects.inc()
-        log.info("connected", **client.about, transport=socket.transport)
-        server_time = to_iso(time.time_ns() // 1_000_000)
-        ready = events.Ready(user_id, socket.id, audience.registry.version, server_time, self._bounds)
-        socket.emit(events.READY, msgspec.Raw(msgspec.json.encode(ready)))
 
     def _disconnect(self, socket: Socket, reason: Reason) -> None:
         client: Client = socket.data
-        closing = client.closing or CLOSING[reason]
-        audience = client.audience
-        audience.watches.forget(client)
-        audience.outbox.forget(client)
-        self._expiry.forget(socket.id)
-        self._permission.forget(socket.id)
+        is_last = client.audience.connections_of.get(client.user_id) == 1
+        self._forget(client, client.closing or CLOSING[reason])
+        try:
+            self._tell_disconnected(client, reason, is_last=is_last)
+        except Exception as error:  # what was told of depends on none of it
+            self._failed("telling", error)
+
+    def _forget(self, client: Client, closing: Closing) -> None:
+        """Let a connection go, first of all in the registry. What fails on the way keeps none of the rest."""
+        audience, connection_id = client.audience, client.socket.id
+        try:
+            if not self._stopping:  # at the end, everyone is written offline in one go
+                audience.registry.disconnect(connection_id, closing)
+        except Exception as error:  # the roll call tries again
+            self._failed("disconnect", error)
+        try:
+            audience.watches.forget(client)
+            audience.outbox.forget(client)
+            self._expiry.forget(connection_id)
+            self._permission.forget(connection_id)
+        except Exception as error:
+            self._failed("disconnect", error)
+        finally:
+            # They hold each other: left to the garbage collector, its pauses would be felt by all clients.
+            client.socket.data = None
+            self._count_out(client)
+
+    def _tell_disconnected(self, client: Client, reason: Reason, *, is_last: bool) -> None:
+        heard_ms = self._heard_ms_ago(client.socket) if reason is Reason.PING_TIMEOUT else None
+        if heard_ms is not None and is_last:
+            client.audience.punctuality.fell_silent(client.user_id, heard_ms / 1000)
         duration_s = monotonic() - client.opened_s
         log.info("disconnected", **client.about, reason=reason.value, seconds=round(duration_s, 3))
         self._meters.disconnects.labels(reason.value).inc()
-        heard_ms = self._heard_ms_ago(socket) if reason is Reason.PING_TIMEOUT else None
-        if heard_ms is not None and audience.connections_of[client.user_id] == 1:
-            audience.punctuality.fell_silent(client.user_id, heard_ms / 1000)
-        if not self._stopping:  # at the end, everyone is written offline in one go
-            audience.registry.disconnect(socket.id, closing)
-        self._count_out(client)
-        # They hold each other: left to the garbage collector, its pauses would be felt by all clients.
-        socket.data = None
+
+    def _notify(self, socket: Socket, error: WireError) -> None:
+        """Tell a client why its connection ends; it ends all the same."""
+        try:
+            socket.emit(events.ERROR, error.body())
+        except Exception as fault:
+            self._failed("telling", fault)
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self.presence.supervisor.failed(what, error)
 
     def _open_audience(self, tenant: str | None) -> Audience:
         """Let the first client of a tenant in."""
@@ -264,19 +313,23 @@ class Gateway:
         while not self._stopping:
             await asyncio.sleep(1)
             warn, ended = self._expiry.due(time.time())
-            for connection_id in warn:
-                if socket := self._namespace.sockets.get(connection_id):
-                    socket.emit(events.ERROR, _EXPIRING.body())
             for connection_id in ended:
                 if socket := self._namespace.sockets.get(connection_id):
-                    self._end(socket)
+                    try:
+                        self._end(socket)
+                    except Exception as error:  # at the next look again: nobody stays beyond the token
+                        self._expiry.set(connection_id, time.time())
+                        self._failed("expiry", error)
+            for connection_id in warn:
+                if socket := self._namespace.sockets.get(connection_id):
+                    self._notify(socket, _EXPIRING)
 
     def _end(self, socket: Socket) -> None:
         client: Client = socket.data
-        log.info("token expired", **client.about)
-        socket.emit(events.ERROR, _EXPIRED.body())
         client.closing = Closing.CLOSED  # with the grace: who comes back with a new token never flickers
+        self._notify(socket, _EXPIRED)
         close(socket, may_return=True)
+        log.info("token expired", **client.about)
 
     async def _refresh(self, client: Client, payload: events.Refresh) -> dict[str, Any]:
         identity = await identify(self._authenticate, {"token": payload.token}, client.socket.handshake)

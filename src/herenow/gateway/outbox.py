@@ -21,6 +21,7 @@ from herenow.gateway.watches import Watches
 from herenow.metering import Meters
 from herenow.model import Change, Closing
 from herenow.socketio_server import Message, Namespace, Socket
+from herenow.supervision import OnFault
 from herenow.wire import change_to_wire
 
 FLUSH_SHARE = 3
@@ -64,6 +65,10 @@ class Pace:
         self._longest_s = longest_s
         self._paid_s = 0.0  # until then, what was flushed has had its share
 
+    def latest_s(self, start_s: float) -> float:
+        """Say when an outbox that has not come to the end of its flush is to try again."""
+        return start_s + self._longest_s
+
     def next_s(self, start_s: float, took_s: float) -> float:
         """Say when an outbox may flush again that has done so since ``start_s``, for ``took_s``."""
         longest_s = start_s + self._longest_s
@@ -81,6 +86,7 @@ class Outbox:
         pace: when it may flush again.
         slow_timeout_s: how long a watcher may be slow.
         meters: where flushes are counted.
+        on_fault: told of what raises.
         told: called after each flush with the changes that were sent in it.
     """
 
@@ -93,6 +99,7 @@ class Outbox:
         pace: Pace,
         slow_timeout_s: float,
         meters: Meters,
+        on_fault: OnFault,
         told: Callable[[Iterable[Change]], None],
     ) -> None:
         self._namespace = namespace
@@ -101,6 +108,7 @@ class Outbox:
         self._pace = pace
         self._slow_timeout_s = slow_timeout_s
         self._meters = meters
+        self._on_fault = on_fault
         self._told = told
         self.flushes = 0
         """How many there have been."""
@@ -109,7 +117,7 @@ class Outbox:
         self._hidden: set[str] = set()
         self._dirty: dict[Watcher, None] = {}
         self._slow: set[Watcher] = set()
-        self._encoded: dict[int, tuple[Change, msgspec.Raw]] = {}
+        self._encoded: dict[int, tuple[Change, msgspec.Raw | None]] = {}
         self._next_flush_s = 0.0
         self._timer: asyncio.Handle | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -197,6 +205,27 @@ class Outbox:
         for_all, self._for_all = self._for_all, {}
         hidden, self._hidden = self._hidden, set()
         dirty, self._dirty = self._dirty, {}
+        try:
+            sent = self._send(for_all, hidden, dirty)
+        except Exception as error:
+            # What was not told waits for the next window, a long one. Who has it already is told it twice.
+            self._for_all, self._hidden = {**for_all, **self._for_all}, hidden | self._hidden
+            self._dirty = dirty | self._dirty
+            self._encoded = {}
+            self._next_flush_s = self._pace.latest_s(loop.time())
+            self._schedule()
+            self._on_fault("outbox", error)
+            return
+        took_s = loop.time() - start_s
+        self._next_flush_s = self._pace.next_s(start_s, took_s)
+        told, self._encoded = [change for change, data in self._encoded.values() if data is not None], {}
+        try:
+            self._measure(told, *sent, took_s)
+        except Exception as error:
+            self._on_fault("outbox", error)
+
+    def _send(self, for_all: dict[str, Change], hidden: set[str], dirty: dict[Watcher, None]) -> tuple[int, int]:
+        """Send what waits; return how many frames that were, and how many deliveries."""
         frames = deliveries = 0
         if for_all:
             message = self._message(for_all)
@@ -204,32 +233,47 @@ class Outbox:
             deliveries += len(self._watches.of_all)
             for watcher in tuple(self._watches.of_all):
                 # One that has something left from before gets all of it in one piece, below or when it drains.
-                if watcher.pending or watcher.user_id in hidden or not watcher.socket.send(message):
-                    deliveries -= 1
-                    own = watcher.pending.get(watcher.user_id)
-                    watcher.pending.update(for_all)
-                    if watcher.user_id in hidden:
-                        del watcher.pending[watcher.user_id]
-                        if own is not None:
-                            watcher.pending[watcher.user_id] = own
-                    if watcher.slow_since_s is None:
-                        dirty[watcher] = None
+                try:
+                    if watcher.pending or watcher.user_id in hidden or not watcher.socket.send(message):
+                        deliveries -= 1
+                        self._keep(watcher, for_all, hidden)
+                        if watcher.slow_since_s is None:
+                            dirty[watcher] = None
+                except Exception as error:
+                    self._broke(watcher, error)
         shared: dict[int | tuple[int, ...], Message] = {}
         for watcher in dirty:
             pending = watcher.pending
             if pending and watcher.slow_since_s is None:
                 key = tuple(map(id, pending.values())) if len(pending) > 1 else id(*pending.values())
                 message = shared.get(key) or shared.setdefault(key, self._message(pending))
-                if watcher.socket.send(message):
-                    watcher.pending = {}
-                    deliveries += 1
-        took_s = loop.time() - start_s
-        self._measure(frames + len(shared), deliveries, took_s)
-        self._encoded = {}
-        self._next_flush_s = self._pace.next_s(start_s, took_s)
+                try:
+                    if watcher.socket.send(message):
+                        watcher.pending = {}
+                        deliveries += 1
+                except Exception as error:
+                    self._broke(watcher, error)
+        return frames + len(shared), deliveries
 
-    def _measure(self, frames: int, deliveries: int, took_s: float) -> None:
-        meters, changes = self._meters, [change for change, _ in self._encoded.values()]
+    def _keep(self, watcher: Watcher, for_all: dict[str, Change], hidden: Container[str]) -> None:
+        """Let what goes to all wait for one watcher, but for what it must not be told of its own user."""
+        own = watcher.pending.get(watcher.user_id)
+        watcher.pending.update(for_all)
+        if watcher.user_id in hidden:
+            del watcher.pending[watcher.user_id]
+            if own is not None:
+                watcher.pending[watcher.user_id] = own
+
+    def _broke(self, watcher: Watcher, error: Exception) -> None:
+        """A watcher cannot be told. It is closed, so that its client comes back and takes a snapshot: it would go on to
+        show what is no longer so. But not at once: the caller is in a loop over all of them.
+        """
+        self._on_fault("a watcher", error)
+        watcher.closing = Closing.ERROR
+        asyncio.get_running_loop().call_soon(lambda: watcher.socket.disconnect(close=True))
+
+    def _measure(self, changes: list[Change], frames: int, deliveries: int, took_s: float) -> None:
+        meters = self._meters
         meters.frames.inc(frames)
         meters.deliveries.inc(deliveries)
         meters.merged.inc(self._merged)
@@ -240,16 +284,20 @@ class Outbox:
 
     def _message(self, pending: dict[str, Change]) -> Message:
         changes = sorted(pending.values(), key=lambda change: change.version)
-        return self._namespace.message(
-            DIFF, {"version": self._version(), "changes": [self._encode(change) for change in changes]}
-        )
+        encoded = [data for change in changes if (data := self._encode(change)) is not None]
+        return self._namespace.message(DIFF, {"version": self._version(), "changes": encoded})
 
-    def _encode(self, change: Change) -> msgspec.Raw:
+    def _encode(self, change: Change) -> msgspec.Raw | None:
         # By identity, for of one version there are two changes where a user is invisible: the others' and their own.
         # The change is kept beside its encoding, so that no other can get its id before the flush is over.
         known = self._encoded.get(id(change))
         if known is None:
-            known = self._encoded[id(change)] = change, msgspec.Raw(msgspec.json.encode(change_to_wire(change)))
+            data = None
+            try:
+                data = msgspec.Raw(msgspec.json.encode(change_to_wire(change)))
+            except Exception as error:  # one that cannot be written must not cost all the others of the window
+                self._on_fault("encoding", error)
+            known = self._encoded[id(change)] = change, data
         return known[1]
 
     def _sweep(self) -> None:
@@ -257,8 +305,16 @@ class Outbox:
         self._sweeper = loop.call_later(self._slow_timeout_s / 4, self._sweep) if self._slow else None
         for watcher in list(self._slow):
             if watcher.slow_since_s is not None and loop.time() - watcher.slow_since_s >= self._slow_timeout_s:
-                self._slow.discard(watcher)
-                self._meters.slow_closed.inc()
-                watcher.closing = Closing.ERROR  # it may come back, within the grace
-                watcher.socket.answer(self._namespace.message(ERROR, _TOO_SLOW.body()))
-                watcher.socket.disconnect(close=True)
+                try:
+                    self._end(watcher)
+                except Exception as error:  # of one; at the next sweep again
+                    self._on_fault("slow readers", error)
+
+    def _end(self, watcher: Watcher) -> None:
+        watcher.closing = Closing.ERROR  # it may come back, within the grace
+        try:
+            watcher.socket.answer(self._namespace.message(ERROR, _TOO_SLOW.body()))
+        finally:
+            watcher.socket.disconnect(close=True)
+        self._slow.discard(watcher)
+        self._meters.slow_closed.inc()

@@ -36,6 +36,7 @@ class Follower:
     def __init__(self, presence: Presence, since: int | None, tenant: str | None = None) -> None:
         self._registry = presence.registry_of(tenant)
         self._tenants = presence.tenants
+        self._on_fault = presence.supervisor.failed
         self._tenant = tenant
         self._since = since
         self._pending: dict[str, Change] = {}
@@ -60,7 +61,7 @@ class Follower:
                     yield await self._silence()
                     continue
                 changes, self._pending = self._pending, {}
-                yield b"".join(map(_event, changes.values()))
+                yield b"".join(map(self._event, changes.values()))
         finally:
             unsubscribe()
             self._tenants.release(self._tenant)
@@ -74,7 +75,7 @@ class Follower:
             newer = self._pending.get(change.user_id)
             if newer is not None and newer.version == change.version:
                 del self._pending[change.user_id]  # it came while the log was read
-        return b"".join(map(_event, changes))
+        return b"".join(map(self._event, changes))
 
     async def _silence(self) -> bytes:
         self._came.clear()
@@ -85,6 +86,13 @@ class Follower:
             return b": still here\n\n"
         return b""
 
+    def _event(self, change: Change) -> bytes:
+        try:
+            return _encode(change)
+        except Exception as error:  # one that cannot be written must not end the stream for all the others
+            self._on_fault("encoding", error)
+            return b""
+
     def _take(self, batch: Batch) -> None:
         for change in batch.changes:
             self._pending.pop(change.user_id, None)  # the order is that of the latest changes
@@ -93,7 +101,7 @@ class Follower:
             self._came.set()
 
 
-def _event(change: Change) -> bytes:
+def _encode(change: Change) -> bytes:
     return b"id: %d\nevent: change\ndata: %s\n\n" % (change.version, msgspec.json.encode(change_to_wire(change)))
 
 
