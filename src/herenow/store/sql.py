@@ -11,6 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from herenow.errors import StoreError, StoreInUse, StoreUnavailable
+from herenow.logs import get_logger
 from herenow.model import StoredUser
 from herenow.store import sql_nodes, sql_schema, sql_users
 from herenow.store.base import PAGE_SIZE, Applied, Counts, InitReport, Page, Progress, Spare
@@ -19,6 +20,8 @@ from herenow.store.sql_rows import Raw, from_cursor
 from herenow.store.sqlite_file import SqliteFile, parse_url
 from herenow.store.sqlite_lock import LockFile
 from herenow.times import to_iso
+
+_log = get_logger(__name__)
 
 
 class SqlStore:
@@ -186,9 +189,20 @@ class SqlStore:
     async def claim_node(self, node: Node) -> tuple[Node, ...]:
         if not self._lock.acquire(node):
             raise await self._tell_owner()
+        hosts = self._dead_hosts(node)
         try:
-            work = partial(sql_nodes.take_over, node=node, database=self._name, dead_hosts=self._dead_hosts(node))
-            return await self._file.write(work)
+            try:
+                return await self._file.write(
+                    partial(sql_nodes.take_over, node=node, database=self._name, dead_hosts=hosts)
+                )
+            except StoreUnavailable as error:
+                if not self._lock.proves:
+                    raise
+                # The disk is full, say. By the lock it is ours; the row, for the commands, follows with a beat.
+                _log.warning("the store is ours, but cannot be written now", error=str(error))
+                return await self._file.read(
+                    partial(sql_nodes.find_dead, node=node, database=self._name, dead_hosts=hosts)
+                )
         except BaseException:
             self._lock.release()
             raise

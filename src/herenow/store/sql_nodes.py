@@ -20,12 +20,22 @@ def take_over(connection: sa.Connection, node: Node, *, database: str, dead_host
     Raises:
         StoreInUse: one of them lives.
     """
+    dead = find_dead(connection, node, database=database, dead_hosts=dead_hosts)
+    connection.execute(nodes.delete())
+    connection.execute(nodes.insert().values(msgspec.structs.asdict(node)))
+    return dead
+
+
+def find_dead(connection: sa.Connection, node: Node, *, database: str, dead_hosts: frozenset[str]) -> tuple[Node, ...]:
+    """Return all other nodes, if none of them lives.
+
+    Raises:
+        StoreInUse: one of them lives.
+    """
     known = read_nodes(connection)
     rival = find_rival(known, node, dead_hosts=dead_hosts)
     if rival is not None:
         raise StoreInUse(database, host=rival.host, pid=rival.pid, beat_ms=rival.beat_ms)
-    connection.execute(nodes.delete())
-    connection.execute(nodes.insert().values(msgspec.structs.asdict(node)))
     return tuple(other for other in known if (other.name, other.epoch) != (node.name, node.epoch))
 
 

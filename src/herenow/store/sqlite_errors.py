@@ -22,6 +22,12 @@ def is_of_row(error: sa.exc.DBAPIError) -> bool:
     return _primary_code(error) in _ROW_CODES
 
 
+def lacks_room(error: sa.exc.DBAPIError) -> bool:
+    """Say whether the disk is full, be it only for the index of the log, without which no reader can begin."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return code == sqlite3.SQLITE_IOERR_SHMSIZE or _primary_code(error) == sqlite3.SQLITE_FULL
+
+
 def is_of_statement(error: sa.exc.DBAPIError) -> bool:
     """Say whether the statement itself does not fit the tables that are there."""
     return _primary_code(error) == sqlite3.SQLITE_ERROR
@@ -31,11 +37,11 @@ def translate(error: sa.exc.DBAPIError, path: Path) -> StoreError | None:
     """Turn an error of SQLite into one of ours; ``None`` for one that is our own mistake."""
     said = str(error.orig)
     database = str(path)
+    if lacks_room(error):
+        return StoreUnavailable(database, "the disk, or the space it may use, is full")
     match _primary_code(error):
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return StoreUnavailable(database, "another program keeps it locked")
-        case sqlite3.SQLITE_FULL:
-            return StoreUnavailable(database, "the disk, or the space it may use, is full")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return StoreCorrupt(database, said)
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:

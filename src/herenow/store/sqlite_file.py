@@ -17,7 +17,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 
 from herenow.errors import StoreNotWritable, StoreUrlInvalid
-from herenow.store.sqlite_errors import describe, translate
+from herenow.store.sqlite_errors import describe, lacks_room, translate
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], T]
@@ -76,7 +76,7 @@ class SqliteFile:
         self.path = path
         common: dict[str, int | str] = {"busy_timeout": busy_timeout_ms}
         self._writer = _Lane(path, begin="BEGIN IMMEDIATE", pragmas=common | _PRAGMAS | dict(pragmas))
-        self._reader = _Lane(path, begin="BEGIN", pragmas=common | _READ_PRAGMAS | dict(pragmas))
+        self._reader = _Lane(path, begin="BEGIN", pragmas=common | _READ_PRAGMAS | dict(pragmas), only_reads=True)
 
     def exists(self) -> bool:
         """Say whether there is a file, whatever it holds."""
@@ -123,8 +123,9 @@ class SqliteFile:
 class _Lane:
     """One thread with one connection, opened at need and opened anew after any failure."""
 
-    def __init__(self, path: Path, *, begin: str, pragmas: Mapping[str, int | str]) -> None:
+    def __init__(self, path: Path, *, begin: str, pragmas: Mapping[str, int | str], only_reads: bool = False) -> None:
         self._path = path
+        self._only_reads = only_reads
         self._pragmas = pragmas
         self._inode: tuple[int, int] | None = None
         self._thread: ThreadPoolExecutor | None = None
@@ -153,10 +154,43 @@ class _Lane:
                 return work(connection)
         except sa.exc.DBAPIError as error:
             self._engine.dispose()
+            if self._only_reads and lacks_room(error) and self._is_whole():
+                return self._transact_still(work)
             translated = translate(error, self._path)
             if translated is None:
                 raise
             raise translated from error
+
+    def _transact_still(self, work: Work[T]) -> T:
+        """Read the file as one that does not change.
+
+        On a disk that is full already, SQLite cannot make the index of the log that a first reader needs, be there a
+        log or not. Nor can a writer, so the file stands still. One transaction long: there may be room the next moment.
+        """
+        address = f"file:{quote(str(self._path))}?immutable=1"
+        still = sa.create_engine(
+            "sqlite://",
+            creator=lambda: sqlite3.connect(address, uri=True, isolation_level=None),
+            poolclass=sa.StaticPool,
+            hide_parameters=True,
+        )
+        try:
+            with still.begin() as connection:
+                return work(connection)
+        except sa.exc.DBAPIError as error:
+            translated = translate(error, self._path)
+            if translated is None:
+                raise
+            raise translated from error
+        finally:
+            still.dispose()
+
+    def _is_whole(self) -> bool:
+        """Say whether all that was committed is in the file, and nothing in the log beside it."""
+        try:
+            return self._path.with_name(f"{self._path.name}-wal").stat().st_size == 0
+        except FileNotFoundError:
+            return True
 
     def _connect(self) -> sqlite3.Connection:
         # mode=rw: a missing file is an error, not a new database. Transactions are ours alone (isolation_level).

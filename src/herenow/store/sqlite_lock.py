@@ -4,6 +4,7 @@ The operating system lets go of the lock when the process ends, however it ends.
 would let one process lock the old file and another a new one.
 """
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -46,7 +47,7 @@ class LockFile:
             if sys.platform != "win32":
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(file, 0)
-            os.write(file, msgspec.json.encode(node))
+            _sign(file, node)
         except BlockingIOError:
             os.close(file)
             return False
@@ -68,3 +69,12 @@ class LockFile:
             return msgspec.json.decode(self.path.read_bytes(), type=Node)
         except (OSError, msgspec.MsgspecError):
             return None
+
+
+def _sign(file: int, node: Node) -> None:
+    """Write down who holds the lock. It holds without: a disk that is full must keep no server from starting."""
+    try:
+        os.write(file, msgspec.json.encode(node))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
