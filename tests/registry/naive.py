@@ -158,7 +158,9 @@ class Naive:
         change, row = self.change(user, i - 1), self.row_taken(user, i - 1)
         if change is not None:
             return change.last_active_ms
-        return row.last_active_ms if row is not None else self.told(user, i - 1)
+        if row is None:
+            return self.told(user, i - 1)
+        return None if row.last_active_ms is None else min(row.last_active_ms, self.history[i - 1].stamp_ms)
 
     def cause(self, user: str, i: int) -> Cause:
         entry = self.history[i].what
@@ -342,7 +344,7 @@ class Naive:
         row = self.row_taken(user, i)
         is_news = not self.held(user, i) or self.last_active(user, i) is None
         if row is not None and row.last_active_ms is not None and is_news:
-            yield row.last_active_ms
+            yield min(row.last_active_ms, entry.stamp_ms)  # one that is still to come is taken for now
         if is_invisible and (was_invisible or not isinstance(entry.what, SetClaim)):
             return
         match entry.what:

@@ -237,7 +237,7 @@ async def test_a_wheel_that_raises_is_turned_again(monkeypatch: pytest.MonkeyPat
     faults: list[str] = []
     came: asyncio.Queue[str] = asyncio.Queue()
     heartbeat: Heartbeat[Item] = Heartbeat(
-        5, lambda item, now_ms: came.put_nowait(item.name), on_fault=lambda name, error: faults.append(name)
+        5, lambda item, now_ms: came.put_nowait(item.name), Steady(), on_fault=lambda name, error: faults.append(name)
     )
     turn = heartbeat._wheel.turn
     monkeypatch.setattr(heartbeat._wheel, "turn", lambda now_ms, limit: turn(now_ms, limit) if faults else 1 / 0)

@@ -310,10 +310,10 @@ class Rules:
 
     def _adopt(self, command: Adopt, step: _Step) -> None:
         ended_ms = min(command.last_beat_ms, step.stamp_ms)
-        for row in command.rows:
-            if row.user_id in self._users:
+        for stored in command.rows:
+            if stored.user_id in self._users:
                 continue  # came back before the row was read: the registry knows better
-            row = _believable(row, step)
+            row = _believable(stored, step)
             looks = seen_in(row)
             user = self._admit(row, looks, step)
             if row.is_online and not user.is_invisible():
@@ -326,7 +326,7 @@ class Rules:
                 user,
                 Cause.CLAIM_EXPIRED if expired else Cause.RESTART,
                 step,
-                row_changed=expired or looks.availability is not row.availability,
+                row_changed=expired or looks.availability is not row.availability or row is not stored,
             )
 
     def _repair(self, command: Repair, step: _Step) -> None:
