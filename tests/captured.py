@@ -15,7 +15,10 @@ class _Capture(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if isinstance(record.msg, Line):
-            self.lines.append({**record.msg.fields, "event": record.msg.event, "log_level": record.levelname.lower()})
+            line = {**record.msg.fields, "event": record.msg.event, "log_level": record.levelname.lower()}
+            if record.exc_info:
+                line["exc_info"] = record.exc_info[1]
+            self.lines.append(line)
 
 
 @contextmanager

@@ -168,9 +168,9 @@ async def test_one_change_that_cannot_be_written_costs_no_other_of_its_window(
     from herenow.http import following
 
     for module in (outbox, following):
-        encode = module.change_to_wire
+        encode = module.encode_change
         monkeypatch.setattr(
-            module, "change_to_wire", lambda change, do=encode: fail() if change.user_id == "bad" else do(change)
+            module, "encode_change", lambda change, do=encode: fail() if change.user_id == "bad" else do(change)
         )
     bob = await Client.connect(server.url, "bob")
     await bob.watch("bad", "good")

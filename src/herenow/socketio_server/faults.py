@@ -4,16 +4,17 @@ Whoever looks for the reason why a client does not come in finds it in the log. 
 neither the log nor the memory.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Final
+
+from herenow.logs import get_logger
 
 from .addresses import customer_of
 
 LOGGER: Final = "herenow.socketio.faults"
 """What the lines are logged by, at level INFO."""
 
-log = logging.getLogger(LOGGER)
+log = get_logger(LOGGER)
 
 EVERY_MS: Final = 60_000
 """Between two lines about an address."""
@@ -54,7 +55,9 @@ class Faults:
             return
         self._said.pop(who, None)
         self._said[who] = (now_ms, 0)
-        log.info("no valid Socket.IO from %s: %s%s", who, reason, f" ({more} more since the last line)" * (more > 0))
+        since = f" ({more} more since the last line)" if more else ""
+        said = f"no valid Socket.IO from {who}: {reason}{since}"
+        log.info(said)
 
     def _forget(self, now_ms: float) -> None:
         """Drop those whose minute is over; with a few, what was counted since is not said any more."""
