@@ -52,7 +52,7 @@ from herenow.store.nodes import Node
 from herenow.store.objections import Objections
 from herenow.store.opening import open_store
 from herenow.store.writer import Writer
-from herenow.supervision import WELL_S, Supervisor
+from herenow.supervision import WELL_S, Supervisor, end
 from herenow.tenancy import is_tenant, key_of, keyed, rows_by_tenant, split
 from herenow.times import steady_s
 from herenow.truth import Truth
@@ -295,8 +295,7 @@ class Presence:
                 raise self._lost
         except BaseException:
             if beating is not None:
-                beating.cancel()
-                await asyncio.gather(beating, return_exceptions=True)
+                await end([beating])
             await self.store.close()
             raise
         self._node, self._registry, self._writer = node, tenants.registry(None), writer
@@ -390,9 +389,7 @@ class Presence:
         if left:
             log.error("users were not written offline: the store did not take them", users=left)
         await tenants.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         self._registry = self._writer = self._audit = self._node = self._tenants = self._open = self._truth = None
         self.steady.end()
         if not left:  # else our row stays: it tells the next start until when the users may have been here

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -27,6 +27,9 @@ WELL_S = 10.0
 """A part that has not failed for so long runs well."""
 
 PAUSE_S = 0.1
+AGAIN_S = 0.2
+"""After so long a task that has not ended is cancelled again."""
+
 LONGEST_PAUSE_S = 5.0
 """Before a task is started again after its first failure; it doubles with each further one in a row, to the longest."""
 
@@ -103,6 +106,9 @@ class Supervisor:
             try:
                 await run()
             except Exception as error:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():  # a driver may make an error of its own of our end
+                    raise asyncio.CancelledError from error
                 self.failed(name, error, well_s=well_s)
                 await self._sleep(self._pause_s(name))
             else:
@@ -111,3 +117,12 @@ class Supervisor:
     def _pause_s(self, name: str) -> float:
         doublings = min(self._records[name].in_a_row - 1, 30)
         return min(LONGEST_PAUSE_S, PAUSE_S * float(2**doublings)) * (1 + self._jitter()) / 2
+
+
+async def end(tasks: Sequence["asyncio.Task[None]"]) -> None:
+    """Cancel tasks and wait for their end: again, where one was at something that took it for an error, and went on."""
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=AGAIN_S)
