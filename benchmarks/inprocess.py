@@ -10,7 +10,7 @@ import random
 import selectors
 import tempfile
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,7 +27,7 @@ from herenow.model import StoredUser
 from herenow.presence import Presence
 from herenow.socketio_server import FastWebSocket
 from herenow.socketio_server.engine import STATE_KEY
-from herenow.store.base import Applied, Counts, InitReport, Page
+from herenow.store.base import Applied, Counts, Gaps, InitReport, Page
 from herenow.store.nodes import Node
 
 REQUEST = (
@@ -105,7 +105,21 @@ class NoStore:
         """Nobody is."""
         return Page((), None)
 
-    claimed = stale = online
+    claimed = stale = sift = online
+
+    async def online_ids(self, **_: Any) -> AsyncIterator[list[str]]:
+        """Nobody is."""
+        nobody: tuple[list[str], ...] = ()
+        for page in nobody:
+            yield page
+
+    async def gaps(self) -> Gaps:
+        """All is there."""
+        return Gaps()
+
+    async def objections(self) -> tuple[str, ...]:
+        """Nothing is refused."""
+        return ()
 
     async def counts(self) -> Counts:
         """None."""
@@ -228,8 +242,10 @@ def _stop_the_clocks(loop: asyncio.AbstractEventLoop) -> None:
 async def rig() -> Any:
     """Start the server; stop it. The process's clocks are not to be trusted afterwards."""
     _stop_the_clocks(asyncio.get_running_loop())
-    # No heartbeat: the clients would have to answer.
-    never: dict[str, Any] = {"ping_interval_s": 1e6, "ping_timeout_s": 50, "stale_after_s": 1e7}
+    # No heartbeat: the clients would have to answer. And no audit, which would fall into one of the steps.
+    never: dict[str, Any] = {
+        "ping_interval_s": 1e6, "ping_timeout_s": 50, "stale_after_s": 1e7, "audit_every_s": 1e6
+    }  # fmt: skip
     presence = Presence("sqlite:///nothing.db", jwt_secret=wire.SECRET, max_events_per_s=1e6, **never)
     presence.store = NoStore()  # type: ignore[assignment]
     authenticate = auth.from_settings(presence.settings)

@@ -94,7 +94,7 @@ async def test_who_loses_the_store_while_starting_does_not_start(
 @asynccontextmanager
 async def mounted(presence: Presence) -> AsyncIterator[str]:
     app = FastAPI()
-    presence.mount(app)
+    presence.mount(app, admin=True, health=True)
     async with serving(app) as url:
         yield url
 

@@ -5,4 +5,4 @@ from fastapi import FastAPI
 from herenow import Presence
 
 app = FastAPI()
-Presence().mount(app)
+Presence().mount(app, health=True)

@@ -23,7 +23,7 @@ from support import serving
 @asynccontextmanager
 async def served(presence: Presence) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    presence.mount(app)
+    presence.mount(app, admin=True, health=True)
     key = {"Authorization": "Bearer an operator's own key"}
     async with serving(app) as url, httpx.AsyncClient(base_url=url, headers=key, timeout=30) as http:
         yield http

@@ -36,6 +36,9 @@ from .turns import Allowance
 
 log = get_logger("herenow.socketio")
 
+HEARS_WITHIN_S: Final = 0.1
+"""So long after a send has failed, the server has said why, if it knows."""
+
 _SENT: Final = object()
 
 _TEXT: Final = (b"content-type", b"text/plain; charset=UTF-8")
@@ -341,10 +344,9 @@ class AsgiWebSocket:
         if not self._closed:
             self._closed = True
             self._give_up_later()  # it may have been a middleware that broke it: then the server knows of no end
-        self.release()  # to hear the server say that the peer is gone
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.engine.websocket_lost(connection, self, error=True)
+        self.release()
+        # First hear the server say how the peer went: one that closed is none that broke.
+        asyncio.get_running_loop().call_later(HEARS_WITHIN_S, partial(self._lost, error=True))
 
 
 def _size(item: MutableMapping[str, Any]) -> int:
