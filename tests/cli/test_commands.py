@@ -19,6 +19,7 @@ from cli_support import ENVIRONMENT, Server, answer, herenow, serving_process
 from herenow.cli import target
 from herenow.cli.app import app
 from herenow.cli.socketio_client import Client
+from herenow.times import to_iso
 from support import ROOT, until
 
 
@@ -96,7 +97,7 @@ def test_a_dead_servers_ghosts_are_found_and_cleaned_up(tmp_path: Path) -> None:
 def test_stale_takes_only_the_silent(tmp_path: Path) -> None:
     herenow("init", cwd=tmp_path)
     put_online(tmp_path, "old")
-    put_online(tmp_path, "new", last_active="2999-01-01T00:00:00.000Z")
+    put_online(tmp_path, "new", last_active=to_iso(time.time_ns() // 1_000_000))
     assert answer(herenow("stale", "--dry-run", "--json", cwd=tmp_path))["offline"] == 1
     assert answer(herenow("stale", "--older-than", "1h", "--json", cwd=tmp_path))["offline"] == 1
     assert online(tmp_path) == ["new"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from cli_support import herenow
 from herenow import Presence
 from herenow.cli.app import app
 from herenow.errors import SettingsInvalid
@@ -46,7 +47,6 @@ def run(*arguments: str, **environment: str) -> Result:
         (("serve",), {}, "herenow serve --dev"),
         (("serve", "--dev", "--log-level", "loud"), {}, "'warning'"),
         (("serve", "--dev", "--host", "192.0.2.1"), SECRET, "leave out --host"),
-        (("serve", "--host", "192.0.2.1"), SECRET, "give --host 127.0.0.1"),
         (("token",), {}, "--user ID, --api-key or --admin-token"),
         (("token", "--user", "--api-key"), SECRET, "--user needs a value, as in --user ID; --api-key is an option"),
         (("token", "--user", "alice", "--api-key"), SECRET, "--user and --api-key make different things"),
@@ -163,3 +163,10 @@ def test_stale_ends_with_1_where_it_found_somebody_and_with_0_where_not() -> Non
     assert run("stale", "--dry-run").exit_code == 1
     assert run("stale").exit_code == 1
     assert run("stale").exit_code == 0
+
+
+def test_an_address_of_another_machine_is_named_with_what_to_give_instead(tmp_path: Path) -> None:
+    """In a process of its own: by then the server's words go by a thread of its own."""
+    ended = herenow("serve", "--host", "192.0.2.1", cwd=tmp_path, HERENOW_JWT_SECRET=SECRET["HERENOW_JWT_SECRET"])
+    assert ended.returncode == 2
+    assert "give --host 127.0.0.1" in ended.stderr
