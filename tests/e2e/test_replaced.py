@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import jwt
 import pytest
 import socketio
@@ -88,7 +89,8 @@ async def test_a_server_that_was_stopped_and_replaced_writes_not_one_row_and_sen
     for place in places:
         place.mkdir()
     road = Road()
-    stock = socketio.AsyncClient(reconnection_delay=0.05, reconnection_delay_max=0.2)
+    session = aiohttp.ClientSession()  # of its own the client leaves one open each time that it comes back
+    stock = socketio.AsyncClient(reconnection_delay=0.05, reconnection_delay_max=0.2, http_session=session)
     greeted = asyncio.Event()
     stock.on("presence:ready", lambda _: greeted.set())
 
@@ -124,6 +126,7 @@ async def test_a_server_that_was_stopped_and_replaced_writes_not_one_row_and_sen
                 for client in clients:
                     await client.close()
                 await stock.disconnect()
+                await session.close()
 
 
 @pytest.fixture
