@@ -17,8 +17,8 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path) -> AsyncIterator[SqlStore]:
-    """A prepared store that does not wait long for locks."""
-    store = SqlStore(f"sqlite:///{path}", busy_timeout_ms=50)
+    """A prepared store that does not wait long for locks, but for a busy machine."""
+    store = SqlStore(f"sqlite:///{path}", busy_timeout_ms=50, timeout_s=30)
     await store.init()
     yield store
     await store.close()

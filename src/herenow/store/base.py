@@ -46,7 +46,8 @@ class Applied(msgspec.Struct, frozen=True):
         skipped: rows not newer than what was stored; nothing was lost.
         unknown: ids of users that the store does not have and does not create.
         refused: rows that the store would not take for their own sake, by id, each with the reason; the others of the
-            batch were written. Repeating them is of no use.
+            batch were written. Where it refuses one after the other, and has written none, it may count the rest as
+            refused without a look at each.
     """
 
     written: int

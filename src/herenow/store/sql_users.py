@@ -67,6 +67,9 @@ _upsert = _insert.on_conflict_do_update(
 _newer = _rows.subquery("newer")
 _update = users.update().where(users.c.id == _newer.c.id, _version < _newer.c.presenceVersion).values(_values(_newer.c))
 
+_ENOUGH = 16
+"""Rows refused one by one, with none written, after which a batch is not looked through any further."""
+
 _ids = sa.select(sa.func.json_each(sa.bindparam("ids", type_=sa.Text)).table_valued("value").c.value)
 _is_wanted = users.c.id.in_(_ids)
 _is_online = users.c.isOnline == sa.true()
@@ -88,37 +91,58 @@ def apply(connection: sa.Connection, rows: Sequence[StoredUser], *, create: bool
         except UnstorableRow as error:
             refused[row.user_id] = str(error)
     batch = list(newest.values())
-    written = _write_or_halve(connection, _upsert if create else _update, "rows", batch, refused) if batch else 0
+    halving = _Halving(_upsert if create else _update, "rows", enough=_ENOUGH)
+    if batch:
+        halving.write(connection, batch)
+    written = halving.written
+    refused.update(halving.refused)
     all_are_there = create or written == len(batch)
     unknown = () if all_are_there else find_unknown(connection, [user for user in newest if user not in refused])
     skipped = len(rows) - written - len(unknown) - len(refused)
     return Applied(written=written, skipped=skipped, unknown=unknown, refused=refused)
 
 
-def _write_or_halve(
-    connection: sa.Connection,
-    statement: sa.Executable,
-    parameter: str,
-    batch: Sequence[Columns] | Sequence[str],
-    refused: dict[str, str],
-) -> int:
-    """Write the rows, or those of the ids, in one statement; where one is refused, halve until it is alone; note it.
+class _Halving:
+    """Writes a batch in one statement; where a row is refused, it is halved until that row stands alone.
 
     SQLite undoes a failed statement by itself and leaves the transaction as it was.
+
+    Args:
+        statement: what writes.
+        parameter: of it, that is given the rows, or the ids.
+        enough: so many refusals, with nothing written, tell enough: the rest counts as refused too. To halve all of a
+            thousand rows costs half a second of the processor.
     """
-    try:
-        return _change(connection, statement, {parameter: _to_json(batch)})
-    except sa.exc.DBAPIError as error:
-        if not is_of_row(error):
-            raise
-        if len(batch) == 1:
-            alone = batch[0]
-            refused[alone if isinstance(alone, str) else alone[0]] = str(error.orig)
-            return 0
-    half = len(batch) // 2
-    return sum(
-        _write_or_halve(connection, statement, parameter, part, refused) for part in (batch[:half], batch[half:])
-    )
+
+    def __init__(self, statement: sa.Executable, parameter: str, *, enough: int | None = None) -> None:
+        self._statement = statement
+        self._parameter = parameter
+        self._enough = enough
+        self.written = 0
+        self.refused: dict[str, str] = {}
+
+    def write(self, connection: sa.Connection, batch: Sequence[Columns] | Sequence[str]) -> None:
+        """Write what can be."""
+        if self._enough is not None and not self.written and len(self.refused) >= self._enough:
+            reason = next(reversed(self.refused.values()))
+            self.refused.update({_id_of(row): reason for row in batch})
+            return
+        try:
+            self.written += _change(connection, self._statement, {self._parameter: _to_json(batch)})
+            return
+        except sa.exc.DBAPIError as error:
+            if not is_of_row(error):
+                raise
+            if len(batch) == 1:
+                self.refused[_id_of(batch[0])] = str(error.orig)
+                return
+        half = len(batch) // 2
+        for part in (batch[:half], batch[half:]):
+            self.write(connection, part)
+
+
+def _id_of(row: Columns | str) -> str:
+    return row if isinstance(row, str) else row[0]
 
 
 def find_unknown(connection: sa.Connection, user_ids: Collection[str]) -> tuple[str, ...]:
@@ -269,9 +293,9 @@ def reset(
         .where(_is_wanted, is_online, _version < version, *_was_active(active))
         .values(isOnline=sa.false(), presenceAvailability=Availability.OFFLINE.value, presenceVersion=version)
     )
-    refused: dict[str, str] = {}
-    changed = _write_or_halve(connection, statement, "ids", user_ids, refused)
-    return changed, refused
+    halving = _Halving(statement, "ids")
+    halving.write(connection, user_ids)
+    return halving.written, halving.refused
 
 
 def read_max_version(connection: sa.Connection) -> int:
