@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from cli_support import herenow
 from herenow import Presence
 from herenow.cli.app import app
 from herenow.errors import SettingsInvalid
@@ -46,7 +47,6 @@ def run(*arguments: str, **environment: str) -> Result:
         (("serve",), {}, "herenow serve --dev"),
         (("serve", "--dev", "--log-level", "loud"), {}, "'warning'"),
         (("serve", "--dev", "--host", "192.0.2.1"), SECRET, "leave out --host"),
-        (("serve", "--host", "192.0.2.1"), SECRET, "give --host 127.0.0.1"),
         (("token",), {}, "--user ID, --api-key or --admin-token"),
         (("token", "--user", "--api-key"), SECRET, "--user needs a value, as in --user ID; --api-key is an option"),
         (("token", "--user", "alice", "--api-key"), SECRET, "--user and --api-key make different things"),
@@ -96,6 +96,13 @@ def test_a_wrong_line_of_the_file_is_told_with_its_file(tmp_path: Path, line: st
 def test_the_level_of_the_log_is_read_in_any_case(level: str) -> None:
     ended = run("serve", HERENOW_LOG_LEVEL=level)
     assert "nothing says who a client is" in ended.stderr, "it was read, and what came next refused"
+
+
+def test_an_address_of_another_machine_is_told_from_one_that_is_none(tmp_path: Path) -> None:
+    """In a process of its own, for it sets up its log first."""
+    for host, says in (("192.0.2.1", "give --host 127.0.0.1"), ("no.such.host.invalid", "is no address")):
+        ended = herenow("serve", "--host", host, cwd=tmp_path, HERENOW_JWT_SECRET="x" * 32)
+        assert (ended.returncode, says in ended.stderr) == (2, True), ended.stderr
 
 
 def test_mount_without_a_secret_says_what_a_program_writes() -> None:
