@@ -5,7 +5,6 @@ A setting comes, in this order of weight, from a flag or an argument, from the e
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable
@@ -26,6 +25,7 @@ from pydantic_settings import (
 
 from .errors import SettingsInvalid
 from .tenancy import is_tenant
+from .wrong_settings import PREFIX, TOML, example, say_origin, say_wrong
 
 DISPATCH_BUDGET_S = 0.15
 """What of ``offline_within_s`` is kept for telling the watchers and writing the store; the rest is the grace."""
@@ -43,14 +43,8 @@ FIELD_NAME = r"^[^.$\x00][^.\x00]*$"
 _CLAIMS = {"exp", "nbf", "iat", "iss", "aud", "watch", "tenant"}
 """Claims that are no user's id."""
 
-PREFIX = "HERENOW_"
-"""Of the environment variables."""
-
 SQLITE = "sqlite:///"
 """How the address of a SQLite file begins."""
-
-TOML = "herenow.toml"
-"""The file of settings, in the working directory."""
 
 
 class Settings(BaseSettings):
@@ -223,17 +217,18 @@ class Settings(BaseSettings):
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})
         except ValidationError as error:
-            raise SettingsInvalid("; ".join(_sentence(each, given) for each in error.errors())) from error
+            wrong = [say_wrong(each, given, cls.model_fields) for each in error.errors()]
+            raise SettingsInvalid("; ".join(wrong)) from error
         except SettingsError as error:
             found = re.search(r'field "(\w+)"', str(error))
             name = found[1] if found else "api_keys"
             raise SettingsInvalid(
-                f"{PREFIX}{name.upper()} is not JSON: write {PREFIX}{name.upper()}='{_example(name)}'"
+                f"{PREFIX}{name.upper()} is not JSON: write {PREFIX}{name.upper()}='{example(name)}'"
             ) from error
         except ValueError as error:  # a TOML file that is none
             raise SettingsInvalid(
                 f"{Path(TOML).absolute()} is not TOML ({error}): write lines such as port = 8080 and "
-                f"origins = {_example('origins')}"
+                f"origins = {example('origins')}"
             ) from error
         except OSError as error:
             raise SettingsInvalid(
@@ -336,7 +331,7 @@ class Settings(BaseSettings):
             ),
             (
                 not (odd := [each for each in self.origins or () if not _is_origin(each)]),
-                "origins: " + "; ".join(map(_say_origin, odd)),
+                "origins: " + "; ".join(map(say_origin, odd)),
             ),
             (
                 self.jwt_jwks_url is None or is_safe_url(self.jwt_jwks_url, http=self.jwt_jwks_allow_http),
@@ -384,64 +379,6 @@ def digest_of(key: str) -> bytes:
     return bytes.fromhex(key.removeprefix(HASHED)) if key.startswith(HASHED) else hashlib.sha256(key.encode()).digest()
 
 
-_EXAMPLES = {
-    "origins": ["https://app.example"],
-    "trusted_proxies": ["10.0.0.0/8"],
-    "jwt_public_keys": ["/etc/herenow/login.pem"],
-    "tenant_api_keys": {"acme": ["sha256:…"]},
-}
-
-_BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-
-_LENGTHS = {"min_length": "at least", "max_length": "at most"}
-
-_KINDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "string": "a text",
-    "path": "a path",
-    "list": "a list",
-    "dict": "a table",
-}
-
-
-def _example(name: str) -> str:
-    return json.dumps(_EXAMPLES.get(name, ["…"]), ensure_ascii=False)
-
-
-def _sentence(error: Any, given: Iterable[str]) -> str:
-    """Say of one wrong setting what to write instead. No value of a text is told: it may be a secret."""
-    name = str(error["loc"][0]) if error["loc"] else ""
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        meant = get_close_matches(name, Settings.model_fields, 1, 0.6)
-        where = "" if name in given else f" ({Path(TOML).absolute()})"
-        return f"there is no setting {name!r}{where}: " + (f"is {meant[0]!r} meant?" if meant else "take it out")
-    if not name:
-        return str(error["msg"]).removeprefix("Value error, ")
-    context = error.get("ctx", {})
-    bounds = [f"{word} {context[key]:g}" for key, word in _BOUNDS.items() if key in context]
-    lengths = [f"{word} {context[key]} characters" for key, word in _LENGTHS.items() if key in context]
-    expected = _KINDS.get(kind.partition("_")[0], "")
-    means = Settings.model_fields[name].description or ""
-    if bounds:
-        clause = f"must be {bounds[0]}, not {error['input']}"
-    elif lengths:
-        clause = f"must have {lengths[0]}"
-    elif kind.startswith(("list", "dict")):
-        example = _example(name)
-        line = f"{name} = {example.replace(': ', ' = ')}"
-        clause = f"must be {expected}: write {line} in {TOML}, or {PREFIX}{name.upper()}='{example}'"
-    elif expected in ("a whole number", "a number", "true or false"):
-        clause = f"must be {expected}, not {error['input']!r}"
-    elif kind == "string_pattern_mismatch":
-        clause = "must be the name of one field, without dots and without a $ at its beginning"
-    else:
-        clause = f"is not right: {str(error['msg']).lower()}"
-    return f"{name} {clause} ({means.rstrip('.')})"
-
-
 def _see_that_names_are_right(environment: Iterable[str], known: Iterable[str]) -> None:
     """Refuse a variable that is nearly a setting: ``HERENOW_JWT_ISSUR`` would leave tokens of all issuers in.
 
@@ -463,18 +400,6 @@ def _is_fit_key(key: str) -> bool:
 
 def _is_origin(text: str) -> bool:
     return text in ("*", "null") or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@*]+", text) is not None
-
-
-def _say_origin(text: str) -> str:
-    """Say what to write in the place of what is no origin."""
-    if "*" in text:
-        return f"{text!r} has a * in it: write each origin out, or only * for all"
-    scheme, separator, rest = text.strip().partition("://")
-    host = re.match(r"[^/?#@\s]+", rest if separator else scheme)
-    if host is None:
-        return f"{text!r} must be a scheme, a host and perhaps a port, such as https://app.example"
-    meant = f"{scheme.lower() if separator else 'https'}://{host[0].lower()}"
-    return f"write {meant!r} instead of {text!r}: browsers send a scheme, a host and perhaps a port, and no more"
 
 
 def _is_network(text: str) -> bool:

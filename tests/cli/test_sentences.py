@@ -98,6 +98,13 @@ def test_the_level_of_the_log_is_read_in_any_case(level: str) -> None:
     assert "nothing says who a client is" in ended.stderr, "it was read, and what came next refused"
 
 
+def test_an_address_of_another_machine_is_told_from_one_that_is_none(tmp_path: Path) -> None:
+    """In a process of its own, for it sets up its log first."""
+    for host, says in (("192.0.2.1", "give --host 127.0.0.1"), ("no.such.host.invalid", "is no address")):
+        ended = herenow("serve", "--host", host, cwd=tmp_path, HERENOW_JWT_SECRET="x" * 32)
+        assert (ended.returncode, says in ended.stderr) == (2, True), ended.stderr
+
+
 def test_mount_without_a_secret_says_what_a_program_writes() -> None:
     from fastapi import FastAPI
 
