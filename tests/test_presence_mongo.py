@@ -23,6 +23,7 @@ async def presence(users: Any) -> AsyncIterator[Presence]:
     presence = Presence(url, dev=True, audit_every_s=3600.0)  # rounds are called by hand
     users.insert_many([{"_id": "alice"}, {"_id": "ben"}])
     await presence.start()
+    await until(lambda: presence.audit.mended_at_start is not None)
     yield presence
     await presence.stop()
 

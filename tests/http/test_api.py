@@ -438,7 +438,13 @@ async def test_a_token_that_is_another_servers_is_left_alone(tmp_path: Path) -> 
 async def test_drift_finds_ghosts_and_missing_and_mends_nothing(api: Served) -> None:
     client = await Client.open(api.url, "alice")
     await until(lambda: api.presence.writer.state().written >= 1)
-    assert await api.get("/v1/admin/drift") == {"checked": 2, "ghosts": 0, "missing": 0, "examples": []}
+    assert await api.get("/v1/admin/drift") == {
+        "checked": 2,
+        "ghosts": 0,
+        "missing": 0,
+        "wrong": 0,
+        "examples": [],
+    }
     await api.haunt("casper")
     version = 2**51
     await api.presence.store.apply([StoredUser("alice", False, Availability.OFFLINE, 1000, None, version)])
