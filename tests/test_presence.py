@@ -22,6 +22,7 @@ def make(tmp_path: Path, **settings: Any) -> Presence:
 async def presence(tmp_path: Path) -> AsyncIterator[Presence]:
     presence = make(tmp_path)
     await presence.start()
+    await until(lambda: presence.audit.mended_at_start is not None)
     yield presence
     await presence.stop()
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herenow.times import LATEST_MS, from_iso, to_iso
+from herenow.times import LATEST_MS, from_iso, to_iso, to_nearest_iso
 
 TIMES = st.integers(0, LATEST_MS)
 
@@ -49,3 +49,8 @@ def test_any_iso_8601_is_read(text: str) -> None:
 def test_what_is_no_time_is_an_error(text: str) -> None:
     with pytest.raises(ValueError):
         from_iso(text)
+
+
+@pytest.mark.parametrize(("time_ms", "nearest"), [(-1, 0), (LATEST_MS + 1, LATEST_MS), (10**30, LATEST_MS), (7, 7)])
+def test_what_no_text_can_say_is_written_as_the_nearest_that_it_can(time_ms: int, nearest: int) -> None:
+    assert to_nearest_iso(time_ms) == to_iso(nearest)

@@ -42,9 +42,12 @@ def to_iso(time_ms: int) -> str:
     return f"{_to_iso_second(second)}.{millisecond:03d}Z"
 
 
-def to_writable(time_ms: int) -> int:
-    """Clamp a time to those that ``to_iso`` can write."""
-    return min(max(0, time_ms), LATEST_MS)
+def to_nearest_iso(time_ms: int) -> str:
+    """Write a time as text, or the nearest one that can be written."""
+    if not 0 <= time_ms <= LATEST_MS:
+        time_ms = min(max(0, time_ms), LATEST_MS)
+    second, millisecond = divmod(time_ms, 1000)
+    return f"{_to_iso_second(second)}.{millisecond:03d}Z"
 
 
 def from_iso(text: str) -> int:

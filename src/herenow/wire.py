@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from herenow.model import MAX_USER_ID_LENGTH, Change, Claim, Claimed, UserPresence
-from herenow.times import LATEST_MS, from_iso, has_zone, to_iso, to_writable
+from herenow.times import LATEST_MS, from_iso, has_zone, to_nearest_iso
 
 # C0 and C1 control characters, line and paragraph separators: they would break log lines and tables.
 _ID: Final = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+"
@@ -26,12 +26,12 @@ def user_to_wire(user: UserPresence) -> dict[str, Any]:
         "userId": user.user_id,
         "isOnline": user.is_online,
         "availability": user.availability,
-        "lastActive": None if user.last_active_ms is None else to_iso(to_writable(user.last_active_ms)),
+        "lastActive": None if user.last_active_ms is None else to_nearest_iso(user.last_active_ms),
     }
     if user.status_text is not None:
         wire["statusText"] = user.status_text
     if user.status_until_ms is not None:
-        wire["statusUntil"] = to_iso(to_writable(user.status_until_ms))
+        wire["statusUntil"] = to_nearest_iso(user.status_until_ms)
     wire["version"] = user.version
     return wire
 

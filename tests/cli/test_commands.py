@@ -94,12 +94,13 @@ def test_a_dead_servers_ghosts_are_found_and_cleaned_up(tmp_path: Path) -> None:
     assert herenow("status", cwd=tmp_path).returncode == 0
 
 
-def test_stale_takes_only_the_silent(tmp_path: Path) -> None:
+def test_stale_takes_only_the_silent_and_no_time_to_come_for_a_sign_of_life(tmp_path: Path) -> None:
     herenow("init", cwd=tmp_path)
     put_online(tmp_path, "old")
     put_online(tmp_path, "new", last_active=to_iso(time.time_ns() // 1_000_000))
     assert answer(herenow("stale", "--dry-run", "--json", cwd=tmp_path))["offline"] == 1
-    assert answer(herenow("stale", "--older-than", "1h", "--json", cwd=tmp_path))["offline"] == 1
+    put_online(tmp_path, "later", last_active="2999-01-01T00:00:00.000Z")
+    assert answer(herenow("stale", "--older-than", "1h", "--json", cwd=tmp_path))["offline"] == 2
     assert online(tmp_path) == ["new"]
 
 

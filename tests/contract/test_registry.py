@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from contract.registries import FACTORIES, GRACE_MS, LOG_CAPACITY, Factory, Opened
 from herenow.model import Availability, Cause, Change, Claim, Claimed, Closing, StoredUser, UserPresence
@@ -161,6 +162,42 @@ async def test_rows_that_are_wrong_are_answered_with_newer_ones_that_are_true(op
     assert opened.rows()["alice"].is_online
     assert opened.rows()["alice"].version > newer
     assert not opened.rows()["ghost"].is_online
+
+
+async def test_what_the_store_is_to_say_is_known_of_who_is_held_and_of_who_went(opened: Opened) -> None:
+    registry = opened.registry
+    await registry.connect("alice", "c1", node="n")
+    await registry.connect("bob", "c2", node="n")
+    await registry.connect("carol", "c3", node="n")
+    await registry.claim("alice", Claim(Claimed.INVISIBLE))
+    await registry.disconnect("c2", Closing.LEFT)
+    await registry.disconnect("c3", Closing.LEFT)
+    await registry.claim("carol", Claim(Claimed.BUSY))  # held again, but for what others last saw
+    last = {each.user_id: each for each in opened.changes}
+    rows = await registry.rows(["alice", "bob", "carol", "nobody"])
+    assert {user_id: (row.claim, row.last_active_ms) for user_id, row in rows.items()} == {
+        "alice": (Claim(Claimed.INVISIBLE), last["alice"].last_active_ms),
+        "bob": (None, last["bob"].last_active_ms),
+        "carol": (Claim(Claimed.BUSY), last["carol"].last_active_ms),
+    }
+    assert not any(row.is_online for row in rows.values())
+    assert (rows["bob"].version, rows["alice"].version) == (last["bob"].version, last["alice"].version)
+    assert set(await registry.known(9)) == {"alice", "bob", "carol"}
+    assert set(await registry.known(0)) == {"alice", "carol"}
+
+
+async def test_a_repair_of_who_went_puts_back_what_is_remembered(opened: Opened) -> None:
+    registry = opened.registry
+    await registry.connect("bob", "c2", node="n")
+    await registry.disconnect("c2", Closing.LEFT)
+    wrong = StoredUser("bob", False, Availability.OFFLINE, 5, Claim(Claimed.INVISIBLE), 0)
+    await registry.repair([wrong, replace(wrong, user_id="stranger")])
+    assert (opened.rows()["bob"].claim, opened.rows()["bob"].last_active_ms) == (
+        None,
+        opened.changes[-1].last_active_ms,
+    )
+    stranger = opened.rows()["stranger"]
+    assert (stranger.claim, stranger.last_active_ms) == (wrong.claim, 5), "whom only the store knows"
 
 
 # -- order, atomicity, idempotence -----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from herenow.gateway.auth import Identity
 from herenow.gateway.events import WireError
 from herenow.gateway.handlers import Gateway
 from herenow.gateway.throttle import USERS_AN_EVENT
-from herenow.model import Claim, Claimed
+from herenow.model import Availability, Claim, Claimed, StoredUser
 from herenow.mounting import mount
 from herenow.presence import Presence
 from raw import Raw, client_frame
@@ -862,3 +862,21 @@ async def test_a_page_is_not_kept_while_nobody_is_told_of_changes(serve: Serve) 
         assert {user["userId"] for user in page["users"]} == {"bob", "carol"}
         await bob.close()
         await carol.close()
+
+
+async def test_a_change_that_cannot_be_told_takes_no_other_with_it(serve: Serve) -> None:
+    """A time that no text has, or half a character, once lost the diffs of everybody in the same window."""
+    async with serve() as served:
+        bob = await served.connect("bob")
+        await bob.watch(all=True)
+        registry = served.presence.registry
+        registry.connect("half", "h", node="n")
+        await registry.adopt(
+            [StoredUser("early", True, Availability.BUSY, -5, Claim(Claimed.BUSY), 1)], last_beat_ms=0, grace_ms=60_000
+        )
+        with capture_logs() as logs:
+            registry.claim("half", Claim(Claimed.BUSY, "\ud800"))
+            registry.claim("early", Claim(Claimed.AWAY))
+            await registry.connect("whole", "w", node="n")
+            await bob.until(lambda: (bob.shows("early"), bob.shows("whole")) == ("away", "online"))
+        assert {line["user"] for line in logs if line["event"] == "a change cannot be told"} == {"half"}

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from herenow.cli.socketio_client import Client
 from herenow.http import following
 from herenow.http.following import Follower
-from herenow.model import Closing
+from herenow.model import Claim, Claimed, Closing
 from herenow.mounting import Mounted
 from herenow.presence import Presence
 from support import serving
@@ -163,4 +163,18 @@ async def test_what_comes_while_the_log_is_read_is_told_once(tmp_path: Path) -> 
         while b"carol" not in told:
             told += await anext(events)
         assert told.count(b'"bob"') == told.count(b'"carol"') == 1
+        await events.aclose()
+
+
+async def test_a_change_that_cannot_be_told_does_not_end_the_stream(tmp_path: Path) -> None:
+    async with served(tmp_path) as (presence, _, _):
+        registry = presence.registry
+        await registry.connect("half", "h", node="local")
+        events = Follower(presence, None).events()
+        await anext(events)
+        registry.claim("half", Claim(Claimed.BUSY, "\ud800"))
+        await registry.connect("whole", "w", node="local")
+        told = await anext(events)
+        assert told.count(b"event: change") == 1
+        assert b'"whole"' in told
         await events.aclose()

@@ -82,3 +82,11 @@ def test_it_agrees_with_the_whole_history(capacity: int, steps: list[tuple[str, 
         newer = [each for each in history if each.version > since]
         net = {each.user_id: each for each in newer}
         assert answer == tuple(each for each in newer if net[each.user_id] is each)
+
+
+def test_it_gives_the_last_change_of_each_of_some_users_the_latest_first() -> None:
+    a, b, c, a2, d = (change(name, 110 + n) for n, name in enumerate("abcad"))
+    log = log_of(a, b, c, a2, d)
+    assert log.last_of({"a", "b", "x"}, 9) == {"a": a2, "b": b}
+    assert list(log.last_of({"a", "b", "c", "d"}, 2)) == ["d", "a"]
+    assert log.last_of({"x"}, 9) == {}

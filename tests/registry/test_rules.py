@@ -758,6 +758,13 @@ def test_a_last_activity_that_is_still_to_come_is_taken_for_now(take: Callable[[
     assert row.claim == replace(busy, until_ms=LATEST_MS), "what is let out can be written as a time"
 
 
+def test_an_adopted_user_of_whose_server_nothing_is_known_was_never_active_in_1970() -> None:
+    world = World()
+    world.do(Adopt((replace(online_row(), last_active_ms=None),), 0, GRACE_MS))
+    (change,) = world.wait(GRACE_MS)
+    assert change.last_active_ms is None
+
+
 # -- what can be asked, and memory -----------------------------------------------------------------------------------
 
 

@@ -40,10 +40,10 @@ from herenow.tenancy import shown_key
 TRACKED_DRIFTS = 10_000
 """Drifts that one round follows up, at most; the rest have their turn once these are repaired. Bounds the memory."""
 
-SIFTED_A_ROUND = 50_000
-"""Users of all that a round has the database look at: a million take twenty rounds, ten minutes by default."""
+SIFTED_A_ROUND = 25_000
+"""Users of all that a round has the database look at: a million take forty rounds, twenty minutes by default."""
 
-SIFTED_AT_ONCE = 10_000
+SIFTED_AT_ONCE = 5_000
 """Of these, in one question; some 10 ms of the database's time."""
 
 _log = get_logger(__name__)
