@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from herenow.model import MAX_USER_ID_LENGTH, Change, Claim, Claimed, UserPresence
-from herenow.times import LATEST_MS, from_iso, has_zone, to_nearest_iso
+from herenow.times import LATEST_MS, from_iso, has_zone, to_iso, to_nearest_iso
 
 # C0 and C1 control characters, line and paragraph separators: they would break log lines and tables.
 _ID: Final = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+"
