@@ -54,6 +54,10 @@ TRY_AGAIN_S = 0.2
 """Between two tries."""
 
 
+_ONLY_ASKS = "/v1/users:batchGet"
+"""A POST that changes nothing: it may be sent again."""
+
+
 class Passing(CouldNotLook):
     """The server cannot be asked at this moment, because it is stopping or starting; nothing was done."""
 
@@ -239,7 +243,7 @@ class LiveServer:
             raise CouldNotLook(f"{self.name} lives, but does not answer: look at its log, or restart it") from error
         except (OSError, http.client.HTTPException) as error:
             reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
-            if is_sent and method != "GET":
+            if is_sent and method != "GET" and not path.startswith(_ONLY_ASKS):
                 raise CouldNotLook(
                     f"{self.name} went away over its answer ({reason}): it may have done what it was asked; ask again"
                 ) from error
