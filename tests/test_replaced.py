@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from clients import Client
-from herenow.errors import NotStarted, Replaced, StoreError
+from herenow.errors import AlreadyStarted, NotStarted, Replaced, StoreError
 from herenow.model import Change, Closing
 from herenow.presence import Presence
 from support import serving, until
@@ -60,6 +60,8 @@ async def test_a_new_owner_of_the_store_is_told_to_who_asked_and_nothing_more_is
     for part in ("registry", "tenants", "truth", "audit"):
         with pytest.raises(NotStarted):
             getattr(presence, part)
+    with pytest.raises(AlreadyStarted):
+        await presence.start()
     await presence.stop()
     assert (rows(tmp_path), heard, len(lost)) == (before, [], 1)
     with sqlite3.connect(tmp_path / "app.db") as connection:

@@ -246,7 +246,7 @@ class Presence:
             StoreNotReady: it has no users, and does not create any: its name is wrong, or ``init`` was forgotten.
             StoreError: it cannot be used.
         """
-        if self._starting or self._tenants is not None:
+        if self._starting or self._open is not None:  # also one that was replaced must be stopped first
             raise AlreadyStarted
         self._starting = True
         try:
