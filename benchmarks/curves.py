@@ -12,6 +12,7 @@ One server of each kind carries more and more connections, so that a point costs
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +130,10 @@ def _connections(run: Run, plan: Plan) -> list[Sample]:
         memory = run.server.gauge.memory().rss
         if run.peer.users:
             run.load.order("changes", 3, among=count)
-            cpu_s = cpu_s_of(run, lambda: run.load.order("changes", rounds, among=count))  # noqa: B023  called at once
+            cpu_s = cpu_s_of(run, partial(run.load.order, "changes", rounds, among=count))
         else:
             run.load.order("fanout", 3)
-            cpu_s = cpu_s_of(run, lambda: run.load.order("fanout", rounds))  # noqa: B023  called at once
+            cpu_s = cpu_s_of(run, partial(run.load.order, "fanout", rounds))
         found.append({"x": count, "cpu_us": cpu_s / rounds / count * 1e6, "rss_kb": (memory - empty) / count / 1000})
     return found
 
@@ -142,7 +143,7 @@ def _watchers(run: Run, plan: Plan) -> list[Sample]:
     found = []
     for size in _audiences(plan):
         rounds = _rounds(size)
-        cpu_s = cpu_s_of(run, lambda: run.load.order("changes", rounds, among=size))  # noqa: B023  called at once
+        cpu_s = cpu_s_of(run, partial(run.load.order, "changes", rounds, among=size))
         found.append({"x": size, "cpu_us_per_change": cpu_s / rounds * 1e6, "cpu_us": cpu_s / rounds / size * 1e6})
     return found
 

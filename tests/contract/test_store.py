@@ -2,9 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Container, Sequence
+from collections.abc import Container, Sequence
 from itertools import count
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,35 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from contract.backends import BACKENDS, Backend
+from contract.backends import Backend
 from herenow.errors import CursorInvalid
 from herenow.model import Availability, Claim, Claimed, StoredUser
 from herenow.store.base import Counts, Page, Store
 
 NOW_MS = 1_740_000_000_000
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    return BACKENDS[request.param](tmp_path)
-
-
-@pytest.fixture
-async def store(backend: Backend) -> AsyncIterator[Store]:
-    store = backend.store()
-    await store.open()
-    await store.init()
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def second(backend: Backend, store: Store) -> AsyncIterator[Store]:
-    """Another handle on the same database, as another process has."""
-    second = backend.store()
-    await second.open()
-    yield second
-    await second.close()
 
 
 def online(user_id: str, *, version: int = 1, last_active_ms: int | None = NOW_MS) -> StoredUser:

@@ -7,14 +7,12 @@ import asyncio
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
-from contract.backends import BACKENDS, Backend
+from contract.backends import Backend
 from herenow.errors import StoreError, StoreInUse
 from herenow.model import Availability, StoredUser
 from herenow.store.base import Store
@@ -22,29 +20,6 @@ from herenow.store.nodes import Node
 
 LEASE_MS = 300
 LEASE_S = LEASE_MS / 1000
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    return BACKENDS[request.param](tmp_path)
-
-
-@pytest.fixture
-async def store(backend: Backend) -> AsyncIterator[Store]:
-    store = backend.store()
-    await store.open()
-    await store.init()
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def second(backend: Backend, store: Store) -> AsyncIterator[Store]:
-    """Another handle on the same database, as another process has."""
-    second = backend.store()
-    await second.open()
-    yield second
-    await second.close()
 
 
 def node(name: str = "one", *, host: str = "here", epoch: int = 1, lease_ms: int = 60_000) -> Node:

@@ -105,6 +105,14 @@ class _Faulty(PresenceServer):
         """Write into our fields what another program might."""
         raise NotImplementedError
 
+    def drop_indexes(self) -> None:
+        """Drop what indexes of the users can be dropped."""
+        raise NotImplementedError
+
+    def forget_nodes(self) -> None:
+        """Delete who owns the database."""
+        raise NotImplementedError
+
 
 class FaultySqlite(_Faulty):
     """On SQLite, in a directory of its own."""
@@ -122,6 +130,18 @@ class FaultySqlite(_Faulty):
                     "UPDATE users SET isOnline = ?, lastActive = coalesce(?, lastActive) WHERE id = ?",
                     (online, active, name),
                 )
+
+    def drop_indexes(self) -> None:
+        self._for_each("type = 'index' AND tbl_name = 'users' AND sql IS NOT NULL", 'DROP INDEX "{}"')
+
+    def forget_nodes(self) -> None:
+        self._for_each("type = 'table' AND name LIKE '%node%'", 'DELETE FROM "{}"')
+
+    def _for_each(self, which: str, statement: str) -> None:
+        """Execute a statement for each name that the schema has of some kind."""
+        with contextlib.closing(sqlite3.connect(self.database, timeout=5)) as connection, connection:
+            for (name,) in connection.execute(f"SELECT name FROM sqlite_master WHERE {which}").fetchall():
+                connection.execute(statement.format(name))
 
 
 class FaultyMongo(_Faulty, MongoPresenceServer):
@@ -146,6 +166,15 @@ class FaultyMongo(_Faulty, MongoPresenceServer):
         with self.mongod.client() as client:
             for place, name in enumerate(names):
                 client[self.name].users.update_one({"_id": name}, odd[place % len(odd)])
+
+    def drop_indexes(self) -> None:
+        with self.mongod.client() as client:
+            client[self.name].users.drop_indexes()
+
+    def forget_nodes(self) -> None:
+        with self.mongod.client() as client:
+            for collection in client[self.name].list_collection_names(filter={"name": {"$regex": "node"}}):
+                client[self.name][collection].delete_many({})
 
 
 @dataclass(frozen=True)
@@ -228,29 +257,13 @@ async def _rows_are_spoilt(scene: Scene, chance: random.Random) -> AsyncIterator
 
 @_fault
 async def _index_is_dropped(scene: Scene, _: random.Random) -> AsyncIterator[None]:
-    if isinstance(scene.server, FaultyMongo):
-        with scene.server.mongod.client() as client:
-            client[scene.server.name].users.drop_indexes()
-    else:
-        with contextlib.closing(sqlite3.connect(scene.server.database, timeout=5)) as connection, connection:
-            ours = "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'users' AND sql IS NOT NULL"
-            for (name,) in connection.execute(ours).fetchall():
-                connection.execute(f'DROP INDEX "{name}"')
+    scene.server.drop_indexes()
     yield
 
 
 @_fault
 async def _node_row_is_damaged(scene: Scene, _: random.Random) -> AsyncIterator[None]:
-    if isinstance(scene.server, FaultyMongo):
-        with scene.server.mongod.client() as client:
-            for collection in client[scene.server.name].list_collection_names():
-                if "node" in collection:
-                    client[scene.server.name][collection].delete_many({})
-    else:
-        with contextlib.closing(sqlite3.connect(scene.server.database, timeout=5)) as connection, connection:
-            tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name LIKE '%node%'"
-            for (name,) in connection.execute(tables).fetchall():
-                connection.execute(f'DELETE FROM "{name}"')
+    scene.server.forget_nodes()
     yield
 
 
