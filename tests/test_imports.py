@@ -9,7 +9,8 @@ import herenow
 
 PACKAGE = Path(herenow.__file__).parent
 PLAIN = {
-    "model", "errors", "times", "version", "metering", "tenancy", "steady", "progress", "logs", "supervision",
+    "model", "errors", "times", "version", "metering", "tenancy", "steady", "progress", "logs", "sparing",
+    "supervision",
 }  # fmt: skip
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -26,10 +27,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": PLAIN,
     "registry": PLAIN,
     "store": PLAIN,
-    "socketio_server": {"steady", "progress", "logs", "supervision"},
+    "socketio_server": {"steady", "progress", "logs", "sparing", "supervision"},
     "logs": set(),
-    "supervision": {"logs"},
-    "hooks": {"logs", "model"},
+    "sparing": set(),
+    "supervision": {"logs", "sparing"},
+    "hooks": {"logs", "model", "sparing"},
     "truth": PLAIN | {"registry", "store"},
     "presence": PLAIN | {"settings", "registry", "store", "truth", "hooks"},
     "gateway": PLAIN | {"settings", "registry", "presence", "socketio_server", "wire"},

@@ -13,6 +13,7 @@ from typing import Any
 
 from herenow.logs import get_logger
 from herenow.model import Change
+from herenow.sparing import Sparing, alike
 
 log = get_logger("herenow.presence")
 
@@ -74,6 +75,7 @@ class _Hook:
     def __init__(self, handler: Subscriber, count_dropped: Callable[[], object]) -> None:
         self.task: asyncio.Task[None] | None = None
         self._handler = handler
+        self._sparing = Sparing()
         self._count_dropped = count_dropped
         self._waiting: deque[Change] = deque()
         self._said = False
@@ -120,19 +122,19 @@ class _Hook:
     def _call(self, change: Change) -> Awaitable[Any] | None:
         try:
             result = self._handler(change)
-        except Exception:  # the application's own
-            log.exception("a change handler raised", user=change.user_id)
+        except Exception as error:  # the application's own
+            self._sparing.say(log.exception, "a change handler raised", of=alike(error), user=change.user_id)
             return None
         return result if inspect.isawaitable(result) else None
 
     async def _finish(self, awaitable: Awaitable[Any], change: Change) -> None:
         try:
             await awaitable
-        except (Exception, asyncio.CancelledError):  # the application's own, or something that it awaited was cancelled
+        except (Exception, asyncio.CancelledError) as error:  # the application's own, or what it awaited was cancelled
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # no, ours
                 raise
-            log.exception("a change handler raised", user=change.user_id)
+            self._sparing.say(log.exception, "a change handler raised", of=alike(error), user=change.user_id)
 
 
 def _name(handler: Subscriber) -> str:

@@ -43,6 +43,7 @@ from herenow.registry.base import Batch, Explanation, Registry, Snapshot, Stats
 from herenow.registry.local import LocalRegistry, LoopClock
 from herenow.registry.tenants import Tenants
 from herenow.settings import DISPATCH_BUDGET_S, Settings
+from herenow.sparing import Sparing, alike
 from herenow.steady import Steady
 from herenow.store.ahead import read_ahead
 from herenow.store.audit import Audit
@@ -135,6 +136,7 @@ class Presence:
         self._tasks: list[asyncio.Task[None]] = []
         self._after_audit: list[Callable[[], Awaitable[None]]] = []
         self._hooks = Hooks(self.meters.hook_drops.inc)
+        self._sparing = Sparing()
         self._evicted: list[Callable[[Sequence[Connection], bool], None]] = []
         self._on_lost: Callable[[StoreError], None] | None = None
         self._lost: StoreInUse | None = None
@@ -475,7 +477,8 @@ class Presence:
                 async with asyncio.timeout(STORE_READ_TIMEOUT_S):
                     rows |= await self.store.read(rest)
             except (StoreError, TimeoutError) as error:
-                log.warning("store read failed", error=str(error) or "timed out", users=len(rest))
+                reason = str(error) or "timed out"
+                self._sparing.say(log.warning, "store read failed", of=alike(error), error=reason, users=len(rest))
         return {user_id: rows[key] for user_id, key in keys.items() if key in rows}
 
     @property

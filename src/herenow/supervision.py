@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from herenow.logs import get_logger
+from herenow.sparing import Sparing, alike
 
 log = get_logger("herenow.supervision")
 
@@ -71,6 +72,7 @@ class Supervisor:
         self._sleep = sleep
         self._jitter = jitter
         self._records: dict[str, _Record] = {}
+        self._sparing = Sparing()
 
     def start(self, name: str, run: Callable[[], Awaitable[None]], *, well_s: float = WELL_S) -> "asyncio.Task[None]":
         """Run a task until it returns or is cancelled, again after each failure.
@@ -90,7 +92,8 @@ class Supervisor:
         record.failed_s, record.well_s = now_s, well_s
         with contextlib.suppress(Exception):
             self._count(name)
-        log.error("a part failed, and goes on", part=name, in_a_row=record.in_a_row, exc_info=error)
+        event, of = "a part failed, and goes on", (name, alike(error))
+        self._sparing.say(log.error, event, of=of, part=name, in_a_row=record.in_a_row, exc_info=error)
 
     def ailing(self) -> list[str]:
         """The names of those that fail again and again."""

@@ -647,6 +647,44 @@ async def test_events_are_limited(serve: Serve) -> None:
         await bob.close()
 
 
+async def test_refused_events_fill_the_log_with_one_line_a_user_and_code(serve: Serve) -> None:
+    """Within its limits, one client wrote 3.7 GB a day. The metric counts all."""
+    async with serve(max_events_per_s=50) as server:
+        bob, carol = await server.connect("bob"), await server.connect("carol")
+        errors = server.presence.meters.errors
+        with capture_logs() as logs:
+            for _ in range(20):
+                assert not (await bob.call("presence:get", {}))["ok"]
+                assert not (await bob.call("presence:nothing"))["ok"]
+            assert not (await carol.call("presence:get", {}))["ok"]
+            await asyncio.gather(*(bob.call("presence:idle") for _ in range(200)))
+        said = [(line["event"], line.get("code"), line["user"]) for line in logs if line["log_level"] == "info"]
+        assert sorted(line for line in said if line[0] in ("event refused", "rate limited")) == sorted(
+            [
+                ("event refused", "bad_request", "bob"),
+                ("event refused", "unknown_event", "bob"),
+                ("event refused", "bad_request", "carol"),
+                ("rate limited", None, "bob"),
+            ],
+            key=str,
+        )
+        counted = {code: errors.labels(code)._value.get() for code in ("bad_request", "unknown_event")}
+        assert counted == {"bad_request": 21, "unknown_event": 20}
+        assert errors.labels("rate_limited")._value.get() > 1
+        for client in (bob, carol):
+            await client.close()
+
+
+async def test_connections_that_are_refused_fill_the_log_with_one_line_a_code(serve: Serve) -> None:
+    async with serve() as server:
+        with capture_logs() as logs:
+            for _ in range(20):
+                with pytest.raises(Refused):
+                    await Client.connect(server.url, any="thing")
+        assert len([line for line in logs if line["event"] == "connection refused"]) == 1
+        assert server.presence.meters.refused.labels("unauthorized")._value.get() == 20
+
+
 @pytest.mark.parametrize("last", ["41", None])
 @pytest.mark.parametrize("payload", ['{"all":true}', '{"users":["bob","carol"]}'])
 async def test_a_watch_that_comes_with_the_end_leaves_no_watcher(

@@ -8,9 +8,12 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from herenow.socketio_server import Server, ServerSettings
-from herenow.socketio_server.faults import EVERY_MS, LOGGER, MOST_ADDRESSES, Faults
+from herenow.socketio_server.faults import LOGGER, Faults
+from herenow.sparing import EVERY_S, MOST_KINDS
 from raw import Raw
 from support import SHELLS, Poller, Shell, serving, until, websocket, websocket_url
+
+EVERY_MS = EVERY_S * 1000
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -40,13 +43,13 @@ def test_an_address_has_one_line_a_minute_and_every_fault_counts(caplog: pytest.
 def test_a_crowd_of_addresses_fills_neither_the_log_nor_the_memory(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     faults = Faults()
-    for number in range(3 * MOST_ADDRESSES):
+    for number in range(3 * MOST_KINDS):
         faults.note(f"10.0.{number // 250}.{number % 250}", "a", 0)
         faults.note(f"2001:db8::{number:x}", "of one customer", 0)
-    assert len(lines(caplog)) == len(faults._said) == MOST_ADDRESSES + 1
+    assert len(lines(caplog)) == len(faults._sparing._said) == MOST_KINDS + 1
     faults.note("192.0.2.1", "later", EVERY_MS)
     assert lines(caplog)[-1] == "no valid Socket.IO from 192.0.2.1: later"
-    assert len(faults._said) == 1
+    assert len(faults._sparing._said) == 1
 
 
 WRONG: dict[str, tuple[str | bytes, str]] = {

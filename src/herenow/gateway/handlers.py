@@ -28,6 +28,8 @@ from herenow.model import Claimed, Closing, Connection, UserPresence
 from herenow.presence import Presence
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
+from herenow.socketio_server.addresses import customer_of
+from herenow.sparing import Sparing, alike
 from herenow.supervision import WELL_S
 from herenow.tenancy import SEPARATOR, key_of
 from herenow.times import steady_s, to_iso
@@ -76,7 +78,8 @@ class Gateway:
         self._expiry = Expiry()
         self._meters = presence.meters
         self._pulse = Pulse(presence.meters)
-        self._throttle = Throttle(settings)
+        self._sparing = Sparing()
+        self._throttle = Throttle(settings, self._sparing)
         self._stopping = False
         self._clients = 0  # who is in, and who is just being let in
         self._tasks: list[asyncio.Task[None]] = []
@@ -189,11 +192,18 @@ class Gateway:
         try:
             await self._admit(socket, auth)
         except WireError as error:
-            log.info("connection refused", code=error.code, reason=error.message, connection=socket.id[:6])
+            self._sparing.say(
+                log.info,
+                "connection refused",
+                of=(_customer(socket), error.code),
+                code=error.code,
+                reason=error.message,
+                connection=socket.id[:6],
+            )
             self._meters.refused.labels(error.code).inc()
             raise _refused(error) from error
         except Exception as error:  # the application's own, in its ``authenticate``, or ours
-            log.exception("connect failed", connection=socket.id[:6])
+            self._sparing.say(log.exception, "connect failed", of=alike(error), connection=socket.id[:6])
             self._meters.refused.labels("internal").inc()
             raise _refused(WireError("internal", "the server could not do it")) from error
 
@@ -315,7 +325,9 @@ class Gateway:
             try:
                 self.presence.check_tenant(tenant)
             except TenantsNotKept as error:
-                log.error("a user of a tenant is refused", tenant=tenant, reason=str(error))
+                self._sparing.say(
+                    log.error, "a user of a tenant is refused", of=tenant, tenant=tenant, reason=str(error)
+                )
                 raise WireError("forbidden", "this server cannot keep the users of tenants apart") from error
 
     def _open_audience(self, tenant: str | None) -> Audience:
@@ -402,10 +414,11 @@ class Gateway:
             await self._throttle.wait(client)
             return {"ok": True, **await work(client)}
         except WireError as error:
-            log.info("event refused", code=error.code, **client.about, event_name=event)
+            of = client.audience.tenant, client.user_id, error.code
+            self._sparing.say(log.info, "event refused", of=of, code=error.code, **client.about, event_name=event)
             return self._refusal(error)
-        except Exception:  # whatever it is, the client gets an answer, and no more of it than that
-            log.exception("event failed", **client.about, event_name=event)
+        except Exception as error:  # whatever it is, the client gets an answer, and no more of it than that
+            self._sparing.say(log.exception, "event failed", of=alike(error), **client.about, event_name=event)
             return self._refusal(WireError("internal", "the server could not do it"))
         finally:
             client.running -= 1
@@ -589,6 +602,11 @@ def _see_that_it_is_here(client: Client) -> None:
 def _steady(ends_s: float | None) -> float | None:
     """Carry an end over to the steady clock: a wall clock that is set ahead later on must not throw everybody out."""
     return None if ends_s is None else steady_s() + ends_s - time.time()
+
+
+def _customer(socket: Socket) -> str | None:
+    address = socket.handshake.address
+    return None if address is None else customer_of(address[0])
 
 
 def _refused(error: WireError) -> ConnectRefused:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 
 from herenow.gateway.events import MAX_USERS_A_CALL, WireError
 from herenow.logs import get_logger
+from herenow.sparing import Sparing, alike
 
 log = get_logger("herenow.gateway")
 
@@ -38,6 +39,7 @@ class Sight:
         self, can_watch: CanWatch, stale_s: float, most_kept: int, canonical: Callable[[str], str] = str
     ) -> None:
         self._can_watch = can_watch
+        self._sparing = Sparing()
         self._canonical = canonical
         self._stale_s = stale_s
         self._most_kept = most_kept
@@ -87,5 +89,5 @@ class Sight:
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # no, ours
                 raise
-            log.exception("can_watch failed", viewer=viewer, users=len(users))
+            self._sparing.say(log.exception, "can_watch failed", of=alike(error), viewer=viewer, users=len(users))
             raise WireError("internal", "the application could not say who may be watched") from error

@@ -10,6 +10,7 @@ from herenow.gateway.events import WireError
 from herenow.logs import get_logger
 from herenow.settings import Settings
 from herenow.socketio_server.turns import Turns
+from herenow.sparing import Sparing
 from herenow.supervision import OnFault
 
 log = get_logger("herenow.gateway")
@@ -35,9 +36,11 @@ class Throttle:
 
     Args:
         settings: ``max_events_per_s``, ``max_events_per_s_of_user``, and the heartbeat, within which every rest is.
+        sparing: says which of its lines are written.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sparing: Sparing) -> None:
+        self._sparing = sparing
         self._rate = settings.max_events_per_s
         self.user_rate = max(settings.max_events_per_s_of_user, settings.max_events_per_s)
         self._rest_s = min(LONGEST_REST_S, settings.ping_timeout_s / 4)
@@ -50,8 +53,7 @@ class Throttle:
     def admit(self, client: Client) -> WireError | None:
         """Charge for an event; return why it is refused, if it is one too many.
 
-        And read nothing more for a while: who goes on all the same fills its own socket, and neither the loop nor the
-        log, which has one line for each while.
+        And read nothing more for a while: who goes on all the same fills its own socket, and not the loop.
         """
         try:
             self._charge(client, 1)
@@ -60,7 +62,8 @@ class Throttle:
                 client.rests = True
                 asyncio.get_running_loop().call_later(self._rest_s, client.end_rest)
                 client.socket.connection.rest(self._rest_s)
-                log.info("rate limited", **client.about)
+                of = client.audience.tenant, client.user_id
+                self._sparing.say(log.info, "rate limited", of=of, **client.about)
             return error
         return None
 

@@ -27,6 +27,7 @@ import msgspec
 
 from herenow.logs import get_logger
 from herenow.progress import Delivery, Progress
+from herenow.sparing import Sparing
 from herenow.steady import Steady
 from herenow.supervision import OnFault, tell_loop
 
@@ -59,9 +60,6 @@ STATE_KEY: Final = "herenow.socketio_server"
 
 MAX_HEADERS: Final = 16_384
 """Bytes of a handshake's headers, at most: a session keeps them for as long as it lives."""
-
-SAY_EVERY_MS: Final = 1_000
-"""Between two lines in the log about requests that are refused."""
 
 BULK: Final = 32_768
 """Bytes of a message before which a ping goes: on 20 kB/s it takes 1.6 s."""
@@ -382,7 +380,7 @@ class Engine:
         self.turns = Turns()
         self.proxies = Proxies(settings.trusted_proxies)
         self._sessions_of: dict[str, int] = {}
-        self._may_say_at_ms = 0.0
+        self._sparing = Sparing()
         # A ping comes early by a twentieth of the interval at least (session.JITTER), and is at most one tick late, as
         # is its time-out: so together they are over when the client's own count is.
         tick_ms = min(max(min(settings.ping_interval_ms, settings.ping_timeout_ms) / 50, 5), 100)
@@ -498,8 +496,8 @@ class Engine:
         else:
             is_allowed = allowed == "*" or origin in allowed
         if not is_allowed:
-            if self._may_say():
-                log.info("a request was refused: its origin is not among those allowed", origin=origin[:200])
+            event, shown = "a request was refused: its origin is not among those allowed", origin[:200]
+            self._sparing.say(log.info, event, of=shown, origin=shown)
             self.on_refused(errors.Forbidden.counted_as)
             raise errors.Forbidden
         return origin
@@ -510,19 +508,9 @@ class Engine:
             return
         address = self.proxies.client(peer[0], headers)
         if self._sessions_of.get(customer_of(address) or "", 0) >= most:
-            if self._may_say():
-                log.warning(
-                    "sessions are refused: if it is a proxy, let trusted_proxies name it", address=address, most=most
-                )
+            event = "sessions are refused: if it is a proxy, let trusted_proxies name it"
+            self._sparing.say(log.warning, event, of=address, address=address, most=most)
             raise errors.TooManySessions
-
-    def _may_say(self) -> bool:
-        """Whether there may be a line about who is refused: one for each would be an attack of its own."""
-        now_ms = self.now_ms()
-        if now_ms < self._may_say_at_ms:
-            return False
-        self._may_say_at_ms = now_ms + SAY_EVERY_MS
-        return True
 
     def _count(self, handshake: Handshake, step: int) -> None:
         customer = None if handshake.address is None else customer_of(handshake.address[0])

@@ -35,6 +35,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from herenow.logs import get_logger
+from herenow.sparing import Sparing, alike
 from herenow.steady import Steady
 from herenow.supervision import OnFault
 
@@ -135,6 +136,7 @@ class Server:
         self.settings = settings or ServerSettings()
         self.greeting_s = self.settings.greeting_ms / 1000
         self.engine = Engine(self, self.settings, clock)
+        self._sparing = Sparing()
         self._namespaces: dict[str, Namespace] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop_handler: Callable[[], Any] | None = None
@@ -355,7 +357,13 @@ class Server:
 
     def _connect_failed(self, socket: Socket, error: BaseException) -> None:
         if not isinstance(error, ConnectRefused):
-            log.error("a connect handler raised", namespace=socket.namespace.name, exc_info=error)
+            self._sparing.say(
+                log.error,
+                "a connect handler raised",
+                of=alike(error),
+                namespace=socket.namespace.name,
+                exc_info=error,
+            )
             error = ConnectRefused("Internal error")
         if socket.reason is None:
             self._forget(socket, Reason.SERVER)
@@ -368,8 +376,9 @@ class Server:
             data["data"] = refusal.data
         try:
             message = Message(*encode(Packet(PacketType.CONNECT_ERROR, namespace, data)))
-        except Exception:  # the application's own
-            log.exception("what a connect handler refused with cannot be encoded", namespace=namespace)
+        except Exception as error:  # the application's own
+            event = "what a connect handler refused with cannot be encoded"
+            self._sparing.say(log.exception, event, of=alike(error), namespace=namespace)
             message = Message(*encode(Packet(PacketType.CONNECT_ERROR, namespace, {"message": "Internal error"})))
         connection.push(message)
         client: _Client = connection.state
@@ -384,9 +393,8 @@ class Server:
         if registered is None:
             args = packet.data
         elif not registered.least <= len(args) <= registered.most:
-            log.info(
-                "an event has the wrong number of arguments", session=connection.label, name=name, number=len(args)
-            )
+            event = "an event has the wrong number of arguments"
+            self._sparing.say(log.info, event, of=name, session=connection.label, name=name, number=len(args))
             return
         try:
             result = handler(socket, *args) if handler is not None else None
@@ -406,10 +414,11 @@ class Server:
             _raise_if_cancelled(error)
 
     def _event_failed(self, socket: Socket, name: Any, error: BaseException) -> None:
+        about = {"name": name, "namespace": socket.namespace.name}
         if isinstance(error, Disconnected | CallTimeout):
-            log.info("a handler ended", name=name, namespace=socket.namespace.name, reason=str(error))
+            self._sparing.say(log.info, "a handler ended", of=name, **about, reason=str(error))
         else:
-            log.error("a handler raised", name=name, namespace=socket.namespace.name, exc_info=error)
+            self._sparing.say(log.error, "a handler raised", of=(name, alike(error)), **about, exc_info=error)
 
     def _acknowledge(self, socket: Socket, ack_id: int | None, result: Any) -> None:
         if not socket.connected:
@@ -424,8 +433,9 @@ class Server:
                 return
             data = list(result) if isinstance(result, tuple) else [] if result is None else [result]
             message = Message(*encode(Packet(PacketType.ACK, socket.namespace.name, data, ack_id)))
-        except Exception:  # the application's own: what it answers cannot be encoded
-            log.exception("what a handler answered with cannot be encoded", namespace=socket.namespace.name)
+        except Exception as error:  # the application's own: what it answers cannot be encoded
+            event = "what a handler answered with cannot be encoded"
+            self._sparing.say(log.exception, event, of=alike(error), namespace=socket.namespace.name)
             return
         socket.answer(message)
 
@@ -463,8 +473,8 @@ class Server:
             return
         try:
             result = handler(socket, *args)
-        except Exception:  # the application's own
-            log.exception("a handler raised", namespace=socket.namespace.name)
+        except Exception as error:  # the application's own
+            self._sparing.say(log.exception, "a handler raised", of=alike(error), namespace=socket.namespace.name)
             return
         if inspect.isawaitable(result):
             self._start(socket.connection, self._finish_call(socket, result))
@@ -472,8 +482,8 @@ class Server:
     async def _finish_call(self, socket: Socket, result: Awaitable[Any]) -> None:
         try:
             await result
-        except Exception:  # the application's own
-            log.exception("a handler raised", namespace=socket.namespace.name)
+        except Exception as error:  # the application's own
+            self._sparing.say(log.exception, "a handler raised", of=alike(error), namespace=socket.namespace.name)
 
 
 def _raise_if_cancelled(error: BaseException) -> None:

@@ -1,0 +1,78 @@
+"""Lines of the log that somebody outside can cause: of those alike, one a minute, with the number of those between.
+
+Whoever looks for a reason finds it in the log. Whoever causes such lines on purpose, or a thousand times a second by
+mistake, fills neither the log nor the memory. What is counted in a metric is counted there all the same.
+"""
+
+import traceback
+from collections.abc import Callable, Hashable
+from time import monotonic
+from typing import Final, NamedTuple
+
+EVERY_S: Final = 60.0
+"""Between two lines of a kind."""
+
+MOST_KINDS: Final = 1_000
+"""So many kinds have a line of their own in that time; all others share one."""
+
+
+class Said(NamedTuple):
+    """A line that is to be written.
+
+    Attributes:
+        more: how many of its kind were left out since the last one.
+        is_of_others: whether it stands for all kinds that have no line of their own.
+    """
+
+    more: int
+    is_of_others: bool
+
+
+def alike(error: BaseException) -> Hashable:
+    """What errors are of one kind: of the same type, from the same place in the code."""
+    place = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)][-1:]
+    return type(error).__name__, *place
+
+
+class Sparing:
+    """Decides which lines are written."""
+
+    def __init__(self) -> None:
+        self._said: dict[Hashable, tuple[float, int]] = {}  # by kind, oldest first: when, and how many since
+
+    def take(self, kind: Hashable, now_s: float) -> Said | None:
+        """Count a line; ``None``: it is left out.
+
+        Args:
+            kind: what lines are alike: of whom, and of what.
+            now_s: the time, by a steady clock, in seconds.
+        """
+        if kind not in self._said and len(self._said) >= MOST_KINDS:
+            self._forget(now_s)
+            if len(self._said) >= MOST_KINDS:
+                kind = None
+        at_s, more = self._said.get(kind, (-EVERY_S, 0))
+        if now_s - at_s < EVERY_S:
+            self._said[kind] = (at_s, more + 1)
+            return None
+        self._said.pop(kind, None)
+        self._said[kind] = (now_s, 0)
+        return Said(more, is_of_others=kind is None)
+
+    def say(self, write: Callable[..., None], event: str, /, *, of: Hashable, **fields: object) -> None:
+        """Write a line, or leave it out.
+
+        Args:
+            write: a method of a ``Log``.
+            event: what happened.
+            of: whom or what it is about: lines of the same event about the same are alike.
+            fields: of the line; ``more`` joins them where some were left out.
+        """
+        said = self.take((event, of), monotonic())
+        if said is not None:
+            write(event, **fields, **({"more": said.more} if said.more else {}))
+
+    def _forget(self, now_s: float) -> None:
+        """Drop those whose minute is over; with a few, what was counted since is not said any more."""
+        while self._said and now_s - next(iter(self._said.values()))[0] >= EVERY_S:
+            del self._said[next(iter(self._said))]
