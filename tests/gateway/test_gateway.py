@@ -810,6 +810,7 @@ async def test_a_reader_that_stays_slow_is_closed_and_may_come_back(serve: Serve
         slow.ws.transport.resume_reading()
         await slow.closed.wait()
         assert [error["code"] for error in slow.errors] == ["slow_reader"]
+        assert slow.ws.close_code == 1006, "a close frame keeps some clients from coming back"
         await watcher.until(lambda: watcher.shows("slow") == "offline")
         assert watcher.causes("slow") == ["error"]  # after the grace: it was not its own wish
         for client in (alice, watcher):

@@ -289,3 +289,24 @@ async def test_under_tls_nothing_is_written_past_it(
         ws.transport.resume_reading()
         assert [await receive(ws) for _ in range(chunks)] == [f'42["chunk","{CHUNK}"]'] * chunks
     assert written == []
+
+
+async def test_a_goodbye_behind_the_close_frame_is_heard() -> None:
+    """Some clients close the WebSocket first, and write Socket.IO's goodbye behind it."""
+    server = Server(ServerSettings())
+    namespace, reasons = server.namespace("/"), list[Reason]()
+    namespace.on_disconnect(lambda socket, reason: reasons.append(reason))
+    async with serving(server.asgi_app()) as url:
+        for behind, reason in (
+            (b"41", Reason.CLIENT),
+            (b"42", Reason.TRANSPORT_CLOSED),
+            (b"", Reason.TRANSPORT_CLOSED),
+        ):
+            raw = await Raw.open(url)
+            await raw.send(HANDSHAKE + client_frame(b"40"))
+            await raw.reader.readuntil(b'40{"sid"')
+            close = client_frame(b"\x03\xe8", opcode=8)
+            await raw.send(close + (client_frame(behind) if behind else b""))
+            await until(lambda: reasons)
+            assert reasons.pop() is reason
+            raw.abort()

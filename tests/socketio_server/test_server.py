@@ -249,8 +249,8 @@ async def test_the_server_can_end_a_namespace_or_the_connection(server: Server, 
     assert await receive(ws) == "43/other,1[]"
     [socket] = other.sockets.values()
     socket.disconnect(close=True)
-    assert await others.next() is Reason.SERVER
-    assert await closed(ws) == 1000
+    assert await others.next() is Reason.SENT_AWAY
+    assert await closed(ws) == 1006, "a close frame keeps some clients from coming back"
     assert ends.came.empty()
     assert others.came.empty()
 
@@ -422,7 +422,7 @@ async def test_what_was_taken_is_sent_before_a_disconnect_and_in_its_order(names
                 '42["bye"]',
             ]
             if close:
-                assert await closed(ws) == 1000
+                assert await closed(ws) == 1006
             else:
                 assert await receive(ws) == "41"
 
@@ -644,10 +644,10 @@ async def test_a_stop_closes_all_and_lets_nobody_in(server: Server, namespace: N
         await until(lambda: len(server._tasks) == 2)
         await asyncio.sleep(0.02)
         await server.stop(timeout_s=0.3)
-        assert (await waiting).text == "1"
+        assert (await waiting).text == "6"
         assert finished == ["done", "cancelled"]
-        assert [await ends.next(), await ends.next()] == [Reason.SERVER, Reason.SERVER]
-        assert await closed(ws) == 1001
+        assert [await ends.next(), await ends.next()] == [Reason.SENT_AWAY, Reason.SENT_AWAY]
+        assert await closed(ws) == 1006
         async with Poller(url) as newcomer:
             response = await newcomer.get()
         assert (response.status_code, response.json()) == (503, {"code": 3, "message": "Server is shutting down"})
@@ -671,7 +671,7 @@ async def test_what_is_said_at_the_stop_still_arrives(server: Server, namespace:
             server.engine.stop()
             server.engine.stop()
             assert await receive(ws) == '42["goodbye"]'
-            assert await closed(ws) == 1001
+            assert await closed(ws) == 1006
             assert (await waiting).text == '42["goodbye"]'
 
 

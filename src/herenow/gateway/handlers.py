@@ -42,6 +42,7 @@ P = TypeVar("P")
 CLOSING = {
     Reason.CLIENT: Closing.LEFT,
     Reason.SERVER: Closing.LEFT,
+    Reason.SENT_AWAY: Closing.CLOSED,
     Reason.TRANSPORT_CLOSED: Closing.CLOSED,
     Reason.PING_TIMEOUT: Closing.TIMEOUT,
     Reason.TRANSPORT_ERROR: Closing.ERROR,

@@ -249,9 +249,12 @@ class AsgiWebSocket:
             self.write(out)
 
     def close(self, reason: Reason) -> None:
-        """Flush, then close the WebSocket."""
+        """Flush, then close the WebSocket; who is to come back gets no close frame, where the transport can be seen."""
         self.flush()
         connection, self.connection = self.connection, None
+        if reason is Reason.SENT_AWAY and self._transport is not None:
+            self._hang_up(self._transport)
+            return
         self._close(self._engine.close_code(reason), reason if connection is None else connection.last_words(reason))
 
     def _close(self, code: int, reason: str) -> None:
@@ -260,6 +263,18 @@ class AsgiWebSocket:
         self._put([{"type": "websocket.close", "code": code, "reason": reason}])
         self._closed = True
         self.release()
+        self._give_up_later()
+
+    def _hang_up(self, transport: asyncio.Transport) -> None:
+        """End the connection as the network does (decision 037), once what waits for it is sent."""
+        if self._closed:
+            return
+        self._closed = True
+        self.release()
+        if self._pump is None:
+            transport.close()
+        else:
+            self._pump.add_done_callback(lambda _: transport.close())
         self._give_up_later()
 
     def _give_up_later(self) -> None:

@@ -264,9 +264,9 @@ class Connection:
             self.engine.schedule(self)
             self.link.flush()
 
-    def close(self) -> None:
-        """Close the session from this side."""
-        self.engine.handle(self, self.session.close())
+    def close(self, *, may_return: bool = False) -> None:
+        """Close the session from this side; ``may_return`` says that the client is to come back by itself."""
+        self.engine.handle(self, self.session.close(may_return=may_return))
 
     def refuse(self, fault: str) -> None:
         """Close the session because what it sent is malformed; ``fault`` says how."""
@@ -618,7 +618,7 @@ class Engine:
             self.note_fault(connection, session.fault)
         # A polling client that is between two GETs has still to hear of it, and to get what was queued before.
         between = session.transport is Transport.POLLING and not session.polling
-        wait = between and event.reason is Reason.SERVER and not self.stopping
+        wait = between and event.reason in (Reason.SERVER, Reason.SENT_AWAY) and not self.stopping
         try:
             connection.link.close(event.reason)
             if wait:
@@ -668,7 +668,7 @@ class Engine:
 
     def close_code(self, reason: Reason) -> int:
         """The code of the close frame that goes out when a session closes (RFC 6455, section 7.4.1)."""
-        if reason is Reason.PING_TIMEOUT or (reason is Reason.SERVER and self.stopping):
+        if reason in (Reason.PING_TIMEOUT, Reason.SENT_AWAY):
             return 1001  # going away
         return 1002 if reason in (Reason.BAD_PACKET, Reason.TRANSPORT_ERROR) else 1000
 
@@ -685,6 +685,6 @@ class Engine:
             self.application.stopping()
         for connection in list(self.connections.values()):
             try:
-                connection.close()
+                connection.close(may_return=True)
             except Exception as error:  # the others are to be closed all the same
                 self.on_fault("closing", error)

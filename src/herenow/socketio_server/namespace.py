@@ -155,7 +155,8 @@ class Socket:
     def disconnect(self, *, close: bool = False) -> None:
         """End the connection to this namespace, or with ``close`` the whole connection. Idempotent.
 
-        The stock client does not come back by itself after the first, and does after the second.
+        A client does not come back by itself after the first. The second alone ends as a lost connection does, without
+        a close frame: after that, every client comes back (decision 037).
         """
         self.namespace.server.disconnect(self, close=close)
 

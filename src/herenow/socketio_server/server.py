@@ -190,7 +190,8 @@ class Server:
             try:
                 self._end_greetings(connection)
             finally:
-                connection.close()
+                # Who has left the namespace has been told to stay away.
+                connection.close(may_return=socket.reason is None)
         elif socket.reason is None:
             socket.end_greeting()
             was_connected = socket.connected

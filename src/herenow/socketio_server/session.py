@@ -41,6 +41,8 @@ class Reason(StrEnum):
 
     CLIENT = "client"
     SERVER = "server"
+    SENT_AWAY = "sent away"
+    """By the server too, but the client is to come back: it ends as a lost connection does, without a word."""
     TRANSPORT_CLOSED = "transport closed"
     PING_TIMEOUT = "ping timeout"
     TRANSPORT_ERROR = "transport error"
@@ -213,8 +215,9 @@ class Session:
         if not self._polling:
             return None
         if self.reason is not None:
-            # The last words. A client that closed itself is only let go; one that is put out is told so.
-            body = [*self._take_outbox(), packets.NOOP if self.reason is Reason.CLIENT else packets.CLOSE]
+            # The last words. Who closed it, or is to come back, is only let go; one that is put out is told so.
+            is_told = self.reason not in (Reason.CLIENT, Reason.SENT_AWAY)
+            body = [*self._take_outbox(), packets.CLOSE if is_told else packets.NOOP]
         elif self.transport is Transport.WEBSOCKET:
             body = [packets.NOOP]  # what is queued belongs to the WebSocket
         elif self._outbox:
@@ -356,9 +359,9 @@ class Session:
         self.queued = 0
         return out
 
-    def close(self) -> list[Event]:
-        """Close the session from this side."""
-        return self._close(Reason.SERVER)
+    def close(self, *, may_return: bool = False) -> list[Event]:
+        """Close the session from this side; ``may_return`` says that the client is to come back by itself."""
+        return self._close(Reason.SENT_AWAY if may_return else Reason.SERVER)
 
     def refuse(self, fault: str) -> list[Event]:
         """Close the session because what the client sent is malformed, as this layer or the one above found.

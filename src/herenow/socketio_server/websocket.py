@@ -75,6 +75,20 @@ def _writable_fd(transport: asyncio.Transport) -> int:
     return int(socket.fileno())
 
 
+_GOODBYE = "41"
+"""A client leaves the main namespace: Socket.IO's DISCONNECT in an Engine.IO message."""
+
+
+def _ends_with_goodbye(data: bytes) -> bool:
+    """Whether the last of these frames of a client is its goodbye.
+
+    Some clients close the WebSocket first and write it behind the close frame, where RFC 6455, section 5.5.1, has
+    nobody read any more. It says that they left, and did not lose their network.
+    """
+    head, mask, payload = data[-8:-6], data[-6:-2], data[-2:]
+    return head == b"\x81\x82" and bytes(a ^ b for a, b in zip(payload, mask, strict=False)) == _GOODBYE.encode()
+
+
 def _dissolve(http: asyncio.BaseProtocol) -> None:
     """Let uvicorn's HTTP protocol go, whose connection is a WebSocket now.
 
@@ -291,6 +305,8 @@ class FastWebSocket(asyncio.Protocol):
         for event in protocol.events_received():
             if isinstance(event, Frame):
                 self._frame_received(protocol, event)
+        if protocol.close_rcvd is not None and self._connection is not None and _ends_with_goodbye(data):
+            self._connection.engine.websocket_received(self._connection, self, _GOODBYE)
         self._answer(protocol)  # also while closing: the peer's close frame is still to come
 
     def _frame_received(self, protocol: ServerProtocol, frame: Frame) -> None:
@@ -399,11 +415,20 @@ class FastWebSocket(asyncio.Protocol):
             self.write(out)
 
     def close(self, reason: Reason) -> None:
-        """Flush, then begin the closing handshake."""
+        """Flush, then begin the closing handshake; who is to come back gets none."""
         self.flush()
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is not None and reason is Reason.SENT_AWAY:
+            self._hang_up()
+        elif connection is not None:
             self._close(connection.engine.close_code(reason), connection.last_words(reason))
+
+    def _hang_up(self) -> None:
+        """End the connection as the network does (decision 037), once what waits in it is written."""
+        self._unready()
+        if not self._transport.is_closing():
+            self._transport.close()
+            self._cut_later()
 
     def _close(self, code: int, reason: str) -> None:
         self._unready()
