@@ -34,7 +34,9 @@ async def javascript(url: str, transports: str) -> AsyncIterator[list[str]]:
     try:
         yield happened
     finally:
-        await process.communicate()
+        assert process.stdin is not None
+        process.stdin.close()
+        await process.wait()
         await reading
 
 

@@ -134,6 +134,7 @@ async def test_a_close_frame_is_heard_after_ours_and_what_comes_between_is_harml
     await raw.send(client_frame(b"40"))
     await until(lambda: namespace.sockets)
     [victim] = namespace.sockets.values()
+    victim.disconnect()
     victim.disconnect(close=True)
     assert await close_code(raw) == 1000
     for frame in (client_frame(b'42["late"]'), client_frame(b"?"), client_frame(b"\0", 2), client_frame(b"p", 9)):
@@ -146,6 +147,29 @@ async def test_a_close_frame_is_heard_after_ours_and_what_comes_between_is_harml
     assert ends == [Reason.SERVER]
     assert [record.getMessage() for record in caplog.records if record.exc_info] == []
     raw.abort()
+
+
+async def test_who_is_to_come_back_reads_all_whatever_it_still_sends(
+    namespace: Namespace, ends: list[Reason], url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A socket with something unread that is closed whole is reset, and takes with it what the peer had not read."""
+    namespace.on("leave")(lambda socket: (socket.emit("last words", CHUNK), socket.disconnect(close=True)))
+    leave, late = client_frame(b'42["leave"]'), client_frame(b'42["late"]') + client_frame(b"p", 9)
+    for at_once in (leave + late, leave + late * 10_000):
+        raw = await Raw.upgrade(url)
+        await raw.send(client_frame(b"40"))
+        await until(lambda: namespace.sockets)
+        [victim] = namespace.sockets.values()
+        await raw.send(at_once)
+        await until(lambda: ends)
+        await raw.send(late)
+        assert not is_gone(victim), "it waits for the peer's end"
+        await raw.send(late)
+        assert (await raw.ended()).endswith(CHUNK.encode() + b'"]')
+        raw.writer.close()
+        await until(lambda: is_gone(victim))  # noqa: B023
+        assert ends.pop() is Reason.SENT_AWAY
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
 
 
 async def test_a_reset_that_a_send_finds_is_reported_once(namespace: Namespace, ends: list[Reason], peer: Mute) -> None:
@@ -302,8 +326,8 @@ async def test_a_goodbye_behind_the_close_frame_is_heard() -> None:
             (b"42", Reason.TRANSPORT_CLOSED),
             (b"", Reason.TRANSPORT_CLOSED),
         ):
-            raw = await Raw.open(url)
-            await raw.send(HANDSHAKE + client_frame(b"40"))
+            raw = await Raw.upgrade(url)
+            await raw.send(client_frame(b"40"))
             await raw.reader.readuntil(b'40{"sid"')
             close = client_frame(b"\x03\xe8", opcode=8)
             await raw.send(close + (client_frame(behind) if behind else b""))

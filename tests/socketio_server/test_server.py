@@ -275,7 +275,7 @@ async def test_a_polling_client_between_two_gets_is_told_when_it_is_put_out(name
         socket.emit("bye")
         socket.disconnect(close=True)
         assert (await poller.post("4late")).status_code == 400
-        assert (await poller.get()).text == '42["bye"]\x1e1'
+        assert (await poller.get()).text == '42["bye"]\x1e6'
         assert (await poller.get()).status_code == 400
 
 
@@ -683,7 +683,7 @@ async def test_a_stop_handler_that_fails_stops_nothing(server: Server, namespace
     async with serving(server.asgi_app(), shell) as url:
         ws = await connect_socket(url)
         server.engine.stop()
-        assert await closed(ws) == 1001
+        assert await closed(ws) == 1006
 
 
 async def test_uvicorns_own_stop_tells_the_clients(server: Server, namespace: Namespace, shell: Shell) -> None:
@@ -692,6 +692,6 @@ async def test_uvicorns_own_stop_tells_the_clients(server: Server, namespace: Na
     async with serving(server.asgi_app(), shell) as url:
         clients += [await connect_socket(url) for _ in range(3)]
     for ws in clients:
-        assert await closed(ws) in (1001, 1012)
+        assert await closed(ws) in (1006, 1012)
     assert server.engine.connections == {}
     assert ends.came.qsize() == 3

@@ -162,8 +162,7 @@ async def test_the_end_waits_for_a_slow_reader_to_read_it(caplog: pytest.LogCapt
         assert len(await receive(ws, timeout_s=30)) > len(ANSWER)
         with pytest.raises(ConnectionClosed) as closed:
             await receive(ws)
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1000
+        assert closed.value.rcvd is None, "a close frame keeps some clients from coming back"
 
 
 def test_what_arrives_after_the_ping_says_nothing_of_it() -> None:

@@ -147,9 +147,10 @@ class FastWebSocket(asyncio.Protocol):
         """Take the request first, then frames."""
         if self._other is not None:
             self._other.data_received(data)
+        elif self._engine is None:
+            self._request_received(data)
         elif self._protocol is None:
-            if not self._transport.is_closing():  # what comes behind a request that is refused is nobody's
-                self._request_received(data)
+            pass  # it is refused, or over: what still comes is nobody's
         elif self._held or self._waiting:
             self._unread += data  # what was on its way when reading was paused
         else:
@@ -307,7 +308,8 @@ class FastWebSocket(asyncio.Protocol):
                 self._frame_received(protocol, event)
         if protocol.close_rcvd is not None and self._connection is not None and _ends_with_goodbye(data):
             self._connection.engine.websocket_received(self._connection, self, _GOODBYE)
-        self._answer(protocol)  # also while closing: the peer's close frame is still to come
+        if self._protocol is not None:
+            self._answer(protocol)  # also while closing: the peer's close frame is still to come
 
     def _frame_received(self, protocol: ServerProtocol, frame: Frame) -> None:
         if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
@@ -424,11 +426,21 @@ class FastWebSocket(asyncio.Protocol):
             self._close(connection.engine.close_code(reason), connection.last_words(reason))
 
     def _hang_up(self) -> None:
-        """End the connection as the network does (decision 037), once what waits in it is written."""
+        """End the connection as the network does (decision 037), once what waits in it is written.
+
+        Only our half, where that can be: a socket with something unread that is closed whole is reset, and the peer
+        loses what it had not read.
+        """
         self._unready()
-        if not self._transport.is_closing():
+        if self._transport.is_closing():
+            return
+        self._protocol, self._unread, self._held = None, b"", False
+        self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        else:
             self._transport.close()
-            self._cut_later()
+        self._cut_later()
 
     def _close(self, code: int, reason: str) -> None:
         self._unready()
@@ -472,7 +484,8 @@ class FastWebSocket(asyncio.Protocol):
 
     def _take_turn(self) -> None:
         self._waiting = False
-        if self._held or self._protocol is None:
+        protocol = self._protocol
+        if self._held or protocol is None:
             return
         data, self._unread = self._unread, b""
         end = monotonic() + TURN_S
@@ -482,6 +495,8 @@ class FastWebSocket(asyncio.Protocol):
                 if not self._held:
                     self._read_on()
                 return
-            self._parse(self._protocol, data[at : at + READ_SLICE])
+            self._parse(protocol, data[at : at + READ_SLICE])
+            if self._protocol is None:
+                return
         if not self._held and not self._transport.is_closing():
             self._transport.resume_reading()
