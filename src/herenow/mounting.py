@@ -76,9 +76,10 @@ class Mounted:
         proxies = self.gateway.server.engine.proxies
         self._api = Api(presence, Access(settings, self._token, proxies.is_here), self.gateway)
         theirs = tuple(app.router.routes)
-        self._paths = [self.path.rstrip("/"), *(self.prefix + each for each in paths_of(self._api.router(faces)))]
+        routes = self._api.routes(faces, self.prefix)
+        self._paths = [self.path.rstrip("/"), *paths_of(routes)]
         check_paths(theirs, self._paths)
-        include(self._api, app, faces, self.prefix)
+        include(routes, app)
         app.router.routes.insert(0, Mount(self.path.rstrip("/"), app=self.gateway.server.asgi_app()))
         known = set(map(id, theirs))
         self._ours = {id(route) for route in app.router.routes if id(route) not in known}

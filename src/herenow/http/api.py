@@ -1,6 +1,6 @@
 """The paths of the HTTP API. Each is one thin method: what it answers is decided elsewhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -124,17 +124,27 @@ class Api:
         self._maintenance = Maintenance(presence)
         self.followers = Followers(presence)
 
-    def router(self, faces: Faces) -> APIRouter:
-        """Return the routes, for an application to include."""
-        router = APIRouter(route_class=errors.Route)
+    def routes(self, faces: Faces, prefix: str = "") -> list[errors.Route]:
+        """Return the routes, for an application to serve.
+
+        Args:
+            faces: what of the API.
+            prefix: of every path, as in ``/presence``.
+        """
+        router = APIRouter(prefix=prefix, route_class=errors.Route)
         if faces.health:
             self._add_health(router)
         if faces.http:
             self._add_presence(router)
         if faces.admin:
             self._add_maintenance(router)
-        _tell_allowed(router)
-        return router
+        routes = [route for route in router.routes if isinstance(route, errors.Route)]
+        for route in routes:
+            route.include_in_schema = faces.openapi
+            route.answers_head = route.path.removeprefix(prefix) in ("/healthz", "/readyz")
+            same = (each for each in routes if each.path == route.path)
+            route.allowed = frozenset(method for each in same for method in each.methods or ())
+        return routes
 
     def _add_health(self, router: APIRouter) -> None:
         _add(router, "GET", "/healthz", self.alive, Alive, "health", "Whether the process answers", refusals=())
@@ -343,31 +353,25 @@ class Api:
         return Disconnected(closed=await self._presence.disconnect(user_id, tenant=tenant))
 
 
-def include(api: Api, app: Starlette, faces: Faces, prefix: str) -> None:
+def include(routes: Sequence[errors.Route], app: Starlette) -> None:
     """Serve the API in an application, before all its other routes: one of them may answer every path.
 
     Args:
-        api: what to serve.
+        routes: of the API.
         app: where; its other paths, errors and handlers stay as they are.
-        faces: what of it.
-        prefix: of every path, as in ``/presence``.
     """
-    router = api.router(faces)
-    routes = app.router.routes
-    before = len(routes)
     if isinstance(app, FastAPI):
-        app.include_router(router, prefix=prefix, include_in_schema=faces.openapi)
-    else:
-        # FastAPI's routes work only inside a FastAPI application: one of our own stands behind each path.
-        inner = FastAPI(openapi_url=None)
-        inner.include_router(router, prefix=prefix)
-        routes += [StarletteRoute(prefix + path, endpoint=inner) for path in paths_of(router)]
-    routes[:0] = [routes.pop() for _ in range(len(routes) - before)][::-1]
+        app.router.routes[:0] = routes
+        return
+    # FastAPI's routes work only inside a FastAPI application: one of our own stands behind each path.
+    inner = FastAPI(openapi_url=None)
+    inner.router.routes[:0] = routes
+    app.router.routes[:0] = [StarletteRoute(path, endpoint=inner) for path in paths_of(routes)]
 
 
-def paths_of(router: APIRouter) -> list[str]:
+def paths_of(routes: Sequence[errors.Route]) -> list[str]:
     """The paths of our routes, each once."""
-    return list(dict.fromkeys(route.path for route in router.routes if isinstance(route, errors.Route)))
+    return list(dict.fromkeys(route.path for route in routes))
 
 
 def answer_in_our_form(app: FastAPI) -> None:
@@ -377,13 +381,6 @@ def answer_in_our_form(app: FastAPI) -> None:
         return errors.respond(request, error)
 
     app.add_exception_handler(HTTPException, refuse)
-
-
-def _tell_allowed(router: APIRouter) -> None:
-    routes = [route for route in router.routes if isinstance(route, errors.Route)]
-    for route in routes:
-        route.allowed = frozenset(method for each in routes if each.path == route.path for method in each.methods or ())
-        route.answers_head = route.path in ("/healthz", "/readyz")
 
 
 def _add(

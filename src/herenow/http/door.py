@@ -38,7 +38,7 @@ class Door:
 
     def __init__(self, api: Api) -> None:
         app = FastAPI(openapi_url=None)
-        include(api, app, ALL_FACES, "")
+        include(api.routes(ALL_FACES), app)
         answer_in_our_form(app)
         self._config = uvicorn.Config(
             app,
