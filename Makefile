@@ -4,6 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PAGE   := examples/quickstart
 
+# The tests start hundreds of Pythons, each of which would else compile all of ours anew where the machine says so.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install run test lint types unit pure rest soak soak-surroundings fuzz check-proxy bench bench-check bench-small profile document clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js

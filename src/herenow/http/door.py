@@ -12,6 +12,7 @@ from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState as Connections
 
 from herenow.http.api import ALL_FACES, Api, answer_in_our_form, include
@@ -37,11 +38,10 @@ class Door:
     port: int | None = None
 
     def __init__(self, api: Api) -> None:
-        app = FastAPI(openapi_url=None)
-        include(api.routes(ALL_FACES), app)
-        answer_in_our_form(app)
+        self._api = api
+        self._app: FastAPI | None = None
         self._config = uvicorn.Config(
-            app,
+            self._answer,
             http=patient(PATIENCE_S, lambda _: None),
             ws="none",
             lifespan="off",
@@ -76,6 +76,17 @@ class Door:
             raise
         self.port = listener.getsockname()[1]
         return f"http://127.0.0.1:{self.port}"
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._app is None:  # few applications are ever asked; and those that are wait for it, but not their loop
+            self._app = await asyncio.to_thread(self._build)
+        await self._app(scope, receive, send)
+
+    def _build(self) -> FastAPI:
+        app = FastAPI(openapi_url=None)
+        include(self._api.routes(ALL_FACES), app)
+        answer_in_our_form(app)
+        return app
 
     async def close(self) -> None:
         """Let nobody in any more, and end what is open. Idempotent; streams are ended by their own."""
