@@ -42,6 +42,7 @@ class Door:
         self._app: FastAPI | None = None
         self._config = uvicorn.Config(
             self._answer,
+            interface="asgi3",
             http=patient(PATIENCE_S, lambda _: None),
             ws="none",
             lifespan="off",
