@@ -42,8 +42,12 @@ async def javascript(url: str, transports: str) -> AsyncIterator[list[str]]:
 
 @contextlib.asynccontextmanager
 async def python(url: str, transports: str) -> AsyncIterator[list[str]]:
-    """python-socketio's AsyncClient, with its own way of coming back."""
-    client = socketio.AsyncClient(reconnection_delay=0.05, reconnection_delay_max=0.2)
+    """python-socketio's AsyncClient, with its own way of coming back.
+
+    Its first try is after half a second at least: one that meets a server in the middle of its end may raise what the
+    client does not expect (5.18, aiohttp 3), and ends its tries.
+    """
+    client = socketio.AsyncClient(reconnection_delay_max=1)
     happened: list[str] = []
     client.on("presence:ready", lambda _: happened.append("ready"))
     client.on("presence:error", lambda error: happened.append(error["code"]))

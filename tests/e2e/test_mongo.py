@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import mongod
-from cli_support import answer, herenow, serving_process
+from cli_support import answer, broken, herenow, serving_process
 from clients import Client
 from support import ROOT, until
 
@@ -97,8 +97,7 @@ def test_wrong_credentials_end_in_a_sentence(tmp_path: Path, url: str, command: 
 def test_test_proves_the_promises_and_leaves_nothing_behind(proof: Proof) -> None:
     said, complained = proof.process.communicate(timeout=60)
     found = json.loads(said)
-    broken = {each["promise"] for each in found["results"] if not each["ok"]}
-    assert broken <= {"P1", "P3"}, found  # 100 ms are not to be had for sure on a machine that runs other tests too
+    assert broken(found) == []
     assert complained == ""
     with users_of(proof.url) as users:
         assert users.database.list_collection_names() == ["users"]
