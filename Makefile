@@ -7,7 +7,7 @@ PAGE   := examples/quickstart
 # The tests start hundreds of Pythons, each of which would else compile all of ours anew where the machine says so.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install run test lint types unit pure rest soak soak-surroundings fuzz check-proxy bench bench-check bench-small profile document clean
+.PHONY: install run test lint types unit pure rest soak soak-surroundings fuzz check-proxy check-clients bench bench-check bench-small profile document clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
@@ -73,6 +73,11 @@ soak-surroundings: install
 # The nginx of docs/operations.md before a real server, where nginx is installed.
 check-proxy: install
 	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.proxy
+
+# How foreign clients leave and come back, for the table of docs/wire.md. Java's is left out where there is no Java.
+check-clients: install
+	! command -v java >/dev/null || mvn -q -f tests/java/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/build/java
+	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.goodbyes
 
 $(VENV)/.fuzz: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --group fuzz
