@@ -1,32 +1,114 @@
-// Who of some users is online, kept true: the whole of it, for any framework. usePresence.js makes a React hook of it.
+// Who of some users is online, kept true, and honest when that cannot be known: the whole of it, for any framework.
+// usePresence.js makes a React hook of it.
 import { io } from "socket.io-client";
 
+const RETRY_MS = 3_000;
+const MOST_IN_ONE_QUESTION = 1_000;
+
 /**
+ * Connects; the connection makes its own user be online.
+ *
  * @param {string} url of the herenow server
- * @param {() => Promise<string>} getToken asks your own server for a token (pages/api/presence-token.js)
- * @param {string[]} userIds whom to watch
- * @param {(users: Map<string, {isOnline: boolean, availability: string, lastActive: string|null}>) => void} onUsers
- * @returns {() => void} leaves
+ * @param {() => Promise<string>} getToken asks your own server for a token; it throws when there is none to be had now
+ * @param {(users: Map<string, User>, state: string) => void} onChange called with all that is known, when it changes;
+ *   state is "live", "connecting", "stale" (cut off: what `users` says was true, and may be no more) or "refused" (the
+ *   server does not want this user, and is not asked again). Show nobody as online unless it is "live".
+ * @returns {{watch: (userIds: string[]) => void, leave: () => void}}
+ *
+ * @typedef {{userId: string, isOnline: boolean, availability: string, lastActive: string|null, version: number}} User
  */
-export function watchPresence(url, getToken, userIds, onUsers) {
+export function connectPresence(url, getToken, onChange) {
   const users = new Map();
-  const socket = io(url, { auth: (send) => getToken().then((token) => send({ token })) });
+  const watched = new Set();
+  let state = "connecting";
+  let hasToken = true;
+  let timer;
+
+  const tell = (now = state) => onChange(new Map(users), (state = now));
+  const later = (what, ms = RETRY_MS) => {
+    clearTimeout(timer);
+    timer = setTimeout(what, ms);
+  };
   const keep = (some) => {
     for (const user of some) {
-      if (!(users.get(user.userId)?.version >= user.version)) users.set(user.userId, user);
+      if (!(users.get(user.userId)?.version > user.version)) users.set(user.userId, user);
     }
-    onUsers(new Map(users));
   };
-  socket.on("presence:diff", ({ changes }) => keep(changes));
-  socket.on("presence:ready", async () => {
-    const answer = await socket.emitWithAck("presence:watch", { users: userIds });
-    if (answer.ok) keep(answer.users);
+
+  // A page that cannot get a token goes without one, is refused, and knows why.
+  const authenticate = async (send) => {
+    const token = await getToken().catch(() => undefined);
+    hasToken = token !== undefined;
+    send(hasToken ? { token } : {});
+  };
+  const socket = io(url, { auth: authenticate, transports: ["websocket", "polling"], tryAllTransports: true });
+
+  const ask = async (event, payload) => {
+    const answer = await socket.timeout(10_000).emitWithAck(event, payload);
+    if (!answer.ok) throw Object.assign(new Error(answer.error.message), answer.error);
+    return answer;
+  };
+
+  const watchAll = async () => {
+    try {
+      const all = [...watched];
+      for (let at = 0; at < all.length; at += MOST_IN_ONE_QUESTION) {
+        keep((await ask("presence:watch", { users: all.slice(at, at + MOST_IN_ONE_QUESTION) })).users);
+      }
+      tell("live");
+    } catch (error) {
+      if (!socket.connected) return; // the next connection asks again
+      if (error.temporary === false) console.error(`presence: ${error.message}`);
+      else later(watchAll, error.retryAfterMs);
+    }
+  };
+
+  const refresh = async () => {
+    try {
+      await ask("presence:refresh", { token: await getToken() });
+    } catch {
+      if (socket.connected) later(refresh); // until the token is over, and the next connection brings a new one
+    }
+  };
+
+  socket.on("presence:ready", watchAll);
+  socket.on("presence:diff", ({ changes }) => {
+    keep(changes);
+    tell();
   });
-  socket.on("presence:error", async ({ code }) => {
-    if (code === "token_expiring") socket.emit("presence:refresh", { token: await getToken() });
+  socket.on("presence:error", ({ code }) => {
+    if (code === "token_expiring") refresh();
   });
-  socket.on("connect_error", (error) => {
-    if (error.data?.temporary) setTimeout(() => socket.connect(), error.data.retryAfterMs ?? 3000);
+  socket.on("disconnect", (reason) => {
+    clearTimeout(timer);
+    if (reason === "io client disconnect") return; // we have left
+    tell(reason === "io server disconnect" ? "refused" : "stale"); // put out by an operator: not to come back
   });
-  return () => socket.disconnect();
+  socket.on("connect_error", ({ data, message }) => {
+    if (data === undefined) return tell("stale"); // no answer: the client tries again by itself
+    const heals = data.temporary || !hasToken || data.code === "token_expired";
+    if (!heals) console.error(`presence: ${message}`);
+    tell(heals ? "stale" : "refused");
+    if (heals) later(() => socket.connect(), data.retryAfterMs);
+  });
+
+  // A page that sleeps for the back button keeps its socket open, and its user online: it goes, and comes back.
+  const sleep = ({ persisted }) => persisted && socket.io.engine?.close();
+  const wake = ({ persisted }) => persisted && state !== "refused" && socket.connect();
+  addEventListener("pagehide", sleep);
+  addEventListener("pageshow", wake);
+
+  return {
+    watch(userIds) {
+      const more = userIds.filter((id) => !watched.has(id));
+      for (const id of more) watched.add(id);
+      if (more.length && socket.connected) watchAll();
+    },
+    leave() {
+      clearTimeout(timer);
+      removeEventListener("pagehide", sleep);
+      removeEventListener("pageshow", wake);
+      socket.disconnect();
+    },
+  };
 }

@@ -17,6 +17,7 @@ export class Presence extends EventTarget {
   #version; // up to which nothing is missing; undefined until a snapshot is whole
   #clockAheadMs = 0;
   #retry;
+  #here = new AbortController(); // until we leave
 
   constructor(userId) {
     super();
@@ -31,6 +32,10 @@ export class Presence extends EventTarget {
     this.#socket.on("presence:error", (error) => this.#tell("trouble", error));
     this.#socket.on("disconnect", (reason) => this.#lost(reason));
     this.#socket.on("connect_error", (error) => this.#failed(error));
+    // A page that sleeps for the back button keeps its socket open, and its user online: it goes, and comes back.
+    const { signal } = this.#here;
+    addEventListener("pagehide", ({ persisted }) => persisted && this.#socket.io.engine?.close(), { signal });
+    addEventListener("pageshow", ({ persisted }) => persisted && this.#socket.connect(), { signal });
   }
 
   /** The server's time, in milliseconds: a visitor's clock may be wrong by hours. */
@@ -60,6 +65,7 @@ export class Presence extends EventTarget {
   /** Leaves on purpose: offline at once, with no grace. */
   leave() {
     clearTimeout(this.#retry);
+    this.#here.abort();
     this.#socket.disconnect();
   }
 
@@ -67,10 +73,16 @@ export class Presence extends EventTarget {
     this.#clockAheadMs = Date.now() - Date.parse(ready.serverTime);
     this.#tell("state", { state: "online" });
     this.#tell("ready", ready);
+    await this.#look();
+  }
+
+  async #look() {
     try {
       await this.#watch();
     } catch (error) {
-      if (this.#socket.connected) this.#tell("trouble", { code: error.code, message: error.message });
+      if (!this.#socket.connected) return; // the next connection looks again
+      this.#tell("trouble", { code: error.code, message: error.message });
+      this.#later(() => this.#look());
     }
   }
 
@@ -134,7 +146,8 @@ export class Presence extends EventTarget {
   #lost(reason) {
     if (reason === "io client disconnect") return;
     this.#tell("state", { state: "reconnecting", message: reason });
-    if (reason === "io server disconnect") this.#retryLater(); // the stock client leaves this decision to us
+    // The stock client leaves it to us whether to come back from this.
+    if (reason === "io server disconnect") this.#later(() => this.#socket.connect());
   }
 
   #failed(error) {
@@ -143,13 +156,14 @@ export class Presence extends EventTarget {
       this.#tell("state", { state: "reconnecting", message: "the server cannot be reached" });
     } else {
       this.#tell("state", { state: "refused", message: error.message, temporary });
-      if (temporary) this.#retryLater();
+      if (temporary) this.#later(() => this.#socket.connect());
+      else this.#here.abort();
     }
   }
 
-  #retryLater() {
+  #later(what) {
     clearTimeout(this.#retry);
-    this.#retry = setTimeout(() => this.#socket.connect(), RETRY_MS);
+    this.#retry = setTimeout(what, RETRY_MS);
   }
 
   #tell(type, detail) {

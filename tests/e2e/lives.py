@@ -2,8 +2,12 @@
 
 import asyncio
 import contextlib
+import shutil
+import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from support import ROOT
 
@@ -32,12 +36,17 @@ class Life:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    @contextlib.asynccontextmanager
-    async def of(cls, client: str, url: str, transports: str, user: str) -> AsyncIterator["Life"]:
+    def of(cls, client: str, url: str, transports: str, user: str) -> contextlib.AbstractAsyncContextManager["Life"]:
         """Start a client, and kill it in the end."""
+        return cls.lived(*PROGRAMS[client], url, transports, user)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def lived(cls, *command: str) -> AsyncIterator["Life"]:
+        """Start a program that tells of itself, and kill it in the end."""
         life = cls(
             await asyncio.create_subprocess_exec(
-                *(*PROGRAMS[client], url, transports, user),
+                *command,
                 cwd=ROOT / "tests",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -51,7 +60,7 @@ class Life:
             await life._reading
 
     def tell(self, line: str) -> None:
-        """Have it ``leave``, ``disconnect`` or ``exit``."""
+        """Say to it what to do; a client can ``leave``, ``disconnect`` and ``exit``."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n".encode())
 
@@ -60,7 +69,26 @@ class Life:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
+    def freeze(self) -> None:
+        """Stop it, as a browser stops a page that sleeps."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     async def _read(self) -> None:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             self.happened.append(line.decode().strip())
+
+
+@contextlib.asynccontextmanager
+async def page_of_the_example(url: str, token: str, user: str) -> AsyncIterator[Life]:
+    """The ``presence.js`` of ``examples/mongo_nextjs`` with the stock client; see ``tests/node/page.mjs``."""
+    # Beside the client's own package, where Node finds it.
+    with tempfile.TemporaryDirectory(dir=ROOT / "tests/node", prefix=".page-") as directory:
+        shutil.copy(ROOT / "examples/mongo_nextjs/presence.js", Path(directory, "presence.mjs"))
+        program = shutil.copy(ROOT / "tests/node/page.mjs", directory)
+        async with Life.lived("node", program, url, token, user) as page:
+            yield page

@@ -2,10 +2,8 @@
 
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 
 from cli_support import herenow, serving_process
 from clients import Client
+from e2e.lives import page_of_the_example
 from mongod import Mongod
 from support import ROOT, until
 
@@ -92,41 +91,12 @@ async def test_the_page_holds_from_the_first_command_to_the_client(mongod: Mongo
         def sign(user: str) -> str:
             return jwt.encode({"sub": user}, SECRET)
 
-        with PageClient(server.address, sign(alice), bruno) as watching:
-            assert watching.stdout is not None
-            assert watching.stdout.readline().split() == [bruno, "false"]
+        async with page_of_the_example(server.address, sign(alice), bruno) as page:
+            await until(lambda: page.happened == [f"{bruno} false"])
             client = await Client.connect(server.address, token=sign(bruno))
-            assert watching.stdout.readline().split() == [bruno, "true"]
+            await until(lambda: page.happened[1:] == [f"{bruno} true"])
             await until(lambda: users(mongod)[1]["isOnline"])
             await client.leave()
-            assert watching.stdout.readline().split() == [bruno, "false"]
+            await until(lambda: page.happened[2:] == [f"{bruno} false"])
         await until(lambda: not any(user["isOnline"] for user in users(mongod)))
         assert untouched(users(mongod)) == untouched(seeded)
-
-
-class PageClient:
-    """The page's presence.js, on Node with the stock client: prints each user that it is told of."""
-
-    def __init__(self, url: str, token: str, user: str) -> None:
-        # Beside the client's own package, where Node finds it.
-        self._directory = Path(tempfile.mkdtemp(dir=ROOT / "tests" / "node", prefix=".page-"))
-        shutil.copy(ROOT / "examples" / "mongo_nextjs" / "presence.js", self._directory / "presence.mjs")
-        (self._directory / "main.mjs").write_text(
-            """import { watchPresence } from "./presence.mjs";
-            const [url, token, user] = process.argv.slice(2);
-            let shown;
-            watchPresence(url, async () => token, [user], (users) => {
-              const now = users.get(user).isOnline;
-              if (now !== shown) console.log(user, (shown = now));
-            });"""
-        )
-        self._command = ["node", str(self._directory / "main.mjs"), url, token, user]
-
-    def __enter__(self) -> "subprocess.Popen[str]":
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        return self._process
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
-        shutil.rmtree(self._directory)
