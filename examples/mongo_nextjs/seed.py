@@ -2,36 +2,39 @@
 
     python examples/mongo_nextjs/seed.py mongodb://127.0.0.1:27017/shop
 
-Nine users. Six have never had a presence field. Three do, from the system before, and stand online since it crashed.
-It refuses a database that has users already.
+A thousand users. Most have never had a presence field. Forty do, from the system before, and stand online since it
+crashed. It refuses a database that has users already.
 """
 
 import hashlib
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 from pymongo import MongoClient
 from pymongo.errors import ConfigurationError, PyMongoError
 
-NAMES = ["Alice Martin", "Bruno Petit", "Chloé Durand", "David Moreau", "Emma Laurent", "Farid Benali", "Gaëlle Simon",
-         "Hugo Michel", "Inès Garcia"]  # fmt: skip
-STUCK = {"Alice Martin": 9, "David Moreau": 3, "Hugo Michel": 1}
-"""Who stands online without being there, and the hours since they were last seen."""
+FIRST = ["Alice", "Bruno", "Chloé", "David", "Emma", "Farid", "Gaëlle", "Hugo", "Inès", "Jules"]
+LAST = ["Martin", "Petit", "Durand", "Moreau", "Laurent", "Benali", "Simon", "Michel", "Garcia", "Roux"]
+
+USERS: Final = 1_000
+STUCK: Final = 40
+"""So many stand online without being there: the last one since just now, the others since one to forty hours."""
 
 
-def user(name: str, now: datetime) -> dict[str, Any]:
+def user(number: int, now: datetime) -> dict[str, Any]:
     """A user as the application made it."""
-    first = name.split()[0].lower().translate(str.maketrans("éëè", "eee"))
+    first, last = FIRST[number % 10], LAST[number // 10 % 10]
     document: dict[str, Any] = {
-        "name": name,
-        "email": f"{first}@example.com",
-        "passwordHash": "$2b$12$" + hashlib.sha256(name.encode()).hexdigest()[:53],
+        "name": f"{first} {last}",
+        "email": f"{first}.{last}.{number}@example.com".lower().translate(str.maketrans("éëè", "eee")),
+        "passwordHash": "$2b$12$" + hashlib.sha256(str(number).encode()).hexdigest()[:53],
         "roles": ["customer"],
         "createdAt": now - timedelta(days=200),
     }
-    if name in STUCK:
-        document |= {"isOnline": True, "lastActive": now - timedelta(hours=STUCK[name])}
+    if number % (USERS // STUCK) == 0:
+        hours = number // (USERS // STUCK)
+        document |= {"isOnline": True, "lastActive": now - (timedelta(hours=hours) or timedelta(seconds=19))}
     return document
 
 
@@ -44,8 +47,8 @@ def main(url: str) -> str:
             return f"{users.full_name} has users already: nothing was written"
         now = datetime.now(UTC)
         users.create_index("email", unique=True)
-        users.insert_many([user(name, now) for name in NAMES])
-        return f"{users.full_name}: {len(NAMES)} users, {len(STUCK)} of them stuck online"
+        users.insert_many([user(number, now) for number in range(USERS)])
+        return f"{users.full_name}: {USERS:,} users, {STUCK} of them stuck online"
 
 
 if __name__ == "__main__":
