@@ -257,12 +257,14 @@ def example(directory: Path, *command: str) -> Iterator[tuple["subprocess.Popen[
     """Run the FastAPI example of the README under some server, in a directory of its own."""
     shutil.copy(ROOT / "examples/fastapi_app.py", directory)
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, *(part.format(port=port) for part in command), "fastapi_app:app"],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": f"{PYTHONPATH}{os.pathsep}{directory}"},
-        start_new_session=True,  # with the processes that it makes
-    )
+    with (directory / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *(part.format(port=port) for part in command), "fastapi_app:app"],
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": f"{PYTHONPATH}{os.pathsep}{directory}"},
+            stderr=log,
+            start_new_session=True,  # with the processes that it makes
+        )
     try:
         yield process, f"http://127.0.0.1:{port}"
     finally:
@@ -340,3 +342,12 @@ async def test_under_reload_the_old_one_ends_within_a_second(tmp_path: Path) -> 
             assert time.monotonic() - began_s < 3
             await until(client.closed.is_set)
         await is_up(url)
+
+
+async def test_a_second_worker_is_told_to_stay_the_only_one(tmp_path: Path) -> None:
+    """The sentence named the first worker as another server, which somebody was to stop."""
+    flags = ("-m", "uvicorn", "--port", "{port}", "--log-level", "warning", "--workers", "2")
+    with example(tmp_path, *flags) as (_, url):
+        await is_up(url)
+        log = tmp_path / "server.log"
+        await until(lambda: "another worker of the same web server" in log.read_text(), 20)

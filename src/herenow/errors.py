@@ -167,15 +167,23 @@ class StoreInUse(StoreError):
         host: the machine it runs on.
         pid: its process id there.
         beat_ms: when it last said that it lives.
+        is_sibling: it is another worker of the same web server.
     """
 
-    _sentence = "The database {database} belongs to another server: {reason}; stop it first."
+    _sentence = "The database {database} belongs to another server: {reason}."
 
-    def __init__(self, database: str, *, host: str, pid: int, beat_ms: int) -> None:
-        super().__init__(database, f"process {pid} on {host}, last beat at {to_iso(beat_ms)}")
+    def __init__(self, database: str, *, host: str, pid: int, beat_ms: int, is_sibling: bool = False) -> None:
+        remedy = (
+            "it is another worker of the same web server, and herenow is one process: start one worker, as uvicorn "
+            "does without --workers"
+            if is_sibling
+            else "stop it first"
+        )
+        super().__init__(database, f"process {pid} on {host}, last beat at {to_iso(beat_ms)}; {remedy}")
         self.host = host
         self.pid = pid
         self.beat_ms = beat_ms
+        self.is_sibling = is_sibling
 
 
 class StoreUrlInvalid(StoreError):

@@ -28,7 +28,7 @@ from herenow.store.mongo_nodes import Hold, Look, Nodes
 from herenow.store.mongo_survey import learn_kind
 from herenow.store.mongo_url import parse_url
 from herenow.store.mongo_writes import Users, Whose
-from herenow.store.nodes import Node, Roll, is_same
+from herenow.store.nodes import Node, Roll, in_use, is_same
 from herenow.store.rows import refused_by_reset
 
 T = TypeVar("T")
@@ -261,8 +261,7 @@ class MongoStore:
 
             rival = await find_living(look, Watch(node.lease_ms / 1000, claimant=node))
             if rival is not None:
-                owner = rival.node
-                raise StoreInUse(self.name, host=owner.host, pid=owner.pid, beat_ms=owner.beat_ms)
+                raise in_use(self.name, rival.node)
             sent_s = self._fence.now_s()
             beat_ms = await self._with_nodes(partial(mongo_nodes.take_over, node=node, found=found.row))
             if beat_ms is not None:

@@ -16,10 +16,10 @@ from pymongo import ReturnDocument
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import DuplicateKeyError
 
-from herenow.errors import StoreInUse, StoreUnavailable
+from herenow.errors import StoreUnavailable
 from herenow.store.fence import Fence
 from herenow.store.mongo_connection import Document
-from herenow.store.nodes import Node, Roll, is_of_same_process, read_roll
+from herenow.store.nodes import Node, Roll, in_use, is_of_same_process, read_roll
 
 COLLECTION = "herenow_nodes"
 
@@ -105,7 +105,7 @@ async def beat(nodes: Nodes, node: Node, *, here_ms: int, database: str) -> int:
         found = await look(nodes, here_ms=here_ms)
         for other in (sighting.node for sighting in found.roll.sightings):
             if other.epoch and not is_of_same_process(other, node):
-                raise StoreInUse(database, host=other.host, pid=other.pid, beat_ms=other.beat_ms)
+                raise in_use(database, other)
         beat_ms = await take_over(nodes, node, found.row)
         if beat_ms is not None:
             return beat_ms

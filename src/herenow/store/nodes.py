@@ -8,6 +8,7 @@ same number means another process. Its start time tells it from a later one that
 after ``kill -9`` need not wait for the lease.
 """
 
+import multiprocessing
 import os
 import socket
 import sys
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Self
 
 import msgspec
 
+from herenow.errors import StoreInUse
 from herenow.times import LATEST_MS
 
 LONGEST_LEASE_MS = 3_600_000
@@ -180,21 +182,34 @@ def runs_here(node: Node) -> bool:
     return node.process == (_identity(node.pid) or "")
 
 
+def in_use(database: str, owner: Node) -> StoreInUse:
+    """The error that says whose the store is."""
+    is_worker = multiprocessing.parent_process() is not None or "gunicorn" in os.environ.get("SERVER_SOFTWARE", "")
+    is_sibling = is_worker and owner.host == socket.gethostname() and _parent_of(owner.pid) == os.getppid()
+    return StoreInUse(database, host=owner.host, pid=owner.pid, beat_ms=owner.beat_ms, is_sibling=is_sibling)
+
+
+def _parent_of(pid: int) -> int | None:
+    fields = _stat(pid)
+    return None if fields is None else int(fields[1])  # field 4, ppid
+
+
 def _identity(pid: int) -> str | None:
     """What tells this process from others that had its id; ``None`` if it is gone, or the system does not say."""
-    namespace = _namespace()
-    if namespace is None:
-        return None
+    namespace, fields = _namespace(), _stat(pid)
+    if namespace is None or fields is None or fields[0] in ("Z", "X"):
+        return None  # the last: killed, and only waiting for its parent to notice
+    return f"{namespace}/{pid}/{fields[19]}"  # field 22, starttime: in clock ticks since boot
+
+
+def _stat(pid: int) -> list[str] | None:
+    """What Linux says of a process, from its third field on, the state; ``None`` if it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     # proc(5): the second field is the name in parentheses, which may itself hold spaces and parentheses.
-    state, *fields = stat.rpartition(")")[2].split()
-    if state in ("Z", "X"):
-        return None  # killed, and only waiting for its parent to notice
-    start_ticks = fields[18]  # field 22, starttime: in clock ticks since boot
-    return f"{namespace}/{pid}/{start_ticks}"
+    return stat.rpartition(")")[2].split()
 
 
 def _namespace() -> str | None:

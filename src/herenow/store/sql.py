@@ -18,7 +18,7 @@ from herenow.store import sql_fill, sql_nodes, sql_schema, sql_users
 from herenow.store.base import PAGE_SIZE, Applied, Counts, Gaps, InitReport, Page, Progress, Spare
 from herenow.store.fence import Fence
 from herenow.store.liveness import Watch, find_living
-from herenow.store.nodes import Node, Roll, Sighting, is_same
+from herenow.store.nodes import Node, Roll, Sighting, in_use, is_same
 from herenow.store.rows import refused_by_reset
 from herenow.store.sql_rows import Raw, canonical, from_cursor
 from herenow.store.sql_schema import Affinity
@@ -292,7 +292,7 @@ class SqlStore:
 
             rival = await find_living(look, watch)
             if rival is not None:
-                raise self._in_use(rival.node)
+                raise in_use(self._name, rival.node)
             sent_s = self._fence.now_s()
             try:
                 beat_ms = await self._file.write(partial(sql_nodes.take_over, node=node, judged=found))
@@ -309,7 +309,7 @@ class SqlStore:
     async def beat(self, node: Node) -> None:
         def work(connection: sa.Connection) -> int:
             if not self._lock.renew(node):
-                raise self._in_use(self._lock.holder() or node)
+                raise in_use(self._name, self._lock.holder() or node)
             return sql_nodes.beat(connection, node, database=self._name)
 
         sent_s = self._fence.now_s()
@@ -345,9 +345,6 @@ class SqlStore:
         """Whoever holds the lock knows that no other server of this machine lives, whatever their beats say."""
         return frozenset({node.host}) if self._lock.proves else frozenset()
 
-    def _in_use(self, owner: Node) -> StoreInUse:
-        return StoreInUse(self._name, host=owner.host, pid=owner.pid, beat_ms=owner.beat_ms)
-
     async def _tell_owner(self) -> StoreError:
         """Say who holds the lock: with its last beat if the store can be read, else as the lock file has it."""
         holder = self._lock.holder()
@@ -357,7 +354,7 @@ class SqlStore:
             known = (await self._file.read(sql_nodes.read)).nodes
         except StoreError:
             known = []  # not prepared yet, or locked: the holder is known all the same
-        return self._in_use(next((node for node in known if is_same(node, holder)), holder))
+        return in_use(self._name, next((node for node in known if is_same(node, holder)), holder))
 
 
 def _say_created(created: bool) -> list[str]:

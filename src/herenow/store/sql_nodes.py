@@ -9,8 +9,7 @@ import time
 import msgspec
 import sqlalchemy as sa
 
-from herenow.errors import StoreInUse
-from herenow.store.nodes import Node, Roll, is_of_same_process, read_roll
+from herenow.store.nodes import Node, Roll, in_use, is_of_same_process, read_roll
 from herenow.store.sql_schema import SCHEMA_TABLE, nodes
 
 _NAMES = [str(column.name) for column in nodes.c]
@@ -60,7 +59,7 @@ def refuse_if_replaced(connection: sa.Connection, node: Node, *, database: str) 
         return
     for other in read(connection).nodes:
         if not is_of_same_process(other, node):
-            raise StoreInUse(database, host=other.host, pid=other.pid, beat_ms=other.beat_ms)
+            raise in_use(database, other)
 
 
 def create(connection: sa.Connection) -> None:
