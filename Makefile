@@ -7,7 +7,7 @@ PAGE   := examples/quickstart
 # The tests start hundreds of Pythons, each of which would else compile all of ours anew where the machine says so.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install run test lint types unit pure rest soak soak-surroundings fuzz check-proxy check-clients bench bench-check bench-small profile document clean
+.PHONY: install run test in-turn lint types unit pure servers rest soak soak-surroundings fuzz check-proxy check-clients bench bench-check bench-small profile document clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
@@ -33,10 +33,15 @@ $(PAGE)/vendor/socket.io.esm.min.js: $(VENV)/.node
 run: install
 	$(BIN)/herenow serve --dev --page $(PAGE)
 
-# What needs one core each goes side by side.
+# Two lanes of some five minutes each, on two cores: what must wait for nothing, one after the other; and all the rest.
 test: install
-	@$(MAKE) -j2 lint types pure
-	@$(MAKE) rest
+	@$(MAKE) -j2 in-turn rest
+
+in-turn:
+	@$(MAKE) lint
+	@$(MAKE) types
+	@$(MAKE) pure
+	@$(MAKE) servers
 
 lint:
 	$(BIN)/ruff check .
@@ -45,20 +50,23 @@ lint:
 types:
 	$(BIN)/mypy
 
-# First what must be covered whole, one process; then what waits more than it works, side by side; then whole servers.
+# What must be covered whole, in one process; whole servers, which wait more than they work; all the rest.
 PURE = tests/registry tests/contract/test_registry.py tests/socketio_server/test_packets.py \
        tests/socketio_server/test_session.py tests/socketio_server/test_heartbeat.py tests/socketio_server/test_message.py
 SERVERS = tests/cli tests/e2e tests/security
+PYTEST = PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q --dist worksteal
 
-unit: pure rest
+unit: pure servers rest
 
 pure:
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/coverage run -m pytest -q $(PURE)
 	$(BIN)/coverage report --fail-under=100 --include='src/herenow/registry/*,src/herenow/socketio_server/packets.py,src/herenow/socketio_server/session.py,src/herenow/socketio_server/heartbeat.py,src/herenow/socketio_server/message.py'
 
+servers:
+	$(PYTEST) -n 4 $(SERVERS)
+
 rest:
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 5 --dist worksteal tests $(addprefix --ignore=,$(PURE) $(SERVERS))
-	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -n 4 --dist worksteal $(SERVERS)
+	$(PYTEST) -n 3 tests $(addprefix --ignore=,$(PURE) $(SERVERS))
 
 # The storms at full length, the floods and the attacks at full size, some twenty-five minutes; then half an hour in which all that
 # surrounds a server fails at random (as root, for a disk that is full). What they saw goes into docs/reliability.md.

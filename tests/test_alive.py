@@ -76,7 +76,7 @@ async def test_each_task_is_alive_again_after_its_next_step_has_raised(
         await until(lambda: presence.writer.state().pending == 0)
         faults = {
             "writer": Fault(monkeypatch, presence.writer, "_attempt"),
-            "audit": Fault(monkeypatch, presence.store, "online_ids"),
+            "audit": Fault(monkeypatch, presence.store, "odd_ids"),
             "beat": Fault(monkeypatch, presence.store, "beat"),
             "tenants": Fault(monkeypatch, presence.tenants, "sweep"),
             "expiry": Fault(monkeypatch, gateway._expiry, "due"),

@@ -135,6 +135,7 @@ async def test_who_looks_online_to_whoever_reads_what_is_no_boolean_is_a_ghost_a
     application.overwrite("ben", isOnline=flag)
     status = await Maintenance(presence).status(None)
     assert status.stored.odd == 2
+    assert sorted([key async for page in presence.store.odd_ids() for key in page]) == ["alice", "ben"]
     assert [(each.user_id, each.kind) for each in status.drift.examples] == [("alice", "ghost"), ("ben", "missing")]
     await rounds(presence)
     assert [bool(application.two_fields(name)[0]) for name in ("alice", "ben")] == [False, True]

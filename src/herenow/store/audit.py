@@ -4,10 +4,10 @@ Each round:
 
 1. sees that all is there that ``init`` made, and has it made anew where it is not (``upkeep.py``);
 2. takes a version stamp, before it looks at anything;
-3. walks the store's online users and asks the registry for each page: who is not online there is a *ghost*;
-   walks all of whom the registry knows something, and compares every field of their rows, so that also whoever is
-   *missing* is found; and walks a stretch of all other users, of whom the database itself gives those whose fields hold
-   what they should not: over some rounds it has looked at everybody;
+3. walks the store's online users and compares every field of their rows with the registry's: who is not online there is
+   a *ghost*; does the same with all others of whom the registry knows something, so that also whoever is *missing* is
+   found; and walks a stretch of all other users, of whom the database itself gives those whose fields hold what they
+   should not: over some rounds it has looked at everybody;
 4. looks at every suspect again, one by one, registry first and store last, and drops those whose row is still on its
    way in the writer, or was decided since the stamp. A row that is newer than anything the registry has decided is not
    the registry's: another program wrote it, and it is evidence like any other (``judgement.py``);
@@ -29,7 +29,7 @@ import msgspec
 
 from herenow.errors import StoreError
 from herenow.logs import get_logger
-from herenow.model import StoredUser, UserPresence
+from herenow.model import StoredUser
 from herenow.store.base import PAGE_SIZE, Store
 from herenow.store.judgement import Drift, DriftKind, Moment, judge, plan, to_repair
 from herenow.store.rows import CLOCK_SLACK_MS
@@ -58,10 +58,6 @@ class Truth(Protocol):
 
     async def stamps(self) -> Stamps:
         """Give out a version; of each tenant one, for each has versions of its own."""
-        ...
-
-    async def views(self, user_ids: Sequence[str]) -> Mapping[str, UserPresence]:
-        """Say how these users are shown. One of whom the registry knows nothing is left out."""
         ...
 
     async def rows(self, user_ids: Sequence[str]) -> Mapping[str, StoredUser]:
@@ -248,12 +244,24 @@ class Audit:
         self, since: Stamps, again: Iterable[str], stretch: "_Stretch"
     ) -> AsyncIterator[tuple[int, list[str]]]:
         """Walk both sides, and give for each page how many users were compared and of whom something may be wrong."""
-        async for online_ids in self._store.online_ids():
-            views = await self._truth.views(online_ids)
-            yield len(online_ids), [user_id for user_id in online_ids if not _is_online(views.get(user_id))]
+        compared: set[str] = set()
+        cursor: str | None = None
+        while True:
+            page = await self._store.online(after=cursor)
+            stored = {row.user_id: row for row in page.users}
+            true = await self._truth.rows(list(stored))
+            drifts = await self._judge(list(stored), true, stored, since)
+            compared |= stored.keys()
+            yield len(stored), [drift.user_id for drift in drifts]
+            cursor = page.cursor
+            if cursor is None:
+                break
+        async for odd_ids in self._store.odd_ids():
+            yield len(odd_ids), odd_ids
         async for known_ids in self._truth.known():
-            drifts = await self._compare(known_ids, since)
-            yield len(known_ids), [drift.user_id for drift in drifts]
+            others = [user_id for user_id in known_ids if user_id not in compared]
+            drifts = await self._compare(others, since)
+            yield len(others), [drift.user_id for drift in drifts]
         yield 0, list(again)
         for _ in range(0, SIFTED_A_ROUND, SIFTED_AT_ONCE):
             suspects, stretch.after = await self._sift(since, stretch.after)
@@ -278,11 +286,19 @@ class Audit:
     async def _compare(self, user_ids: Sequence[str], since: Stamps) -> list[Drift]:
         true = await self._truth.rows(user_ids)
         settled = [user_id for user_id in user_ids if not self._writer.is_pending(user_id)]
-        stored = await self._store.read(settled)
+        return await self._judge(settled, true, await self._store.read(settled), since)
+
+    async def _judge(
+        self,
+        user_ids: Sequence[str],
+        true: Mapping[str, StoredUser],
+        stored: Mapping[str, StoredUser],
+        since: Stamps,
+    ) -> list[Drift]:
         until = await self._truth.stamps()
         now_ms, creates_users = self._now_ms(), self._store.creates_users
         drifts: list[Drift] = []
-        for user_id in settled:
+        for user_id in user_ids:
             moment = Moment(range(since(user_id), until(user_id)), now_ms)
             drift = judge(true.get(user_id), stored.get(user_id), moment, creates_users=creates_users)
             if drift is not None:
@@ -307,7 +323,3 @@ class Audit:
         self.totals.repaired += report.repaired
         log = _log.info if report.ghosts or report.missing or report.wrong else _log.debug
         log("audited", **msgspec.structs.asdict(report))
-
-
-def _is_online(known: UserPresence | None) -> bool:
-    return known is not None and known.is_online

@@ -244,6 +244,10 @@ class Store(Protocol):
         """
         ...
 
+    def odd_ids(self) -> AsyncIterator[list[str]]:
+        """Walk through the ids of those of ``Counts.odd``, page by page."""
+        ...
+
     async def claimed(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
         """Read the users who have a claim, online or not, in the order of their ids.
 

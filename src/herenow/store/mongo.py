@@ -175,6 +175,10 @@ class MongoStore:
         async for page in self._walk_not_offline(before_ms=None, after_ms=None, page_size=page_size):
             yield [each.key for each in page]
 
+    async def odd_ids(self) -> AsyncIterator[list[str]]:
+        async for page in self._walk_no_booleans(before_ms=None, after_ms=None):
+            yield [each.key for each in page]
+
     async def counts(self) -> Counts:
         return await self._with_users(mongo_reads.count)
 
@@ -234,6 +238,10 @@ class MongoStore:
         """Walk through those online, and then those of whom the collection says neither."""
         async for page in self._walk_online(before_ms=before_ms, after_ms=after_ms, page_size=page_size):
             yield page
+        async for page in self._walk_no_booleans(before_ms=before_ms, after_ms=after_ms):
+            yield page
+
+    async def _walk_no_booleans(self, *, before_ms: int | None, after_ms: int | None) -> AsyncIterator[list[Whose]]:
         place: object = None
         while True:
             work = partial(

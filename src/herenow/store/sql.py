@@ -195,6 +195,10 @@ class SqlStore:
         async for user_ids in self._walk_not_offline_ids(_WHENEVER, page_size=page_size):
             yield user_ids
 
+    async def odd_ids(self) -> AsyncIterator[list[str]]:
+        async for user_ids in self._walk_no_booleans(_WHENEVER):
+            yield user_ids
+
     async def counts(self) -> Counts:
         return await self._file.read(sql_users.count)
 
@@ -242,6 +246,10 @@ class SqlStore:
         """Walk through those online, and then those of whom the table says neither."""
         async for user_ids in self._walk_online_ids(active=active, page_size=page_size):
             yield user_ids
+        async for user_ids in self._walk_no_booleans(active):
+            yield user_ids
+
+    async def _walk_no_booleans(self, active: sql_users.Active) -> AsyncIterator[list[str]]:
         place: Raw = None
         while True:
             work = partial(sql_users.read_no_booleans, after=place, active=active, limit=PAGE_SIZE)
