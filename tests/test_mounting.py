@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
@@ -115,6 +115,18 @@ async def test_it_is_found_wherever_it_is_mounted(place: str, shell: Shell, tmp_
                 assert (await http.get("/v1/stats")).json()["users"] == 2
                 assert (await http.get("/readyz")).json()["ready"]
         await ws.close()
+
+
+async def test_what_an_application_demands_of_all_its_routes_it_demands_of_ours(tmp_path: Path) -> None:
+    def only_from_our_network(request: Request) -> None:
+        if "x-ours" not in request.headers:
+            raise HTTPException(401)
+
+    app = FastAPI(dependencies=[Depends(only_from_our_network)])
+    Presence(f"sqlite:///{tmp_path}/app.db", dev=True).mount(app)
+    async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+        assert (await http.get("/v1/stats")).status_code == 401
+        assert (await http.get("/v1/stats", headers={"x-ours": "1"})).json()["users"] == 0
 
 
 @pytest.mark.parametrize("is_kept", [False, True], ids=["taken off", "kept"])

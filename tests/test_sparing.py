@@ -9,21 +9,22 @@ from herenow.sparing import EVERY_S, MOST_KINDS, Said, Sparing, alike
 
 def test_a_kind_has_one_line_a_minute_with_the_number_of_those_left_out() -> None:
     lines = Sparing()
-    assert [lines.take("a", at_s) for at_s in (0.0, 1.0, EVERY_S - 1)] == [Said(0, False), None, None]
-    assert lines.take("b", 2.0) == Said(0, False)
-    assert lines.take("a", EVERY_S) == Said(2, False)
-    assert lines.take("a", 2 * EVERY_S) == Said(0, False)
+    assert [lines.take("refused", "a", at_s) for at_s in (0.0, 1.0, EVERY_S - 1)] == [Said(0, False), None, None]
+    assert lines.take("refused", "b", 2.0) == Said(0, False)
+    assert lines.take("refused", "a", EVERY_S) == Said(2, False)
+    assert lines.take("refused", "a", 2 * EVERY_S) == Said(0, False)
 
 
 def test_a_crowd_of_kinds_shares_one_line() -> None:
     lines = Sparing()
-    said = [lines.take(number, 0.0) for number in range(3 * MOST_KINDS)]
+    said = [lines.take("refused", number, 0.0) for number in range(3 * MOST_KINDS)]
     assert said[:MOST_KINDS] == [Said(0, False)] * MOST_KINDS
     assert said[MOST_KINDS] == Said(0, True)
     assert said[MOST_KINDS + 1 :] == [None] * (2 * MOST_KINDS - 1)
-    assert len(lines._said) == MOST_KINDS + 1
-    assert lines.take("later", EVERY_S) == Said(0, False)
-    assert len(lines._said) == 1, "those whose minute is over are forgotten"
+    assert len(lines._said["refused"]) == MOST_KINDS + 1
+    assert lines.take("failed", "a", 0.0) == Said(0, False), "no crowd takes a line away from another event"
+    assert lines.take("refused", "later", EVERY_S) == Said(0, False)
+    assert len(lines._said["refused"]) == 1, "those whose minute is over are forgotten"
 
 
 def test_what_is_written_says_how_much_was_left_out(monkeypatch: Any) -> None:

@@ -6,5 +6,6 @@ export async function GET() {
   const session = await getSession();
   if (!session) return new Response(null, { status: 401 });
   const claims = { sub: session.user._id.toString() };
-  return new Response(jwt.sign(claims, process.env.HERENOW_JWT_SECRET, { algorithm: "HS256", expiresIn: "1h" }));
+  const token = jwt.sign(claims, process.env.HERENOW_JWT_SECRET, { algorithm: "HS256", expiresIn: "1h" });
+  return new Response(token, { headers: { "Cache-Control": "no-store" } });
 }

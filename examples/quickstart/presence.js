@@ -32,10 +32,9 @@ export class Presence extends EventTarget {
     this.#socket.on("presence:error", (error) => this.#tell("trouble", error));
     this.#socket.on("disconnect", (reason) => this.#lost(reason));
     this.#socket.on("connect_error", (error) => this.#failed(error));
-    // A page that sleeps for the back button keeps its socket open, and its user online: it goes, and comes back.
     const { signal } = this.#here;
-    addEventListener("pagehide", ({ persisted }) => persisted && this.#socket.io.engine?.close(), { signal });
-    addEventListener("pageshow", ({ persisted }) => persisted && this.#socket.connect(), { signal });
+    addEventListener("pagehide", ({ persisted }) => persisted && this.#sleep(), { signal });
+    addEventListener("pageshow", ({ persisted }) => persisted && this.#connect(), { signal });
   }
 
   /** The server's time, in milliseconds: a visitor's clock may be wrong by hours. */
@@ -43,11 +42,11 @@ export class Presence extends EventTarget {
     return Date.now() - this.#clockAheadMs;
   }
 
-  /** Sends an event; gives the answer, or throws an Error with the server's `code` and sentence. */
+  /** Sends an event; gives the answer, or throws an Error with the server's sentence, `code` and `temporary`. */
   async ask(event, payload = {}) {
     const answer = await this.#socket.timeout(10_000).emitWithAck(event, payload);
     if (answer.ok) return answer;
-    throw Object.assign(new Error(answer.error.message), { code: answer.error.code });
+    throw Object.assign(new Error(answer.error.message), answer.error);
   }
 
   /** Asks to be seen as "away", "busy" or "invisible" (undefined: as one is), with a text; null gives it all up. */
@@ -69,6 +68,19 @@ export class Presence extends EventTarget {
     this.#socket.disconnect();
   }
 
+  /** A page that sleeps for the back button keeps its socket open, and its user online: it goes, without a goodbye. */
+  #sleep() {
+    clearTimeout(this.#retry);
+    this.#socket.io.engine?.close();
+    this.#socket.disconnect();
+    this.#tell("state", { state: "reconnecting" });
+  }
+
+  #connect() {
+    clearTimeout(this.#retry);
+    this.#socket.connect();
+  }
+
   async #ready(ready) {
     this.#clockAheadMs = Date.now() - Date.parse(ready.serverTime);
     this.#tell("state", { state: "online" });
@@ -82,7 +94,7 @@ export class Presence extends EventTarget {
     } catch (error) {
       if (!this.#socket.connected) return; // the next connection looks again
       this.#tell("trouble", { code: error.code, message: error.message });
-      this.#later(() => this.#look());
+      if (error.temporary !== false) this.#later(() => this.#look());
     }
   }
 
@@ -144,10 +156,11 @@ export class Presence extends EventTarget {
   }
 
   #lost(reason) {
+    clearTimeout(this.#retry);
     if (reason === "io client disconnect") return;
     this.#tell("state", { state: "reconnecting", message: reason });
     // The stock client leaves it to us whether to come back from this.
-    if (reason === "io server disconnect") this.#later(() => this.#socket.connect());
+    if (reason === "io server disconnect") this.#later(() => this.#connect());
   }
 
   #failed(error) {
@@ -156,7 +169,7 @@ export class Presence extends EventTarget {
       this.#tell("state", { state: "reconnecting", message: "the server cannot be reached" });
     } else {
       this.#tell("state", { state: "refused", message: error.message, temporary });
-      if (temporary) this.#later(() => this.#socket.connect());
+      if (temporary) this.#later(() => this.#connect());
       else this.#here.abort();
     }
   }

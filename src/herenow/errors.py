@@ -175,7 +175,7 @@ class StoreInUse(StoreError):
     def __init__(self, database: str, *, host: str, pid: int, beat_ms: int, is_sibling: bool = False) -> None:
         remedy = (
             "it is another worker of the same web server, and herenow is one process: start one worker, as uvicorn "
-            "does without --workers"
+            "does without --workers, or wait for the old one to end"
             if is_sibling
             else "stop it first"
         )

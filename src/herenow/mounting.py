@@ -76,10 +76,10 @@ class Mounted:
         proxies = self.gateway.server.engine.proxies
         self._api = Api(presence, Access(settings, self._token, proxies.is_here), self.gateway)
         theirs = tuple(app.router.routes)
-        routes = self._api.routes(faces, self.prefix)
-        self._paths = [self.path.rstrip("/"), *paths_of(routes)]
+        router = self._api.router(faces, self.prefix)
+        self._paths = [self.path.rstrip("/"), *paths_of(router)]
         check_paths(theirs, self._paths)
-        include(routes, app)
+        include(router, app, faces)
         app.router.routes.insert(0, Mount(self.path.rstrip("/"), app=self.gateway.server.asgi_app()))
         known = set(map(id, theirs))
         self._ours = {id(route) for route in app.router.routes if id(route) not in known}

@@ -1,10 +1,11 @@
 """Lines of the log that somebody outside can cause: of those alike, one a minute, with the number of those between.
 
 Whoever looks for a reason finds it in the log. Whoever causes such lines on purpose, or a thousand times a second by
-mistake, fills neither the log nor the memory. What is counted in a metric is counted there all the same.
+mistake, fills neither the log nor the memory, and takes no line away from another event: each has its own hundred.
 """
 
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Hashable
 from time import monotonic
 from typing import Final, NamedTuple
@@ -12,8 +13,8 @@ from typing import Final, NamedTuple
 EVERY_S: Final = 60.0
 """Between two lines of a kind."""
 
-MOST_KINDS: Final = 1_000
-"""So many kinds have a line of their own in that time; all others share one."""
+MOST_KINDS: Final = 100
+"""So many kinds of an event have a line of their own in that time; all others share one."""
 
 
 class Said(NamedTuple):
@@ -38,25 +39,28 @@ class Sparing:
     """Decides which lines are written."""
 
     def __init__(self) -> None:
-        self._said: dict[Hashable, tuple[float, int]] = {}  # by kind, oldest first: when, and how many since
+        # of each event by kind, oldest first: when its last line was, and how many were left out since
+        self._said: defaultdict[str, dict[Hashable, tuple[float, int]]] = defaultdict(dict)
 
-    def take(self, kind: Hashable, now_s: float) -> Said | None:
+    def take(self, event: str, kind: Hashable, now_s: float) -> Said | None:
         """Count a line; ``None``: it is left out.
 
         Args:
-            kind: what lines are alike: of whom, and of what.
+            event: what happened.
+            kind: whom or what it is about.
             now_s: the time, by a steady clock, in seconds.
         """
-        if kind not in self._said and len(self._said) >= MOST_KINDS:
-            self._forget(now_s)
-            if len(self._said) >= MOST_KINDS:
+        said = self._said[event]
+        if kind not in said and len(said) >= MOST_KINDS:
+            _forget(said, now_s)
+            if len(said) >= MOST_KINDS:
                 kind = None
-        at_s, more = self._said.get(kind, (-EVERY_S, 0))
+        at_s, more = said.get(kind, (-EVERY_S, 0))
         if now_s - at_s < EVERY_S:
-            self._said[kind] = (at_s, more + 1)
+            said[kind] = (at_s, more + 1)
             return None
-        self._said.pop(kind, None)
-        self._said[kind] = (now_s, 0)
+        said.pop(kind, None)
+        said[kind] = (now_s, 0)
         return Said(more, is_of_others=kind is None)
 
     def say(self, write: Callable[..., None], event: str, /, *, of: Hashable, **fields: object) -> None:
@@ -68,11 +72,13 @@ class Sparing:
             of: whom or what it is about: lines of the same event about the same are alike.
             fields: of the line; ``more`` joins them where some were left out.
         """
-        said = self.take((event, of), monotonic())
+        said = self.take(event, of, monotonic())
         if said is not None:
-            write(event, **fields, **({"more": said.more} if said.more else {}))
+            about = "more_of_others" if said.is_of_others else "more"
+            write(event, **fields, **({about: said.more} if said.more else {}))
 
-    def _forget(self, now_s: float) -> None:
-        """Drop those whose minute is over; with a few, what was counted since is not said any more."""
-        while self._said and now_s - next(iter(self._said.values()))[0] >= EVERY_S:
-            del self._said[next(iter(self._said))]
+
+def _forget(said: dict[Hashable, tuple[float, int]], now_s: float) -> None:
+    """Drop those whose minute is over; with a few, what was counted since is not said any more."""
+    while said and now_s - next(iter(said.values()))[0] >= EVERY_S:
+        del said[next(iter(said))]

@@ -187,6 +187,7 @@ class Fault:
         play: enter it, with the random numbers of the run.
         seconds: how long it lasts, at least and at most.
         hides_gone: a watcher cannot know meanwhile who has gone.
+        hides_new: nor who had come just before.
         hides_store: the database cannot say the truth meanwhile.
         heals_s: after its end the database must agree within so many seconds.
     """
@@ -196,6 +197,7 @@ class Fault:
     play: Callable[["Scene", random.Random], contextlib.AbstractAsyncContextManager[None]]
     seconds: tuple[float, float]
     hides_gone: bool = False
+    hides_new: bool = False
     hides_store: bool = False
     heals_s: float = 2.0
 
@@ -342,7 +344,7 @@ EVERYWHERE = (
     Fault("network", "network carries 20 kB/s a connection", _network_is_slow, (5, 10), hides_gone=True,
           hides_store=True),
     Fault("processor", "server's process is stopped (SIGSTOP)", _process_stops, (3, 8), hides_gone=True,
-          hides_store=True, heals_s=5.0),
+          hides_new=True, hides_store=True, heals_s=5.0),
     Fault("database", "database has values of ours changed by hand", _rows_are_spoilt, (0, 1), hides_store=True,
           heals_s=TWO_AUDITS_S),
     Fault("database", "database has its indexes dropped", _index_is_dropped, (1, 2), hides_store=True),

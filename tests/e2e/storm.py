@@ -51,6 +51,9 @@ class Storm:
         users: how many.
         seed: the same one plays the same storm, as far as the machine allows.
         offline_within_s: the server's promise.
+
+    Attributes:
+        stands_from: since then the server's process stands still, and tells nobody who has just come.
     """
 
     def __init__(self, url: str, *, users: int, seed: int, offline_within_s: float) -> None:
@@ -59,6 +62,7 @@ class Storm:
         self.random = random.Random(seed)
         self.offline_within_s = offline_within_s
         self.server_lost_at = 0.0
+        self.stands_from = float("inf")
         self.connects = self.reloads = self.leaves = self.deaths = 0
         self._running = True
         self._ended = asyncio.Event()
@@ -168,7 +172,7 @@ class Storm:
             user.name
             for user in self.users
             if user.since is not None
-            and now - user.since > SLACK_S
+            and min(now, self.stands_from) - user.since > SLACK_S
             and any(not client.closed.is_set() for client in user.open)
             and not any(client.closed.is_set() for client in user.open)
         }

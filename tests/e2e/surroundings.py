@@ -98,7 +98,7 @@ class Judge:
 
     def __init__(self, scene: Scene, storm: Storm, run: Run) -> None:
         self.server = scene.server
-        self._storm = storm
+        self.storm = storm
         self._run = run
         self.observer = Observer(scene.server.url, "observer")
         self.fault: Fault | None = None
@@ -122,7 +122,7 @@ class Judge:
         self._run.checks += 1
         if self.fault is not None:
             self._run.played[self.fault.name].checks += 1
-        return self._may_be_said(faults(self._storm, self.observer.online(), "a watcher"), self.gone_from_s)
+        return self._may_be_said(faults(self.storm, self.observer.online(), "a watcher"), self.gone_from_s)
 
     async def store_says(self) -> list[str]:
         """What is false in the database."""
@@ -130,7 +130,7 @@ class Judge:
             online = await asyncio.to_thread(self.server.online_rows)
         except Exception as error:  # a driver's own: the database is not back yet
             return [f"the database: {error}"]
-        wrong = faults(self._storm, online, "the database")
+        wrong = faults(self.storm, online, "the database")
         return self._may_be_said(wrong, max(self.gone_from_s, self.store_from_s))
 
     def _may_be_said(self, wrong: list[str], gone_from_s: float) -> list[str]:
@@ -187,9 +187,13 @@ async def _play_one(judge: Judge, fault: Fault, scene: Scene, run: Run, chance: 
         judge.gone_from_s = float("inf")
     if fault.hides_store:
         judge.store_from_s = float("inf")
+    if fault.hides_new:
+        judge.storm.stands_from = time.monotonic()
     async with fault.play(scene, chance):
         await asyncio.sleep(seconds)
     ended_s = time.monotonic()
+    if fault.hides_new:
+        asyncio.get_running_loop().call_later(SLACK_S, setattr, judge.storm, "stands_from", float("inf"))
     if fault.hides_gone:
         judge.gone_from_s = ended_s + OFFLINE_WITHIN_S + SLACK_S
     while wrong := await judge.store_says():

@@ -1,6 +1,7 @@
 """The client of the Next.js example, through what happens to pages: it never shows somebody of whom nobody can know."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -43,6 +44,24 @@ async def test_a_page_says_so_while_the_server_is_away_and_its_token_address_fai
         await until(lambda: page.happened[-1] == "alice true", 10)
         await alice.leave()
         await until(lambda: page.happened[-1] == "alice false")
+
+
+async def test_a_page_believes_the_server_of_today_and_not_what_a_crash_took_along(server: PresenceServer) -> None:
+    """The higher version won: one whose last change was lost with its server stayed online for ever."""
+    async with page_of_the_example(server.url, sign("bob"), "alice") as page:
+        await Client.connect(server.url, token=sign("alice"))
+        await until(lambda: page.happened[-1:] == ["alice true"], 10)
+        server.kill()
+        await until(lambda: page.happened[-1] == "stale")
+        forget(server, "alice")
+        await asyncio.to_thread(server.start)
+        await until(lambda: page.happened[-1] == "alice false", 10)
+
+
+def forget(server: PresenceServer, user: str) -> None:
+    with sqlite3.connect(server.database) as connection:
+        connection.execute("DELETE FROM users WHERE id = ?", (user,))
+    connection.close()
 
 
 async def test_a_page_that_sleeps_is_offline_within_two_seconds_and_comes_back(server: PresenceServer) -> None:

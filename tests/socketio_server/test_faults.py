@@ -46,10 +46,10 @@ def test_a_crowd_of_addresses_fills_neither_the_log_nor_the_memory(caplog: pytes
     for number in range(3 * MOST_KINDS):
         faults.note(f"10.0.{number // 250}.{number % 250}", "a", 0)
         faults.note(f"2001:db8::{number:x}", "of one customer", 0)
-    assert len(lines(caplog)) == len(faults._sparing._said) == MOST_KINDS + 1
+    assert len(lines(caplog)) == len(faults._sparing._said[LOGGER]) == MOST_KINDS + 1
     faults.note("192.0.2.1", "later", EVERY_MS)
     assert lines(caplog)[-1] == "no valid Socket.IO from 192.0.2.1: later"
-    assert len(faults._sparing._said) == 1
+    assert len(faults._sparing._said[LOGGER]) == 1
 
 
 WRONG: dict[str, tuple[str | bytes, str]] = {

@@ -108,7 +108,10 @@ def test_a_time_may_be_the_applications_own(value: Raw, time_ms: int | None) -> 
     assert read_time(value) == time_ms
 
 
-@given(st.lists(st.none() | texts | st.integers(-(2**63), 2**63 - 1), min_size=2, max_size=2))
+raw = st.none() | texts | st.integers(-(2**63), 2**63 - 1) | st.binary() | st.floats(allow_nan=False)
+
+
+@given(st.lists(raw, min_size=2, max_size=2))
 def test_a_cursor_is_read_as_it_was_written(position: list[Raw]) -> None:
     cursor = to_cursor(position)
     assert from_cursor(cursor, 2, "db") == position

@@ -1,6 +1,6 @@
 """The paths of the HTTP API. Each is one thin method: what it answers is decided elsewhere."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
 
@@ -124,8 +124,8 @@ class Api:
         self._maintenance = Maintenance(presence)
         self.followers = Followers(presence)
 
-    def routes(self, faces: Faces, prefix: str = "") -> list[errors.Route]:
-        """Return the routes, for an application to serve.
+    def router(self, faces: Faces, prefix: str = "") -> APIRouter:
+        """Return the routes, for an application to include.
 
         Args:
             faces: what of the API.
@@ -140,11 +140,10 @@ class Api:
             self._add_maintenance(router)
         routes = [route for route in router.routes if isinstance(route, errors.Route)]
         for route in routes:
-            route.include_in_schema = faces.openapi
             route.answers_head = route.path.removeprefix(prefix) in ("/healthz", "/readyz")
             same = (each for each in routes if each.path == route.path)
             route.allowed = frozenset(method for each in same for method in each.methods or ())
-        return routes
+        return router
 
     def _add_health(self, router: APIRouter) -> None:
         _add(router, "GET", "/healthz", self.alive, Alive, "health", "Whether the process answers", refusals=())
@@ -353,25 +352,30 @@ class Api:
         return Disconnected(closed=await self._presence.disconnect(user_id, tenant=tenant))
 
 
-def include(routes: Sequence[errors.Route], app: Starlette) -> None:
+def include(router: APIRouter, app: Starlette, faces: Faces) -> None:
     """Serve the API in an application, before all its other routes: one of them may answer every path.
 
     Args:
-        routes: of the API.
-        app: where; its other paths, errors and handlers stay as they are.
+        router: of the API.
+        app: where; its other paths, errors and handlers stay as they are. What a FastAPI application demands of all
+            its routes, such as ``dependencies``, it demands of ours.
+        faces: what of the API.
     """
+    routes = app.router.routes
+    before = len(routes)
     if isinstance(app, FastAPI):
-        app.router.routes[:0] = routes
-        return
-    # FastAPI's routes work only inside a FastAPI application: one of our own stands behind each path.
-    inner = FastAPI(openapi_url=None)
-    inner.router.routes[:0] = routes
-    app.router.routes[:0] = [StarletteRoute(path, endpoint=inner) for path in paths_of(routes)]
+        app.include_router(router, include_in_schema=faces.openapi)
+    else:
+        # FastAPI's routes work only inside a FastAPI application: one of our own stands behind each path.
+        inner = FastAPI(openapi_url=None)
+        inner.router.routes[:0] = router.routes
+        routes += [StarletteRoute(path, endpoint=inner) for path in paths_of(router)]
+    routes[:0] = [routes.pop() for _ in range(len(routes) - before)][::-1]
 
 
-def paths_of(routes: Sequence[errors.Route]) -> list[str]:
+def paths_of(router: APIRouter) -> list[str]:
     """The paths of our routes, each once."""
-    return list(dict.fromkeys(route.path for route in routes))
+    return list(dict.fromkeys(route.path for route in router.routes if isinstance(route, errors.Route)))
 
 
 def answer_in_our_form(app: FastAPI) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from herenow.logs import get_logger
 from herenow.progress import Progress, hold_little, progress_of, transport_behind
 
-from .closing import CLOSE_TIMEOUT_MS
+from .closing import CLOSE_TIMEOUT_MS, Cut
 from .engine import STATE_KEY, Connection, Engine
 from .errors import RequestRefused
 from .message import Message, asgi_send
@@ -275,6 +275,7 @@ class AsgiWebSocket:
             transport.close()
         else:
             self._pump.add_done_callback(lambda _: transport.close())
+        Cut(transport, self._engine.clock)  # or what the peer does not read holds the socket for ever
         self._give_up_later()
 
     def _give_up_later(self) -> None:

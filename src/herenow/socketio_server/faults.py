@@ -35,7 +35,7 @@ class Faults:
         """
         self.on_fault(reason)
         who = "a Unix socket" if address is None else customer_of(address) or address
-        line = self._sparing.take(who, now_ms / 1000)
+        line = self._sparing.take(LOGGER, who, now_ms / 1000)
         if line is not None:
             since = f" ({line.more} more since the last line)" if line.more else ""
             said = f"no valid Socket.IO from {'other addresses' if line.is_of_others else who}: {reason}{since}"

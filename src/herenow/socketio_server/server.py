@@ -415,11 +415,12 @@ class Server:
             _raise_if_cancelled(error)
 
     def _event_failed(self, socket: Socket, name: Any, error: BaseException) -> None:
-        about = {"name": name, "namespace": socket.namespace.name}
+        known = name if name in socket.namespace.handlers else "another"  # no client fills the log with names
+        about = {"name": known, "namespace": socket.namespace.name}
         if isinstance(error, Disconnected | CallTimeout):
-            self._sparing.say(log.info, "a handler ended", of=name, **about, reason=str(error))
+            self._sparing.say(log.info, "a handler ended", of=known, **about, reason=str(error))
         else:
-            self._sparing.say(log.error, "a handler raised", of=(name, alike(error)), **about, exc_info=error)
+            self._sparing.say(log.error, "a handler raised", of=(known, alike(error)), **about, exc_info=error)
 
     def _acknowledge(self, socket: Socket, ack_id: int | None, result: Any) -> None:
         if not socket.connected:

@@ -208,7 +208,7 @@ class FastWebSocket(asyncio.Protocol):
             self._other.shutdown()
         elif self._connection is not None:
             self._connection.engine.stop()
-        else:
+        elif self._cut is None:  # else it is ending already, and has its time
             self._transport.close()
 
     # -- the request -----------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ class FastWebSocket(asyncio.Protocol):
             else:
                 # One bytearray, not a list: a million empty continuation frames must cost nothing.
                 self._fragments = bytearray(frame.data)
-        elif frame.opcode is Opcode.PING and self.full:
+        elif frame.opcode is Opcode.PING and self.full and self._protocol is not None:
             # Its pong is on its way already, behind what the peer does not read. The next ones must wait.
             self.hold()
         elif frame.opcode is Opcode.CONT and self._fragments is not None:
@@ -436,11 +436,14 @@ class FastWebSocket(asyncio.Protocol):
             return
         self._protocol, self._unread, self._held = None, b"", False
         self._transport.resume_reading()
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
         self._cut_later()
+        try:
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+        except OSError:  # it is reset already
+            self._transport.abort()
 
     def _close(self, code: int, reason: str) -> None:
         self._unready()

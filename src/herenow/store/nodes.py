@@ -185,8 +185,12 @@ def runs_here(node: Node) -> bool:
 def in_use(database: str, owner: Node) -> StoreInUse:
     """The error that says whose the store is."""
     is_worker = multiprocessing.parent_process() is not None or "gunicorn" in os.environ.get("SERVER_SOFTWARE", "")
-    is_sibling = is_worker and owner.host == socket.gethostname() and _parent_of(owner.pid) == os.getppid()
+    is_sibling = is_worker and _is_other_here(owner) and _parent_of(owner.pid) == os.getppid()
     return StoreInUse(database, host=owner.host, pid=owner.pid, beat_ms=owner.beat_ms, is_sibling=is_sibling)
+
+
+def _is_other_here(owner: Node) -> bool:
+    return owner.pid != os.getpid() and runs_here(owner)
 
 
 def _parent_of(pid: int) -> int | None:

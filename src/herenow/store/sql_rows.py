@@ -8,7 +8,7 @@ import base64
 import binascii
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
@@ -22,7 +22,7 @@ from herenow.times import LATEST_MS, from_iso, to_iso
 Columns = tuple[str, bool, str | None, str, str | None, int]
 """The columns of ``users``, in the order of the table."""
 
-Raw = str | Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | float | None
+Raw = str | bytes | int | float | None
 """A value as SQLite gives it, whatever type the application's own column has."""
 
 
@@ -87,8 +87,11 @@ def canonical(user_id: str, affinity: Affinity) -> str:
 
 
 def to_cursor(position: Sequence[Raw]) -> str:
-    """Write the place of the last row of a page, in its raw values, as text that is safe in a URL."""
-    return base64.urlsafe_b64encode(msgspec.json.encode(position)).rstrip(b"=").decode()
+    """Write the place of the last row of a page, in its raw values, as text that is safe in a URL.
+
+    MessagePack, for JSON would turn a blob into text and an infinity into nothing: another place.
+    """
+    return base64.urlsafe_b64encode(msgspec.msgpack.encode(position)).rstrip(b"=").decode()
 
 
 def from_cursor(cursor: str, length: int, database: str) -> list[Raw]:
@@ -99,12 +102,20 @@ def from_cursor(cursor: str, length: int, database: str) -> list[Raw]:
     """
     try:
         text = base64.urlsafe_b64decode(cursor.encode() + b"=" * (-len(cursor) % 4))
-        position = msgspec.json.decode(text, type=list[Raw])
+        position: list[Any] = msgspec.msgpack.decode(text, type=list[Any])
     except (binascii.Error, msgspec.MsgspecError, UnicodeError) as error:
         raise CursorInvalid(database, "it cannot be read") from error
+    if not all(map(_is_raw, position)):
+        raise CursorInvalid(database, "it cannot be read")
     if len(position) != length:
         raise CursorInvalid(database, "it belongs to another list")
     return position
+
+
+def _is_raw(value: object) -> bool:
+    if isinstance(value, int):
+        return not isinstance(value, bool) and -(2**63) <= value < 2**63
+    return value is None or isinstance(value, str | bytes | float)
 
 
 def _encode_claim(claim: Claim) -> str:
