@@ -7,7 +7,7 @@ PAGE   := examples/quickstart
 # The tests start hundreds of Pythons, each of which would else compile all of ours anew where the machine says so.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install run test in-turn lint types unit pure servers rest soak soak-surroundings fuzz check-proxy check-clients bench bench-check bench-small profile document clean
+.PHONY: install run test lint types unit pure servers rest soak soak-surroundings fuzz check-proxy check-clients bench bench-check bench-small profile document clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
@@ -33,14 +33,10 @@ $(PAGE)/vendor/socket.io.esm.min.js: $(VENV)/.node
 run: install
 	$(BIN)/herenow serve --dev --page $(PAGE)
 
-# Two lanes of some five minutes each, on two cores: what must wait for nothing, one after the other; and all the rest.
+# What needs one core each goes side by side; then what works; then whole servers, which wait more than they work.
 test: install
-	@$(MAKE) -j2 in-turn rest
-
-in-turn:
-	@$(MAKE) lint
-	@$(MAKE) types
-	@$(MAKE) pure
+	@$(MAKE) -j2 lint types pure
+	@$(MAKE) rest
 	@$(MAKE) servers
 
 lint:
@@ -50,13 +46,13 @@ lint:
 types:
 	$(BIN)/mypy
 
-# What must be covered whole, in one process; whole servers, which wait more than they work; all the rest.
+# What must be covered whole, in one process; whole servers; all the rest.
 PURE = tests/registry tests/contract/test_registry.py tests/socketio_server/test_packets.py \
        tests/socketio_server/test_session.py tests/socketio_server/test_heartbeat.py tests/socketio_server/test_message.py
 SERVERS = tests/cli tests/e2e tests/security
 PYTEST = PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q --dist worksteal
 
-unit: pure servers rest
+unit: pure rest servers
 
 pure:
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/coverage run -m pytest -q $(PURE)
@@ -66,7 +62,7 @@ servers:
 	$(PYTEST) -n 4 $(SERVERS)
 
 rest:
-	$(PYTEST) -n 3 tests $(addprefix --ignore=,$(PURE) $(SERVERS))
+	$(PYTEST) -n 4 tests $(addprefix --ignore=,$(PURE) $(SERVERS))
 
 # The storms at full length, the floods and the attacks at full size, some twenty-five minutes; then half an hour in which all that
 # surrounds a server fails at random (as root, for a disk that is full). What they saw goes into docs/reliability.md.

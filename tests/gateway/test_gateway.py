@@ -919,3 +919,27 @@ async def test_a_change_that_cannot_be_told_takes_no_other_with_it(serve: Serve)
             await registry.connect("whole", "w", node="n")
             await bob.until(lambda: (bob.shows("early"), bob.shows("whole")) == ("away", "online"))
         assert {line["part"] for line in logs if "part" in line} == {"encoding"}, "it is said"
+
+
+async def test_an_event_that_meets_the_stop_is_no_fault(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had waited for its turn, and found what it needed closed: a traceback for each."""
+    waiting, go_on = list[Any](), asyncio.Event()
+
+    async def wait(client: Any) -> None:
+        waiting.append(client)
+        await go_on.wait()
+
+    async def closed(_: str) -> None:
+        raise RuntimeError("the registry is closed")
+
+    async with serve() as server:
+        alice = await Client.connect(server.url, "alice")
+        monkeypatch.setattr(server.gateway._throttle, "wait", wait)
+        monkeypatch.setattr(server.presence.registry, "active", closed)
+        with capture_logs() as lines:
+            await alice.send("presence:active", {})
+            await until(lambda: waiting)
+            server.gateway.stop()
+            go_on.set()
+            await until(lambda: not waiting[0].running)
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == []

@@ -151,7 +151,7 @@ class Gateway:
             task.cancel()
         for audience in self._audiences.values():
             audience.mute()
-        notice = WireError("shutting_down", "the server is shutting down").body()
+        notice = _shutting_down().body()
         self._namespace.emit(self._namespace.sockets.values(), events.ERROR, notice)
 
     def heard_ms_ago(self, connection_id: str) -> int | None:
@@ -210,12 +210,12 @@ class Gateway:
 
     async def _admit(self, socket: Socket, auth: Any) -> None:
         if self._stopping:
-            raise WireError("shutting_down", "the server is shutting down")
+            raise _shutting_down()
         if self._pulse.lag_s > self._settings.overload_lag_s:
             raise WireError("overloaded", "the server is busy serving those who are in: come again in a moment")
         identity = await self._identify(auth, socket)
         if self._stopping:  # meanwhile: everyone is written offline, and nobody would write this one so
-            raise WireError("shutting_down", "the server is shutting down")
+            raise _shutting_down()
         user_id, tenant = identity.user_id, identity.tenant
         if SEPARATOR in user_id:  # the application's own ``authenticate``: everything else checks ids
             raise ValueError("a user id holds no control characters")
@@ -319,7 +319,7 @@ class Gateway:
         if not await self.presence.is_known(user_id, tenant=tenant):
             raise unknown_user()
         if self._stopping:  # by now
-            raise WireError("shutting_down", "the server is shutting down")
+            raise _shutting_down()
 
     def _check_tenant(self, tenant: str | None) -> None:
         if tenant is not None:
@@ -413,12 +413,16 @@ class Gateway:
         client.running += 1
         try:
             await self._throttle.wait(client)
+            if self._stopping:
+                raise _shutting_down()
             return {"ok": True, **await work(client)}
         except WireError as error:
             of = client.audience.tenant, client.user_id, error.code
             self._sparing.say(log.info, "event refused", of=of, code=error.code, **client.about, event_name=event)
             return self._refusal(error)
         except Exception as error:  # whatever it is, the client gets an answer, and no more of it than that
+            if self._stopping:  # and what it needed has stopped before it
+                return self._refusal(_shutting_down())
             self._sparing.say(log.exception, "event failed", of=alike(error), **client.about, event_name=event)
             return self._refusal(WireError("internal", "the server could not do it"))
         finally:
@@ -603,6 +607,10 @@ def _see_that_it_is_here(client: Client) -> None:
 def _steady(ends_s: float | None) -> float | None:
     """Carry an end over to the steady clock: a wall clock that is set ahead later on must not throw everybody out."""
     return None if ends_s is None else steady_s() + ends_s - time.time()
+
+
+def _shutting_down() -> WireError:
+    return WireError("shutting_down", "the server is shutting down")
 
 
 def _customer(socket: Socket) -> str | None:
