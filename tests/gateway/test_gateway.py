@@ -19,10 +19,10 @@ from herenow.gateway.events import WireError
 from herenow.gateway.handlers import Gateway
 from herenow.gateway.throttle import USERS_AN_EVENT
 from herenow.model import Availability, Claim, Claimed, StoredUser
-from herenow.mounting import mount
 from herenow.presence import Presence
 from raw import Raw, client_frame
 from support import closed, connect_socket, receive, serving, until, websocket
+from wired import mount_wire
 
 SECRET = "a secret of at least thirty-two bytes"
 
@@ -55,7 +55,7 @@ def serve(tmp_path: Path) -> Serve:
         given = {"dev": True, "offline_within_s": 0.6, **settings}
         presence = Presence(f"sqlite:///{tmp_path}/app.db", **given)
         app = FastAPI()
-        gateway = mount(presence, app)
+        gateway = mount_wire(presence, app)
         async with serving(app) as url:
             yield Served(url, presence, gateway)
         assert gateway.server.engine.connections == {}

@@ -13,9 +13,9 @@ from clients import Client
 from herenow.gateway.auth import Identity
 from herenow.gateway.events import WireError
 from herenow.gateway.sight import Sight
-from herenow.mounting import mount
 from herenow.presence import Presence
 from support import serving
+from wired import mount_wire
 
 Serve = Callable[..., AbstractAsyncContextManager[str]]
 
@@ -49,7 +49,7 @@ def serve(tmp_path: Path, app: App) -> Serve:
             f"sqlite:///{tmp_path}/app.db", dev=True, offline_within_s=0.6, can_watch=app.can_watch, **settings
         )
         web = FastAPI()
-        gateway = mount(presence, web)
+        gateway = mount_wire(presence, web)
         async with serving(web) as url:
             yield url
         assert gateway.server.engine.connections == {}
@@ -91,7 +91,7 @@ async def test_a_token_that_is_replaced_while_the_application_is_asked_opens_not
 
     presence = Presence(f"sqlite:///{tmp_path}/app.db", authenticate=authenticate, can_watch=can_watch)
     web = FastAPI()
-    gateway = mount(presence, web)
+    gateway = mount_wire(presence, web)
     async with serving(web) as url:
         alice = await Client.connect(url, token="bob")
         watching = asyncio.create_task(alice.call("presence:watch", {"users": ["bob"]}))

@@ -18,10 +18,10 @@ from herenow import Identity, Presence
 from herenow.gateway.handlers import Gateway
 from herenow.gateway.rollcall import RollCall
 from herenow.model import Change, Closing
-from herenow.mounting import mount
 from herenow.registry.base import Batch
 from herenow.socketio_server import Socket
 from support import connect_socket, serving, until
+from wired import mount_wire
 
 
 class Served:
@@ -46,7 +46,7 @@ async def served(directory: Path, **settings: Any) -> AsyncIterator[Served]:
     given = {"dev": True, "offline_within_s": 0.5, **settings}
     presence = Presence(f"sqlite:///{directory}/app.db", **given)
     app = FastAPI()
-    gateway = mount(presence, app)
+    gateway = mount_wire(presence, app)
     async with serving(app) as url:
         yield Served(url, presence, gateway)
 
@@ -291,7 +291,7 @@ async def test_who_is_still_being_let_in_when_the_server_stops_is_refused_and_ne
     presence = Presence(f"sqlite:///{tmp_path}/app.db", authenticate=authenticate)
     presence.on_change(changes.append)
     app = FastAPI()
-    gateway = mount(presence, app)
+    gateway = mount_wire(presence, app)
     async with serving(app) as url:
         here = await Client.connect(url, "here")
         late = asyncio.create_task(Client.connect(url, "late"))

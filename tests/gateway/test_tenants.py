@@ -16,9 +16,9 @@ from captured import capture_logs
 from clients import Client, Refused
 from herenow.gateway.auth import Identity
 from herenow.gateway.handlers import Gateway
-from herenow.mounting import mount
 from herenow.presence import Presence
 from support import serving, until
+from wired import mount_wire
 
 SECRET = "a secret of at least thirty-two bytes"
 TENANTS = [None, "acme", "globex"]
@@ -56,7 +56,7 @@ def serve(tmp_path: Path) -> Serve:
         given = {"jwt_secret": SECRET, "offline_within_s": 0.6, **settings}
         presence = Presence(given.pop("database", f"sqlite:///{tmp_path}/app.db"), **given)
         app = FastAPI()
-        gateway = mount(presence, app)
+        gateway = mount_wire(presence, app)
         async with serving(app) as url:
             yield Served(url, presence, gateway)
         assert set(gateway._audiences) == {None}, "the last client of a tenant closes its audience"

@@ -20,11 +20,11 @@ from herenow.gateway import auth, handlers, keys
 from herenow.gateway.auth import Identity
 from herenow.gateway.events import WireError
 from herenow.gateway.tokens import Verifier
-from herenow.mounting import mount
 from herenow.presence import Presence
 from herenow.settings import Settings
 from herenow.socketio_server import Handshake
 from support import Poller, receive, serving, websocket_url
+from wired import mount_wire
 
 P384 = ec.generate_private_key(ec.SECP384R1())
 P521 = ec.generate_private_key(ec.SECP521R1())
@@ -42,7 +42,7 @@ def verifier(**options: Any) -> Verifier:
 async def server(tmp_path: Path, authenticate: Any = None, **settings: Any) -> AsyncIterator[str]:
     app = FastAPI()
     given = {"jwt_secret": SECRET, "offline_within_s": 0.6, **settings}
-    mount(Presence(f"sqlite:///{tmp_path}/app.db", authenticate=authenticate, **given), app)
+    mount_wire(Presence(f"sqlite:///{tmp_path}/app.db", authenticate=authenticate, **given), app)
     async with serving(app) as url:
         yield url
 
@@ -193,7 +193,7 @@ async def test_an_end_that_comes_while_its_client_is_let_in_is_not_forgotten(
     """It fell due when there was no connection yet to be closed, and then stayed for ever."""
     app = FastAPI()
     presence = Presence(f"sqlite:///{tmp_path}/app.db", jwt_secret=SECRET, jwt_leeway_s=0)
-    mount(presence, app)
+    mount_wire(presence, app)
     async with serving(app) as url:
         registry = presence.registry_of(None)
         connect = registry.connect

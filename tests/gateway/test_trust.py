@@ -12,9 +12,9 @@ import pytest
 from fastapi import FastAPI
 
 from clients import Client, Refused
-from herenow.mounting import mount
 from herenow.presence import Presence
 from support import serving
+from wired import mount_wire
 
 SECRET = "a secret of at least thirty-two bytes"
 
@@ -28,7 +28,7 @@ def serve(tmp_path: Path) -> Serve:
         app = FastAPI()
         settings = {"jwt_secret": SECRET, "jwt_leeway_s": 0, "offline_within_s": 0.6, **settings}
         presence = Presence(f"sqlite:///{tmp_path}/app.db", **settings)
-        gateway = mount(presence, app)
+        gateway = mount_wire(presence, app)
         async with serving(app) as url:
             yield url
         assert gateway.server.engine.connections == {}

@@ -15,10 +15,10 @@ from fastapi import FastAPI
 import mongod
 from clients import Client, Refused
 from herenow.errors import SettingsInvalid, StoreNotReady
-from herenow.mounting import mount
 from herenow.presence import Presence
 from store.databases import execute, select
 from support import serving
+from wired import mount_wire
 
 SECRET = "a secret of at least thirty-two bytes"
 ALICE, BOB, CAROL, NOBODY = (f"507f1f77bcf86cd79943901{number}" for number in range(4))
@@ -89,7 +89,7 @@ async def served(url: str, **settings: Any) -> AsyncIterator[Served]:
     given = {"unknown_users": "refuse", "jwt_secret": SECRET, "audit_every_s": 3600.0, **settings}
     presence = Presence(url, **given)  # rounds of the audit are called by hand
     app = FastAPI()
-    mount(presence, app)
+    mount_wire(presence, app)
     async with serving(app) as address:
         yield Served(address, presence)
 
