@@ -73,7 +73,7 @@ class Served:
 
 
 @asynccontextmanager
-async def served(directory: Path, kind: Kind = "fastapi", **settings: Any) -> AsyncIterator[Served]:
+async def served(directory: Path, kind: Kind = "starlette", **settings: Any) -> AsyncIterator[Served]:
     async def theirs(_: Any) -> PlainTextResponse:
         return PlainTextResponse("theirs")
 
@@ -272,7 +272,7 @@ async def test_the_applications_own_paths_and_errors_stay_its_own(api: Served) -
 
 
 async def test_the_openapi_of_a_fastapi_application_knows_every_path(tmp_path: Path) -> None:
-    async with served(tmp_path) as api:
+    async with served(tmp_path, "fastapi") as api:
         paths = (await api.get("/openapi.json"))["paths"]
         assert set(paths) >= {
             "/healthz",
