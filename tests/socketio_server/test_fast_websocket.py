@@ -1,6 +1,7 @@
 """The fast shell at the socket itself: what is written, in which order, and when the socket is let go."""
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 import os
@@ -334,3 +335,35 @@ async def test_a_goodbye_behind_the_close_frame_is_heard() -> None:
             await until(lambda: reasons)
             assert reasons.pop() is reason
             raw.abort()
+
+
+async def test_at_the_servers_own_stop_too_who_still_sends_reads_all() -> None:
+    """uvicorn asks every protocol to end, also those that were ending already: they were closed whole, and reset."""
+    server = Server(ServerSettings())
+    namespace = server.namespace("/")
+
+    @server.on_stop
+    def goodbye() -> None:
+        for each in namespace.sockets.values():
+            each.emit("goodbye", "x" * MORE_THAN_THE_KERNEL_TAKES)
+
+    peers: list[Raw] = []
+    async with serving(server.asgi_app()) as url:
+        for _ in range(3):
+            raw = await Raw.upgrade(url)
+            await raw.send(client_frame(b"40"))
+            peers.append(raw)
+        await until(lambda: len(namespace.sockets) == 3)
+        ends = [asyncio.create_task(_send_and_read_late(raw)) for raw in peers]
+    assert all(len(data) > MORE_THAN_THE_KERNEL_TAKES for data in await asyncio.gather(*ends))
+
+
+async def _send_and_read_late(raw: Raw) -> bytes:
+    """Send for a while, also after the server has ended its half, and read only then."""
+    with contextlib.suppress(ConnectionError):
+        for _ in range(100):
+            await raw.send(client_frame(b'42["late"]') * 100)
+            await asyncio.sleep(0.005)
+    data = await raw.ended(10)
+    raw.writer.close()
+    return data
