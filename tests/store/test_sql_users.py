@@ -220,3 +220,20 @@ async def test_a_version_that_cannot_be_one_is_older_than_any(path: Path, writte
     execute(path, f"UPDATE users SET isOnline = 1, presenceVersion = {written}")
     assert await store.reset(version=2) == 1
     await store.close()
+
+
+@pytest.mark.parametrize("odd", ["X'FF'", "9e999", "-9e999"])
+async def test_a_page_goes_on_behind_any_value(path: Path, store: SqlStore, odd: str) -> None:
+    """The place of a blob was written as text and that of an infinity as nothing: the walk went on elsewhere."""
+    rows = [("a", odd), ("b", odd), ("c", "'2025-02-19T21:20:00.250Z'"), ("d", "'2025-01-01'"), ("e", "NULL")]
+    for user_id, last_active in rows:
+        execute(path, f"INSERT INTO users (id, isOnline, lastActive) VALUES ('{user_id}', 1, {last_active})")
+    found: list[str] = []
+    cursor: str | None = None
+    while True:
+        page = await store.online(after=cursor, limit=1)
+        found += [user.user_id for user in page.users]
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert sorted(found) == ["a", "b", "c", "d", "e"]
