@@ -476,7 +476,7 @@ class Server:
         try:
             result = handler(socket, *args)
         except Exception as error:  # the application's own
-            self._sparing.say(log.exception, "a handler raised", of=alike(error), namespace=socket.namespace.name)
+            self._call_failed(socket, error)
             return
         if inspect.isawaitable(result):
             self._start(socket.connection, self._finish_call(socket, result))
@@ -485,7 +485,12 @@ class Server:
         try:
             await result
         except Exception as error:  # the application's own
-            self._sparing.say(log.exception, "a handler raised", of=alike(error), namespace=socket.namespace.name)
+            self._call_failed(socket, error)
+
+    def _call_failed(self, socket: Socket, error: Exception) -> None:
+        self._sparing.say(
+            log.error, "a handler raised", of=alike(error), namespace=socket.namespace.name, exc_info=error
+        )
 
 
 def _raise_if_cancelled(error: BaseException) -> None:
