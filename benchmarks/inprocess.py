@@ -21,13 +21,13 @@ from uvicorn.server import ServerState
 from websockets.frames import Frame, Opcode
 
 from benchmarks import wire
-from herenow.gateway import auth
+from herenow.gateway.auth import identity
 from herenow.gateway.handlers import Gateway
 from herenow.model import StoredUser
 from herenow.presence import Presence
 from herenow.socketio_server import FastWebSocket
-from herenow.socketio_server.engine import STATE_KEY
-from herenow.store.base import Applied, Counts, Gaps, InitReport, Page
+from herenow.socketio_server.engineio.engine import STATE_KEY
+from herenow.store.base import Applied, Counts, Gaps, InitReport, RowPage
 from herenow.store.nodes import Node
 
 REQUEST = (
@@ -101,9 +101,9 @@ class NoStore:
         """Know nobody."""
         return {}
 
-    async def online(self, **_: Any) -> Page:
+    async def online(self, **_: Any) -> RowPage:
         """Nobody is."""
-        return Page((), None)
+        return RowPage((), None)
 
     claimed = stale = sift = online
 
@@ -167,6 +167,10 @@ class FileTransport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write at once."""
         self._file.write(data)
+
+    def can_write_eof(self) -> bool:
+        """No: a file has no other half."""
+        return False
 
     def is_closing(self) -> bool:
         """Whether it was closed."""
@@ -247,8 +251,8 @@ async def rig() -> Any:
         "ping_interval_s": 1e6, "ping_timeout_s": 50, "stale_after_s": 1e7, "audit_every_s": 1e6
     }  # fmt: skip
     presence = Presence("sqlite:///nothing.db", jwt_secret=wire.SECRET, max_events_per_s=1e6, **never)
-    presence.store = NoStore()  # type: ignore[assignment]
-    authenticate = auth.from_settings(presence.settings)
+    presence.store = NoStore()  # type: ignore[assignment]  # has what a start and a connect ask for, and no more
+    authenticate = identity.from_settings(presence.settings)
     assert authenticate is not None
     gateway = Gateway(presence, authenticate)
     # Nothing falls due: the engine's own clock counts from the start of the machine, and on one that was just started

@@ -21,12 +21,12 @@ from typing import Any
 
 from pymongo import MongoClient
 
+from herenow.keeper.writer import Writer
 from herenow.model import Availability, StoredUser
 from herenow.settings import Settings
 from herenow.store.base import Store
 from herenow.store.nodes import Node
 from herenow.store.opening import open_store
-from herenow.store.writer import Writer
 
 US_BETWEEN = 40
 """Microseconds between two changes of a burst: 25,000 a second."""

@@ -62,18 +62,24 @@ class Server:
     Attributes:
         directory: where its ``herenow.db`` is.
         address: where it listens.
+        where: the options that say where it listens.
+        from_nothing: whether it is loaded anew, as on a command line: a fork would become something else by ``exec``.
     """
+
+    where: tuple[str, ...] = ("--port", "0")
+    from_nothing = False
 
     def __init__(self, directory: Path, *options: str, **environment: str) -> None:
         self.directory = directory
         for name in ("serve.out", "serve.err"):
             (directory / name).write_text("")
         self.program = start(
-            *("serve", "--port", "0", *options),
+            *("serve", *self.where, *options),
             cwd=directory,
             environment={**ENVIRONMENT, **environment},
             out=directory / "serve.out",
             err=directory / "serve.err",
+            from_nothing=self.from_nothing,
         )
         self.address = ""
 

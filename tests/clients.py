@@ -52,16 +52,20 @@ class Client:
             Refused: the server said why.
         """
         ws = await websocket(url)
-        await ws.recv()
-        payload = {"userId": user} if user is not None else auth
-        await ws.send("40" + msgspec.json.encode(payload).decode())
-        answer = str(await receive(ws))
-        if answer.startswith("44"):
-            await ws.close()
-            raise Refused(msgspec.json.decode(answer[2:]))
-        client = cls(ws)
-        first = msgspec.json.decode(str(await receive(ws))[2:])
-        assert first[0] == "presence:ready", first
+        try:
+            await ws.recv()
+            payload = {"userId": user} if user is not None else auth
+            await ws.send("40" + msgspec.json.encode(payload).decode())
+            answer = str(await receive(ws))
+            if answer.startswith("44"):
+                await ws.close()
+                raise Refused(msgspec.json.decode(answer[2:]))
+            client = cls(ws)
+            first = msgspec.json.decode(str(await receive(ws))[2:])
+            assert first[0] == "presence:ready", first
+        except BaseException:
+            ws.transport.abort()  # who gives up leaves nothing open: the server would show its user until it asks
+            raise
         client.ready = first[1]
         client._reader = asyncio.create_task(client._read())
         return client

@@ -20,7 +20,7 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
-from support import free_port
+from support import free_port, listens
 
 REPLICA_SET = "tests"
 
@@ -96,7 +96,7 @@ class Mongod:
         self._end_watch()
         self._watch = _watch(self._process.pid, self._directory)
         ends_s = time.monotonic() + timeout_s
-        while not self.is_ready():
+        while not (listens(self.port) and self.is_ready()):
             if self._process.poll() is not None or time.monotonic() > ends_s:
                 raise AssertionError(f"mongod does not start:\n{self.log()[-3000:]}")
             time.sleep(0.02)

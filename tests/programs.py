@@ -6,6 +6,7 @@ sooner, and half of what the tests of the commands did was loading. ``tests/cli/
 people do, and so does ``make soak``.
 """
 
+import functools
 import io
 import multiprocessing
 import os
@@ -14,13 +15,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import NoReturn, Protocol
+from unittest import mock
+
+from support import PYTHONPATH
 
 os.environ["COLUMNS"] = "120"  # Rich looks when it is loaded
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["herenow.cli.app", "herenow.cli.server", "herenow.store.sql", "herenow.store.mongo"])
+_forks.set_forkserver_preload(["preloaded"])
+
+
+@functools.cache
+def _begin() -> None:
+    """Start the fork server: of what is on our ``sys.path`` it knows nothing, and passes over what it cannot load."""
+    with mock.patch.dict(os.environ, PYTHONPATH=PYTHONPATH):
+        forkserver.ensure_running()
 
 
 CLOCK = "TESTS_CLOCK"
@@ -81,6 +93,7 @@ class _Forked:
     def __init__(
         self, arguments: tuple[str, ...], cwd: Path, environment: Mapping[str, str], out: Path, err: Path
     ) -> None:
+        _begin()
         self._arguments = arguments
         given = (arguments, str(cwd), dict(environment), str(out), str(err))
         self._process = _forks.Process(target=_run, args=given, daemon=True)

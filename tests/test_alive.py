@@ -6,23 +6,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import FastAPI
 
 from clients import Client
 from herenow import Presence
-from herenow.gateway import jwks as jwks_module
+from herenow.gateway.auth import jwks as jwks_module
+from herenow.gateway.auth.jwks import RETRY_S, Jwks
 from herenow.gateway.handlers import Gateway
-from herenow.gateway.jwks import RETRY_S, Jwks
 from herenow.http.patience import patient
+from herenow.keeper.adoption import read_ahead
 from herenow.mounting import mount
 from herenow.registry.commands import Advance
-from herenow.socketio_server.session import Session
-from herenow.socketio_server.turns import Turns
-from herenow.store.ahead import read_ahead
+from herenow.socketio_server.engineio.session import Session
+from herenow.socketio_server.engineio.turns import Turns
 from raw import Raw
-from support import serving, until
+from support import http_client, serving, until
 
 
 class Fault:
@@ -67,7 +66,7 @@ async def served(
 async def test_each_task_is_alive_again_after_its_next_step_has_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("herenow.presence.SWEEP_TENANTS_S", 0.05)
+    monkeypatch.setattr("herenow.service.SWEEP_TENANTS_S", 0.05)
     quick: dict[str, Any] = {"audit_every_s": 0.1, "node_beat_s": 0.05, "can_watch_stale_s": 0.05}
     async with served(tmp_path, can_watch=lambda viewer, users: users, **quick) as server:
         presence, gateway = server.presence, server.gateway
@@ -81,7 +80,7 @@ async def test_each_task_is_alive_again_after_its_next_step_has_raised(
             "tenants": Fault(monkeypatch, presence.tenants, "sweep"),
             "expiry": Fault(monkeypatch, gateway._expiry, "due"),
             "pulse": Fault(monkeypatch, presence.meters.loop_lag, "observe"),
-            "roll call": Fault(monkeypatch, presence.registry, "connection_ids"),
+            "roll call": Fault(monkeypatch, presence.registry, "connections_on"),
             "sight": Fault(monkeypatch, gateway._permission, "_find"),
         }
         bob = await Client.connect(server.url, "bob")  # which is to be written
@@ -96,7 +95,7 @@ async def test_each_task_is_alive_again_after_its_next_step_has_raised(
 
 
 async def test_what_fails_for_the_third_time_in_a_row_is_named_on_readyz(tmp_path: Path) -> None:
-    async with served(tmp_path) as server, httpx.AsyncClient(base_url=server.url) as client:
+    async with served(tmp_path) as server, http_client(base_url=server.url) as client:
         for _ in range(2):
             server.presence.supervisor.failed("audit", ZeroDivisionError())
         assert (await client.get("/readyz")).status_code == 200
@@ -118,8 +117,8 @@ async def test_each_timer_rings_again_after_its_next_ring_has_raised(
         await bob.watch(all=True)
 
         # the wheel of the registry: a linger that falls due
-        rules: Any = presence.registry._rules  # type: ignore[attr-defined]
-        apply = rules.apply
+        ledger: Any = presence.registry._ledger  # type: ignore[attr-defined]
+        apply = ledger.apply
         died: list[Any] = []
 
         def fail_once(command: Any, now: Any) -> Any:
@@ -128,7 +127,7 @@ async def test_each_timer_rings_again_after_its_next_ring_has_raised(
                 raise ZeroDivisionError
             return apply(command, now)
 
-        monkeypatch.setattr(rules, "apply", fail_once)
+        monkeypatch.setattr(ledger, "apply", fail_once)
         alice = await Client.connect(server.url, "alice")
         await alice.close()
         await bob.until(lambda: bob.shows("alice") == "offline", 10)
@@ -204,7 +203,7 @@ async def test_keys_are_fetched_again_after_a_fetch_has_raised(monkeypatch: pyte
     faults: list[str] = []
     jwks = Jwks("https://127.0.0.1:1/jwks.json", on_fault=lambda name, error: faults.append(name))
     fetch = Fault(monkeypatch, jwks_module, "fetch")
-    monkeypatch.setattr("herenow.gateway.jwks.RETRY_S", RETRY_S / 20)
+    monkeypatch.setattr("herenow.gateway.auth.jwks.RETRY_S", RETRY_S / 20)
     for _ in range(2):
         with pytest.raises(Exception):  # noqa: B017  # there are no keys
             await jwks.find("RS256", None)

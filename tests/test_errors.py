@@ -1,5 +1,13 @@
 from herenow import errors
-from herenow.errors import HerenowError, StoreError, StoreInUse, StoreTooNew, StoreUnavailable, StoreUnforeseen
+from herenow.errors import (
+    HerenowError,
+    RegistryUnavailable,
+    StoreError,
+    StoreInUse,
+    StoreTooNew,
+    StoreUnavailable,
+    StoreUnforeseen,
+)
 
 DATABASE = "/var/lib/herenow.db"
 
@@ -32,6 +40,7 @@ def test_every_store_error_is_one_sentence_that_names_the_database() -> None:
 
 def test_only_what_can_pass_by_itself_is_temporary() -> None:
     assert [error for error in subclasses(HerenowError) if error.temporary] == [
+        RegistryUnavailable,
         StoreUnavailable,
         StoreUnforeseen,
     ]

@@ -114,7 +114,7 @@ async def test_a_stop_lets_slow_handlers_hear_the_rest(tmp_path: Path) -> None:
     presence.on_change(slow)
     for name in ("alice", "bob", "carol"):
         await presence.registry.connect(name, name, node="n")
-    await presence.registry.disconnect("alice", Closing.LEFT)
+    await presence.registry.disconnect("alice", "alice", Closing.LEFT)
     await presence.stop()
     assert len(heard) == 6
     assert {name for name, is_online in heard if not is_online} == {"alice", "bob", "carol"}
@@ -123,7 +123,7 @@ async def test_a_stop_lets_slow_handlers_hear_the_rest(tmp_path: Path) -> None:
 async def test_a_stop_waits_no_longer_than_2_s_for_a_handler_that_never_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("herenow.presence.HOOKS_END_S", 0.1)
+    monkeypatch.setattr("herenow.service.HOOKS_END_S", 0.1)
     presence = Presence(f"sqlite:///{tmp_path}/app.db", dev=True)
     await presence.start()
     ended = asyncio.Event()

@@ -105,4 +105,4 @@ def test_nobody_else_makes_loggers_of_their_own() -> None:
         if path.name != "logs.py":
             text = path.read_text()
             assert "structlog" not in text, path
-            assert "= logging.getLogger(" not in text or path.parts[-2:] == ("socketio_server", "requests.py"), path
+            assert "= logging.getLogger(" not in text or path.parts[-2:] == ("transports", "requests.py"), path

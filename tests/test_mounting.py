@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -17,20 +18,21 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket
 
 from clients import Client
 from e2e.servers import PresenceServer
 from herenow import Presence
 from herenow.errors import AlreadyStarted, SettingsInvalid
-from support import PYTHONPATH, ROOT, SHELLS, Poller, Shell, connect_socket, free_port, serving, until
+from support import PYTHONPATH, ROOT, SHELLS, Poller, Shell, connect_socket, free_port, http_client, serving, until
 
 # -- where ---------------------------------------------------------------------------------------------------------
 
 
-def make(directory: Path) -> Presence:
-    return Presence(f"sqlite:///{directory}/app.db", dev=True)
+def make(directory: Path, **settings: Any) -> Presence:
+    return Presence(f"sqlite:///{directory}/app.db", dev=True, **settings)
 
 
 def at_the_root(directory: Path) -> Any:
@@ -111,7 +113,7 @@ async def test_it_is_found_wherever_it_is_mounted(place: str, shell: Shell, tmp_
             await poller.open()
             assert (await poller.post('40{"userId":"bob"}')).status_code == 200
             assert "presence:ready" in (await poller.get()).text
-            async with httpx.AsyncClient(base_url=url + base) as http:
+            async with http_client(base_url=url + base) as http:
                 assert (await http.get("/v1/stats")).json()["users"] == 2
                 assert (await http.get("/readyz")).json()["ready"]
         await ws.close()
@@ -124,7 +126,7 @@ async def test_what_an_application_demands_of_all_its_routes_it_demands_of_ours(
 
     app = FastAPI(dependencies=[Depends(only_from_our_network)])
     Presence(f"sqlite:///{tmp_path}/app.db", dev=True).mount(app)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+    async with serving(app) as url, http_client(base_url=url) as http:
         assert (await http.get("/v1/stats")).status_code == 401
         assert (await http.get("/v1/stats", headers={"x-ours": "1"})).json()["users"] == 0
 
@@ -138,7 +140,7 @@ async def test_serve_knows_its_prefix_whether_the_proxy_takes_it_off_or_keeps_it
     try:
         ws = await connect_socket(server.url, '40{"userId":"alice"}', path=f"{prefix}/socket.io/")
         async with (
-            httpx.AsyncClient(base_url=server.url + prefix) as http,
+            http_client(base_url=server.url + prefix) as http,
             Poller(server.url, f"{prefix}/socket.io/") as poller,
         ):
             await poller.open()
@@ -170,7 +172,7 @@ async def test_an_application_keeps_its_own_health_and_its_openapi_by_default(tm
         return "mine too"
 
     make(tmp_path).mount(app)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+    async with serving(app) as url, http_client(base_url=url) as http:
         assert (await http.get("/healthz")).json() == "mine"
         assert (await http.get("/metrics")).json() == "mine too"
         assert (await http.get("/readyz")).status_code == 404
@@ -181,7 +183,7 @@ async def test_an_application_keeps_its_own_health_and_its_openapi_by_default(tm
 async def test_what_is_not_wanted_is_not_there(tmp_path: Path) -> None:
     app = FastAPI()
     make(tmp_path).mount(app, http=False)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+    async with serving(app) as url, http_client(base_url=url) as http:
         assert (await http.get("/v1/online")).status_code == 404
         assert (await http.get("/v1/admin/status")).status_code == 404
 
@@ -198,13 +200,87 @@ def test_a_path_that_both_have_is_an_error_that_names_both(tmp_path: Path) -> No
     included.post("/v1/users/{name}")(theirs)
     app = FastAPI()
     app.include_router(included)
+    before = list(app.router.routes)
     with pytest.raises(SettingsInvalid, match=r"/v1/users/.* is a path of the application already"):
         make(tmp_path).mount(app)
+    assert app.router.routes == before
     app = FastAPI()
     make(tmp_path).mount(app)
     with pytest.raises(SettingsInvalid, match="is a path of the application already"):
         make(tmp_path).mount(app)
     make(tmp_path).mount(app, prefix="/second")
+
+
+async def _theirs(request: Request) -> PlainTextResponse:
+    return PlainTextResponse("theirs")
+
+
+async def _their_socket(websocket: WebSocket) -> None:
+    await websocket.close()
+
+
+@pytest.mark.parametrize("kind", [Starlette, FastAPI])
+@pytest.mark.parametrize(
+    "route",
+    [
+        Route("/v1/users/me", _theirs),
+        Route("/v1/users/", _theirs),
+        Route("/v1/users/{name}", _theirs),
+        Route("/v1/users/me/claim", _theirs, methods=["DELETE"]),
+        Route("/v1/{thing}", _theirs),
+        Mount("/v1", routes=[Route("/users/me", _theirs)]),
+        Mount("/v1/users", app=PlainTextResponse("theirs")),
+        WebSocketRoute("/socket.io/", _their_socket),
+        WebSocketRoute("/socket.io/{rest:path}", _their_socket),
+    ],
+    ids=lambda route: f"{type(route).__name__} {route.path}",
+)
+def test_neither_is_hidden_by_the_other_without_a_word(tmp_path: Path, kind: type[Starlette], route: Any) -> None:
+    """``GET /v1/users/me`` of an application was once answered by us."""
+    app = kind()
+    app.router.routes.append(route)
+    with pytest.raises(SettingsInvalid, match="is a path of the application already") as refused:
+        make(tmp_path).mount(app)
+    assert str(route.path) in str(refused.value)
+    make(tmp_path).mount(app, prefix="/presence")
+
+
+async def test_what_only_looks_like_a_path_of_ours_stays_the_applications(tmp_path: Path) -> None:
+    for kind in (Starlette, FastAPI):
+        app = kind()
+        paths = ("/v1/users/bob/avatar", "/v1/users/bob/orders/7", "/v1/usersettings", "/socket.iox")
+        app.router.routes.extend(Route(path, _theirs) for path in paths)
+        make(tmp_path, api_keys=["sha256:" + hashlib.sha256(b"k").hexdigest()]).mount(app)
+        async with serving(app) as url, http_client(base_url=url) as http:
+            for path in paths:
+                assert (await http.get(path)).text == "theirs", path
+            headers = {"Authorization": "Bearer k"}
+            for path, user_id in (("a%2Fb", "a/b"), ("claim", "claim"), ("a%2Fclaim", "a/claim"), ("%2F", "/")):
+                answer = await http.get(f"/v1/users/{path}", headers=headers)
+                assert answer.json()["userId"] == user_id
+                claimed = await http.delete("/v1/users/a%2Fb/claim", headers=headers)
+                assert claimed.json()["user"]["userId"] == "a/b"
+
+
+def test_with_a_prefix_a_route_of_parameters_is_no_clash_and_the_advice_helps(tmp_path: Path) -> None:
+    app = FastAPI()
+    app.get("/{owner}/{repo}")(_theirs)
+    with pytest.raises(SettingsInvalid, match="prefix='/presence'"):
+        make(tmp_path).mount(app)
+    make(tmp_path).mount(app, prefix="/presence")
+    with pytest.raises(SettingsInvalid, match="prefix='/here'"):
+        make(tmp_path).mount(app, prefix="/presence")
+
+
+def test_what_cannot_be_mounted_is_told_in_a_sentence(tmp_path: Path) -> None:
+    presence = make(tmp_path)
+    with pytest.raises(SettingsInvalid, match="takes a FastAPI or a Starlette application, not dict"):
+        presence.mount({})  # type: ignore[arg-type]
+    for prefix in ("/p/{x}", "/p?x", "/p//q", "/p q"):
+        with pytest.raises(SettingsInvalid, match="prefix is plain text"):
+            presence.mount(FastAPI(), prefix=prefix)
+    with pytest.raises(SettingsInvalid, match="path is plain text"):
+        presence.mount(FastAPI(), path="/{x}/")
 
 
 async def test_a_path_that_comes_later_is_an_error_at_the_start(tmp_path: Path) -> None:
@@ -227,7 +303,7 @@ async def test_the_same_application_can_be_started_again_after_its_end(tmp_path:
     presence = make(tmp_path)
     presence.mount(app)
     for _ in range(2):
-        async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+        async with serving(app) as url, http_client(base_url=url) as http:
             alice, bob = await Client.connect(url, "alice"), await Client.connect(url, "bob")
             await bob.watch("alice", "carol")
             async with http.stream("GET", "/v1/changes") as stream:
@@ -286,7 +362,7 @@ def example(directory: Path, *command: str) -> Iterator[tuple["subprocess.Popen[
 
 
 async def is_up(url: str) -> None:
-    async with httpx.AsyncClient() as http, asyncio.timeout(30):
+    async with http_client() as http, asyncio.timeout(30):
         while True:
             with contextlib.suppress(httpx.HTTPError):
                 if (await http.get(url + "/online")).status_code == 200:
@@ -306,7 +382,7 @@ async def everything_open(url: str) -> AsyncIterator[tuple[Client, "asyncio.Task
                     pass
 
     following = asyncio.Event()
-    async with httpx.AsyncClient(timeout=60) as http, Poller(url) as poller:
+    async with http_client(timeout=60) as http, Poller(url) as poller:
         client = await Client.connect(url, "alice")
         await poller.open()
         await poller.post('40{"userId":"bob"}')

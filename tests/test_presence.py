@@ -10,8 +10,9 @@ import pytest
 from herenow.errors import NotStarted, StoreCorrupt, StoreInUse, StoreTooNew, StoreUrlInvalid
 from herenow.model import Availability, Change, Claim, Claimed, Closing, StoredUser
 from herenow.presence import Presence
-from herenow.store.sql import SqlStore
+from herenow.store.sqlite.store import SqlStore
 from support import until
+from wired import end_all_tasks
 
 
 def make(tmp_path: Path, **settings: Any) -> Presence:
@@ -37,7 +38,7 @@ async def written(presence: Presence) -> None:
 async def test_get_knows_those_who_are_here_those_who_were_and_those_who_never_were(presence: Presence) -> None:
     await presence.registry.connect("here", "c1", node="n")
     await presence.registry.connect("was", "c2", node="n")
-    await presence.registry.disconnect("c2", Closing.LEFT)
+    await presence.registry.disconnect("was", "c2", Closing.LEFT)
     pending = await presence.get(["here", "was", "never"])
     await written(presence)
     users = await presence.get(["here", "was", "never", "here"])
@@ -76,7 +77,7 @@ async def test_a_change_handler_hears_all_in_order_and_one_that_raises_harms_nob
     unsubscribe = presence.on_change(heard.append)
     for n in range(5):
         await presence.registry.connect("alice", f"c{n}", node="n")
-        await presence.registry.disconnect(f"c{n}", Closing.LEFT)
+        await presence.registry.disconnect("alice", f"c{n}", Closing.LEFT)
     assert [change.cause for change in heard] == ["connect", "left"] * 5
     assert [change.version for change in heard] == sorted(change.version for change in heard)
     await until(lambda: len(late) == 10)
@@ -104,9 +105,7 @@ async def test_before_the_start_and_after_the_stop_it_says_so(tmp_path: Path) ->
 
 async def crash(presence: Presence) -> None:
     """End a presence as a crash does: nothing is written any more, the store's lock is gone."""
-    for task in presence._tasks:
-        task.cancel()
-    await asyncio.gather(*presence._tasks, return_exceptions=True)
+    await end_all_tasks(presence)
     await presence.store.close()
 
 
@@ -144,7 +143,7 @@ async def test_a_clean_stop_leaves_nobody_online_and_the_next_start_adopts_nobod
     await first.start()
     await first.registry.connect("alice", "c", node="n")
     await first.registry.connect("lingers", "l", node="n")
-    await first.registry.disconnect("l", Closing.CLOSED)
+    await first.registry.disconnect("lingers", "l", Closing.CLOSED)
     await first.stop()
     second = make(tmp_path)
     await second.start()

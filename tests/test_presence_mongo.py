@@ -9,6 +9,7 @@ import mongod
 from herenow.errors import StoreInUse, StoreNotReady
 from herenow.presence import Presence
 from support import until
+from wired import end_all_tasks
 
 
 @pytest.fixture
@@ -70,8 +71,7 @@ async def test_a_second_server_is_refused_and_the_next_one_adopts_who_was_left_o
     second = Presence(presence.settings.database, dev=True)
     with pytest.raises(StoreInUse):
         await second.start()
-    for task in presence._tasks:  # as a crash does
-        task.cancel()
+    await end_all_tasks(presence)  # as a crash does
     gone = {"process": presence.node.process.rsplit("/", 1)[0] + "/1"}  # of another process that had its id
     users.database.herenow_nodes.update_one({}, {"$set": gone})
     await second.start()

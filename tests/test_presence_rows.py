@@ -1,5 +1,6 @@
 """What another program does to the rows, the table and the indexes under a running server, on each real database."""
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
@@ -10,11 +11,17 @@ import pytest
 
 from applications import APPLICATIONS, Application
 from captured import capture_logs
-from herenow.errors import StoreNotReady
-from herenow.http.maintenance import Maintenance, now_ms
+from cli_support import herenow
+from herenow.cli.init import SERVED
+from herenow.errors import StoreInUse, StoreNotReady
+from herenow.http.access import Access
+from herenow.http.api import Api
+from herenow.http.maintenance import Maintenance
+from herenow.http.models import Readiness
+from herenow.keeper.audit import AuditReport
 from herenow.model import Claim, Claimed, Closing, StoredUser
 from herenow.presence import Presence
-from herenow.store.audit import AuditReport
+from herenow.times import unix_ms
 from herenow.wire import user_to_wire
 from support import until
 
@@ -100,7 +107,7 @@ async def test_each_field_is_compared_for_who_is_here_and_for_who_has_gone(
 ) -> None:
     await connect(presence, "alice", "ben")
     await presence.registry.claim("alice", Claim(Claimed.BUSY, "in a call"))
-    await presence.registry.disconnect("of-ben", Closing.LEFT)
+    await presence.registry.disconnect("ben", "of-ben", Closing.LEFT)
     await written(presence)
     before = {name: await row(presence, name) for name in ("alice", "ben")}
     names = ["alice"] if field in ("claim", "availability") else ["alice", "ben"]
@@ -135,7 +142,10 @@ async def test_who_looks_online_to_whoever_reads_what_is_no_boolean_is_a_ghost_a
     application.overwrite("ben", isOnline=flag)
     status = await Maintenance(presence).status(None)
     assert status.stored.odd == 2
-    assert sorted([key async for page in presence.store.odd_ids() for key in page]) == ["alice", "ben"]
+    assert sorted([key async for page in presence.store.odd_ids(after_ms=unix_ms()) for key in page]) == [
+        "alice",
+        "ben",
+    ]
     assert [(each.user_id, each.kind) for each in status.drift.examples] == [("alice", "ghost"), ("ben", "missing")]
     await rounds(presence)
     assert [bool(application.two_fields(name)[0]) for name in ("alice", "ben")] == [False, True]
@@ -149,12 +159,12 @@ async def test_one_odd_row_fails_no_list_no_start_and_no_later_change(applicatio
     await presence.store.init()
     for user_id, time in zip(USERS, odd_times(application), strict=True):
         application.overwrite(user_id, isOnline=True, lastActive=time, version=7)
-    began_ms = now_ms()
+    began_ms = unix_ms()
     await presence.start()
     users = [user async for user in presence.online()]
     assert {user.user_id for user in users} == set(USERS)
     assert [user_to_wire(user)["userId"] for user in users]
-    assert all(user.last_active_ms is None or user.last_active_ms <= now_ms() for user in users)
+    assert all(user.last_active_ms is None or user.last_active_ms <= unix_ms() for user in users)
     told: list[str] = []
     presence.on_change(lambda change: told.append(user_to_wire(change)["userId"]))
     await presence.evict(None, disconnect=True)
@@ -164,7 +174,7 @@ async def test_one_odd_row_fails_no_list_no_start_and_no_later_change(applicatio
     for user_id in USERS:
         is_online, last_active = application.two_fields(user_id)
         assert not is_online
-        assert last_active is None or (isinstance(last_active, int) and began_ms - 1 <= last_active <= now_ms())
+        assert last_active is None or (isinstance(last_active, int) and began_ms - 1 <= last_active <= unix_ms())
     assert (await rounds(presence, 1)).repaired == 0
     await presence.stop()
 
@@ -176,7 +186,7 @@ async def test_odd_values_of_who_never_returns_are_mended_at_the_start_and_by_th
     times = odd_times(application)
     for user_id, time in zip(USERS, times, strict=True):
         application.overwrite(user_id, lastActive=time, version=3.5, isOnline="no")
-    kept_ms = now_ms() - HOUR_MS
+    kept_ms = unix_ms() - HOUR_MS
     application.add("gwen")
     application.overwrite("gwen", lastActive=datetime.fromtimestamp(kept_ms / 1000, UTC), isOnline="yes")
     assert await presence.audit.mend_all() == len(USERS) + 1, "which is the first that a server does"
@@ -185,11 +195,25 @@ async def test_odd_values_of_who_never_returns_are_mended_at_the_start_and_by_th
     for user_id in USERS:
         is_online, last_active = application.two_fields(user_id)
         assert not is_online
-        assert last_active is None or (isinstance(last_active, int) and last_active <= now_ms())
+        assert last_active is None or (isinstance(last_active, int) and last_active <= unix_ms())
         assert not (await row(presence, user_id)).odd
     application.overwrite("alice", lastActive="yesterday")
     assert (await rounds(presence)).repaired == 1
     assert (await rounds(presence)).wrong == 0, "and not again and again"
+
+
+async def test_a_time_that_is_none_is_found_along_the_index_however_many_users_there_are(
+    application: Application, presence: Presence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To go through a million users takes twenty minutes of rounds; what the index shows is mended within two."""
+    monkeypatch.setattr("herenow.keeper.audit.SIFTED_A_ROUND", 0)
+    for user_id, time in zip(USERS, odd_times(application), strict=True):
+        application.overwrite(user_id, lastActive=time)
+    assert (await rounds(presence)).repaired == len(USERS)
+    for user_id in USERS:
+        last_active = application.two_fields(user_id)[1]
+        assert last_active is None or (isinstance(last_active, int) and last_active <= unix_ms())
+    assert (await rounds(presence)).wrong == 0
 
 
 async def test_init_counts_and_mends_odd_values(application: Application) -> None:
@@ -203,7 +227,7 @@ async def test_init_counts_and_mends_odd_values(application: Application) -> Non
     assert report.steps == would.steps
     assert "isOnline to false where it is neither true nor false: 6 users" in " ".join(report.steps)
     assert (await store.init()).steps == ()
-    page = await store.sift(version=2**50, after_ms=now_ms() + 1000)
+    page = await store.sift(version=2**50, after_ms=unix_ms() + 1000)
     assert (page.users, (await store.counts()).odd) == ((), 0)
     await store.close()
 
@@ -217,10 +241,10 @@ async def test_stale_and_cleanup_spare_no_ghost_with_a_time_to_come_or_a_flag_th
     application.overwrite("cleo", isOnline=True, lastActive=datetime.now(UTC))
     application.overwrite("dan", isOnline="true")
     maintenance = Maintenance(presence)
-    pages = [(await presence.store.stale(now_ms() - HOUR_MS, after_ms=now_ms() + HOUR_MS, limit=1))]
+    pages = [(await presence.store.stale(unix_ms() - HOUR_MS, after_ms=unix_ms() + HOUR_MS, limit=1))]
     while pages[-1].cursor is not None:
         more = await presence.store.stale(
-            now_ms() - HOUR_MS, after_ms=now_ms() + HOUR_MS, limit=1, after=pages[-1].cursor
+            unix_ms() - HOUR_MS, after_ms=unix_ms() + HOUR_MS, limit=1, after=pages[-1].cursor
         )
         pages.append(more)
     assert [user.user_id for page in pages for user in page.users] == ["alice", "ben"]
@@ -256,7 +280,7 @@ async def test_users_that_are_gone_are_said_and_written_once_they_are_back(
     assert [line["log_level"] for line in logs if line["event"] == "store incomplete"] == ["error"]
     assert len(presence.audit.upkeep.troubles) == 1
     await presence.registry.connect("cleo", "of-cleo", node="n")  # while there is nothing to write to
-    await presence.registry.disconnect("of-ben", Closing.LEFT)
+    await presence.registry.disconnect("ben", "of-ben", Closing.LEFT)
     if how == "renamed":
         application.rename("users_before", "users")
     elif how == "dropped":
@@ -288,6 +312,39 @@ async def test_an_index_that_is_dropped_is_said_with_its_cost_and_made_anew(
     assert not presence.audit.upkeep.troubles
 
 
+async def test_an_index_that_is_made_anew_puts_nobody_offline_who_is_connected(
+    application: Application, presence: Presence
+) -> None:
+    """`init` takes an odd `isOnline` for false; who makes an index anew under a server has no say in it."""
+    await connect(presence, "alice", "ben")
+    application.overwrite("alice", isOnline="true", lastActive="soon")
+    application.overwrite("ben", isOnline=2)
+    application.drop_indexes()
+    await rounds(presence, 1)
+    odd = [application.two_fields(name)[0] for name in ("alice", "ben")]
+    assert odd == ["true", 2], "seen once: this round does not decide yet who is online"
+    await rounds(presence, 1)
+    assert [application.two_fields(name)[0] for name in ("alice", "ben")] == [True, True]
+
+
+async def test_neither_init_nor_a_second_server_puts_anybody_offline_who_is_connected(
+    application: Application, presence: Presence, tmp_path: Path
+) -> None:
+    await connect(presence, "alice")
+    application.overwrite("alice", isOnline="true")
+    application.drop_indexes()  # so that a start prepares the store
+    with pytest.raises(StoreInUse):
+        await Presence(application.url, dev=True).start()
+    application.drop_indexes()
+    ended = await asyncio.to_thread(herenow, "init", "--database", application.url, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert SERVED in ended.stdout
+    assert "create the index herenow_online" in ended.stdout
+    assert application.two_fields("alice")[0] == "true"
+    await rounds(presence)
+    assert application.two_fields("alice")[0] in (True, 1)
+
+
 async def test_a_table_of_our_own_that_is_dropped_or_emptied_is_made_and_filled_anew(tmp_path: Path) -> None:
     presence = Presence(f"sqlite:///{tmp_path}/app.db", dev=True, audit_every_s=3600.0)
     await presence.start()
@@ -304,4 +361,80 @@ async def test_a_table_of_our_own_that_is_dropped_or_emptied_is_made_and_filled_
         assert presence.store.creates_users
         assert presence.audit.upkeep.troubles
         assert [(await row(presence, name)).is_online for name in ("alice", "ben")] == [True, True]
+    await presence.stop()
+
+
+# what has no effect
+
+
+def readiness(presence: Presence) -> Readiness:
+    heartbeats: Any = None
+    return Api(presence, Access(presence.settings, "", lambda *_: True), heartbeats)._readiness(in_full=True)
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        "BEFORE INSERT ON users BEGIN SELECT RAISE(IGNORE); END",
+        "AFTER INSERT ON users BEGIN UPDATE users SET isOnline = 0 WHERE id = new.id; END",
+    ],
+    ids=["refuses without a word", "undoes"],
+)
+async def test_a_trigger_that_refuses_or_undoes_all_rows_without_an_error_is_told_and_not_repaired_in_silence(
+    tmp_path: Path, trigger: str
+) -> None:
+    """All was counted as written, or skipped, and ``/readyz`` was content."""
+    presence = Presence(f"sqlite:///{tmp_path}/app.db", dev=True, audit_every_s=3600.0)
+    await presence.start()
+    with sqlite3.connect(tmp_path / "app.db") as database:
+        database.execute(f"CREATE TRIGGER theirs {trigger}")
+        database.execute(f"CREATE TRIGGER again {trigger.replace('INSERT', 'UPDATE', 1)}")
+    await connect(presence, *USERS)
+    with capture_logs() as logs:
+        for _ in range(8):
+            await rounds(presence, 1)
+    assert [line["log_level"] for line in logs if line["event"] == "repairs have no effect"] == ["error"]
+    (trouble,) = presence.audit.troubles
+    assert "6 users are wrong in the database again each time that they are put right" in trouble
+    assert "wrong again" in str(readiness(presence).reason)
+    with sqlite3.connect(tmp_path / "app.db") as database:
+        for name in ("theirs", "again"):
+            database.execute(f"DROP TRIGGER {name}")
+    for _ in range(5):
+        await rounds(presence, 1)
+    assert presence.audit.troubles == ()
+    assert readiness(presence).ready
+    assert (await presence.store.counts()).online == len(USERS)
+    await presence.stop()
+
+
+@pytest.mark.parametrize(
+    "zero", ["0001-01-01T00:00:00Z", "0001-01-01 00:00:00", "1899-12-30", "1969-12-31T23:59:59.000Z", "2026-02-30"]
+)
+async def test_the_zero_of_other_programs_is_no_time_and_mended(tmp_path: Path, zero: str) -> None:
+    """Of a user who never returns it was found, and repaired, in every other round for ever."""
+    presence = Presence(f"sqlite:///{tmp_path}/app.db", dev=True, audit_every_s=3600.0)
+    await presence.start()
+    await connect(presence, "alice")
+    with sqlite3.connect(tmp_path / "app.db") as database:
+        database.execute("INSERT INTO users (id, isOnline, lastActive) VALUES ('zoe', 0, ?)", (zero,))
+    await rounds(presence, 3)
+    assert (await rounds(presence, 1)).wrong == 0
+    assert (await row(presence, "zoe")).last_active_ms is None
+    await presence.stop()
+
+
+async def test_our_own_table_renamed_under_a_server_is_made_anew_with_its_indexes(tmp_path: Path) -> None:
+    """SQLite's indexes go with a renamed table, and their names are given once in a database."""
+    presence = Presence(f"sqlite:///{tmp_path}/app.db", dev=True, audit_every_s=3600.0)
+    await presence.start()
+    await connect(presence, "alice")
+    with sqlite3.connect(tmp_path / "app.db") as database:
+        database.execute("ALTER TABLE users RENAME TO people")
+    await rounds(presence, 3)
+    assert (await row(presence, "alice")).is_online
+    assert not presence.audit.troubles
+    with sqlite3.connect(tmp_path / "app.db") as database:
+        found = database.execute("SELECT tbl_name FROM sqlite_master WHERE name LIKE 'herenow_%' AND type = 'index'")
+        assert {of for (of,) in found} == {"users"}
     await presence.stop()

@@ -14,6 +14,7 @@ from herenow.model import Availability, Cause, Change, Claim, Claimed, Closing, 
 from herenow.presence import Presence
 from herenow.tenancy import key_of
 from support import until
+from wired import end_all_tasks
 
 TENANTS = [None, "acme", "globex"]
 
@@ -90,7 +91,7 @@ async def test_reading_acting_and_following_name_the_tenant(presence: Presence) 
 async def test_a_user_on_the_way_to_the_store_is_the_tenants(presence: Presence) -> None:
     acme = presence.registry_of("acme")
     await acme.connect("alice-1", "c", node="n")
-    await acme.disconnect("c", Closing.LEFT)
+    await acme.disconnect("alice-1", "c", Closing.LEFT)
     pending = await presence.get(["alice-1"], tenant="acme")
     assert pending["alice-1"].last_active_ms is not None
     assert (await presence.get(["alice-1"]))["alice-1"].last_active_ms is None
@@ -151,9 +152,7 @@ async def test_after_a_crash_each_tenant_gets_its_own_back(make: Make) -> None:
     await first.registry_of("acme").claim("alice-1", Claim(Claimed.BUSY, "in a call"))
     before = {tenant: first.registry_of(tenant).version for tenant in TENANTS}
     await written(first)
-    for task in first._tasks:
-        task.cancel()
-    await asyncio.gather(*first._tasks, return_exceptions=True)
+    await end_all_tasks(first)
     nodes = (await first.store.roll()).nodes
     await first.store.release_node(nodes[0])
     await first.store.close()

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import FastAPI
 
@@ -15,7 +14,7 @@ from clients import Client
 from herenow.errors import AlreadyStarted, NotStarted, Replaced, StoreError
 from herenow.model import Change, Closing
 from herenow.presence import Presence
-from support import serving, until
+from support import http_client, serving, until
 
 
 def make(tmp_path: Path, **settings: Any) -> Presence:
@@ -48,11 +47,11 @@ async def test_a_new_owner_of_the_store_is_told_to_who_asked_and_nothing_more_is
     await until(lambda: presence.writer.state().pending == 0)
     before = rows(tmp_path)
     presence.on_change(heard.append)
-    await registry.disconnect("c1", Closing.CLOSED)  # lingers
+    await registry.disconnect("alice", "c1", Closing.CLOSED)  # lingers
     take_over(tmp_path)
     await until(lambda: lost)
     assert "process 7 on awake" in str(lost[0])
-    await registry.disconnect("c2", Closing.LEFT)
+    await registry.disconnect("ben", "c2", Closing.LEFT)
     await asyncio.sleep(0.7)  # alice's grace ends
     for ask in (presence.get(["alice"]), presence.stats(), presence.evict(None, disconnect=True)):
         with pytest.raises(Replaced, match="another server has taken the store over"):
@@ -103,9 +102,10 @@ async def mounted(presence: Presence) -> AsyncIterator[str]:
 
 async def test_mounted_it_sends_its_clients_away_and_answers_that_it_serves_nobody(tmp_path: Path) -> None:
     presence = make(tmp_path)
-    async with mounted(presence) as url, httpx.AsyncClient(base_url=url, timeout=10) as http:
+    async with mounted(presence) as url, http_client(base_url=url, timeout=10) as http:
         alice = await Client.connect(url, "alice")
         assert (await http.get("/readyz")).status_code == 200
+        await until(lambda: rows(tmp_path))
         take_over(tmp_path)
         async with asyncio.timeout(5):
             await alice.closed.wait()

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from herenow import sparing
-from herenow.sparing import EVERY_S, MOST_KINDS, Said, Sparing, alike
+from herenow.lines import Lines
+from herenow.sparing import A_MINUTE, EVERY_S, MOST_KINDS, Said, Sparing, alike
 
 
 def test_a_kind_has_one_line_a_minute_with_the_number_of_those_left_out() -> None:
@@ -62,3 +63,25 @@ def test_errors_are_alike_by_their_type_and_place() -> None:
 
     assert alike(caught(divide)) == alike(caught(divide))
     assert len({alike(caught(divide)), alike(caught(wait)), alike(caught(lambda: 1 / 0)), alike(TimeoutError())}) == 4
+
+
+def test_what_happens_to_each_of_a_crowd_is_written_and_only_of_who_comes_and_goes_all_the_time_it_is_counted() -> None:
+    lines, written = Lines(), list[tuple[str, dict[str, Any]]]()
+    crowd = [f"user-{number}" for number in range(10 * MOST_KINDS)]
+    assert all(lines.connected.take(user) for user in crowd)
+    assert [lines.connected.take("acme\x1falice") for _ in range(A_MINUTE + 3)] == [True] * A_MINUTE + [False] * 3
+    assert lines.change.take("acme\x1falice"), "each event has its own"
+    for _ in range(2):
+        lines.begin(lambda event, **fields: written.append((event, fields)))
+    assert written == [("lines left out", {"of": "connected", "count": 3, "tenant": "acme", "user": "alice"})]
+    assert lines.connected.take("acme\x1falice")
+
+
+def test_a_crowd_that_comes_and_goes_all_the_time_has_no_line_each() -> None:
+    lines, written = Lines(), list[dict[str, Any]]()
+    for number in range(MOST_KINDS + 7):
+        for _ in range(A_MINUTE + 2):
+            lines.disconnected.take(f"user-{number}")
+    lines.begin(lambda event, **fields: written.append(fields))
+    assert len(written) == MOST_KINDS + 1
+    assert written[-1] == {"of": "disconnected", "count": 14, "users": 7}

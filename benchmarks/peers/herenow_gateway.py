@@ -40,6 +40,7 @@ def meter_nothing(gateway: Gateway) -> Callable[[], None]:
     for owner, name, _ in kept:
         setattr(owner, name, NoMeter())
     by_cause = presence.meters.changes_by
+    # What is measured is the way of a change without them: there is no setting for that, and no user wants one.
     presence.meters.changes_by = dict.fromkeys(by_cause, NoMeter())  # type: ignore[arg-type]
     told, outbox._told = outbox._told, lambda changes: None
     gateway._throttle._charge = lambda client, cost: None  # type: ignore[method-assign]

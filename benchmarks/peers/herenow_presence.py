@@ -27,7 +27,7 @@ def run(announcing: type[server._Server], **settings: Any) -> int:
     """Serve until killed; the port is the last argument."""
     # What a person would read at the start is not what the runner waits for.
     output.out.file = open(os.devnull, "w", encoding="utf-8")
-    server._Server = announcing  # type: ignore[misc]
+    server._Server = announcing  # type: ignore[misc]  # a class in the place of a class: only so it can announce
     dev = "--dev" in sys.argv
     return server.run(
         Settings.load(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .errors import HerenowError, NotStarted, Replaced, SettingsInvalid, StoreError, StoreInUse, TenantsNotKept
-    from .gateway.auth import Identity
+    from .gateway.auth.identity import Identity
     from .gateway.events import WireError
     from .model import Availability, Cause, Change, UserPresence
     from .presence import Presence
@@ -23,7 +23,7 @@ _WHERE = {
     "Cause": "model",
     "Change": "model",
     "HerenowError": "errors",
-    "Identity": "gateway.auth",
+    "Identity": "gateway.auth.identity",
     "NotStarted": "errors",
     "Presence": "presence",
     "Replaced": "errors",

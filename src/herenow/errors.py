@@ -8,6 +8,7 @@
     │   └── Replaced            another server has taken the store over: this one serves nobody any more
     ├── AlreadyStarted          presence was started, and not stopped since
     ├── TenantsNotKept          the store could not keep the users of tenants apart
+    ├── RegistryUnavailable     the registry of a cluster cannot be reached (temporary)
     └── StoreError              the store cannot do what was asked
         ├── StoreUnavailable    not now: locked, full, out of reach (temporary)
         │   └── StoreUnforeseen for a reason that nobody foresaw (temporary)
@@ -73,6 +74,15 @@ class TenantsNotKept(HerenowError):
 
     def __init__(self) -> None:
         super().__init__("this server's database does not say whose tenant a user is: set tenant_field (MongoDB)")
+
+
+class RegistryUnavailable(HerenowError):
+    """The registry of a cluster cannot be reached: what was asked of it may or may not have been done. Ask again."""
+
+    temporary = True
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the registry of the cluster cannot be reached: {reason}")
 
 
 class StoreError(HerenowError):

@@ -46,6 +46,11 @@ class Log:
         self._logger = logger
         self._is_enabled = logger.isEnabledFor
 
+    @property
+    def tells_info(self) -> bool:
+        """Whether a line of :meth:`info` is written by anybody: what only such lines need is not worth doing else."""
+        return self._is_enabled(logging.INFO)
+
     def debug(self, event: str, /, *, exc_info: object = None, **fields: object) -> None:
         if self._is_enabled(logging.DEBUG):
             self._tell(logging.DEBUG, event, exc_info, fields)

@@ -77,6 +77,12 @@ class Connection(msgspec.Struct, frozen=True, gc=False):
     address: str | None
 
 
+class Evicted(Connection, frozen=True, gc=False):
+    """A connection that the registry dropped although it may still live, and why: whoever serves it must close it."""
+
+    cause: Cause
+
+
 class Claim(msgspec.Struct, frozen=True, gc=False):
     """What a user asked to be: kept over reconnects and restarts, dead at ``until_ms``."""
 

@@ -7,23 +7,24 @@ that none of its own is hidden, a path that both have is an error.
 import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Match, Mount
+from starlette.routing import Mount
 
+from herenow.clashes import see_no_clash
 from herenow.errors import SettingsInvalid, StoreError
-from herenow.gateway import auth
+from herenow.gateway.auth import identity
 from herenow.gateway.handlers import Gateway
 from herenow.http.access import Access
 from herenow.http.announcing import Announced
-from herenow.http.api import ALL_FACES, Api, Faces, include, paths_of
+from herenow.http.api import ALL_FACES, Api, Faces, include
 from herenow.http.door import Door
-from herenow.listening import watch_the_server
-from herenow.presence import Presence
-from herenow.socketio_server.engine import STATE_KEY
+from herenow.listening import Listening
+from herenow.service import Service
+from herenow.socketio_server.engineio.engine import STATE_KEY
 
 __all__ = ["Faces", "Mounted", "mount"]
 
@@ -50,7 +51,7 @@ class Mounted:
 
     def __init__(
         self,
-        presence: Presence,
+        presence: Service,
         app: Starlette,
         *,
         prefix: str = "",
@@ -58,13 +59,14 @@ class Mounted:
         faces: Faces = ALL_FACES,
     ) -> None:
         settings = presence.settings
-        authenticate = presence.authenticate or auth.from_settings(settings, presence.supervisor.failed)
+        authenticate = presence.authenticate or identity.from_settings(settings, presence.supervisor.failed)
         if authenticate is None:
             raise SettingsInvalid(
                 'nothing says who a client is: give Presence(jwt_secret="…") the secret that signs your users\' tokens '
                 "(or HERENOW_JWT_SECRET, jwt_public_keys, jwt_jwks_url), or authenticate=…, a function of yours; for a "
                 "first try on this machine, dev=True"
             )
+        _check(app, prefix, path)
         self.path = "/" + f"{prefix}/{path}".strip("/").replace("//", "/") + "/"
         self.prefix = "/" + prefix.strip("/") if prefix.strip("/") else ""
         self.gateway = Gateway(presence, authenticate, path=self.path)
@@ -72,17 +74,22 @@ class Mounted:
         self._presence = presence
         self._token = secrets.token_urlsafe(32)
         self._announced: Announced | None = None
+        self.renews_by_signal = False
+        self.to_renew = False
+        """Whether the stop that comes is no end: the same server goes on at once."""
         self._door: Door | None = None
         proxies = self.gateway.server.engine.proxies
         self._api = Api(presence, Access(settings, self._token, proxies.is_here), self.gateway)
         theirs = tuple(app.router.routes)
-        router = self._api.router(faces, self.prefix)
-        self._paths = [self.path.rstrip("/"), *paths_of(router)]
-        check_paths(theirs, self._paths)
-        include(router, app, faces)
+        include(self._api, app, faces, self.prefix)
         app.router.routes.insert(0, Mount(self.path.rstrip("/"), app=self.gateway.server.asgi_app()))
         known = set(map(id, theirs))
-        self._ours = {id(route) for route in app.router.routes if id(route) not in known}
+        self._ours = [route for route in app.router.routes if id(route) not in known]
+        try:
+            self.check()
+        except SettingsInvalid:
+            app.router.routes[:] = theirs
+            raise
 
     def _wire_paths(self) -> set[str]:
         """Where the fast WebSocket may meet us: behind the prefix that a proxy keeps, and where it takes it off."""
@@ -90,12 +97,14 @@ class Mounted:
         return {self.path, root + self.path}
 
     def check(self) -> None:
-        """See that no path was added to the application since that is ours too.
+        """See that no path of the application is ours too, by now.
 
         Raises:
             SettingsInvalid: one was.
         """
-        check_paths((route for route in self._app.router.routes if id(route) not in self._ours), self._paths)
+        ours = set(map(id, self._ours))
+        theirs = [route for route in self._app.router.routes if id(route) not in ours]
+        see_no_clash(theirs, self._ours, prefix=self.prefix)
 
     @asynccontextmanager
     async def running(
@@ -104,6 +113,7 @@ class Mounted:
         *,
         on_lost: Callable[[StoreError], None] | None = None,
         on_waiting: Callable[[StoreError], None] | None = None,
+        renews: tuple[int, int] | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
         """Serve while inside; gives the lifespan state in which the fast WebSocket finds its engine.
 
@@ -112,13 +122,16 @@ class Mounted:
             on_lost: called if another server takes the store over. By default the clients are sent away.
             on_waiting: called each time the store cannot be used for now at the start, which is then tried again.
                 By default that is an error.
+            renews: as :meth:`Service.start` has it.
 
         Raises:
             AlreadyStarted, StoreError: as :meth:`Presence.start`.
         """
         announced = self._announced = Announced(self._presence, self._token)
+        if self.renews_by_signal:
+            announced.may_be_renewed()
         try:
-            await self._start(address, on_lost, on_waiting, announced)
+            await self._start(address, on_lost, on_waiting, announced, renews)
             door = None if address else Door(self._api)
             try:
                 self.gateway.start()
@@ -132,9 +145,9 @@ class Mounted:
                     if door is not None:
                         await door.close()
                 finally:
-                    await self._presence.stop()
+                    await self._presence.stop(to_renew=self.to_renew)
         finally:
-            announced.stopped()
+            announced.renewing() if self.to_renew else announced.stopped()
 
     async def _start(
         self,
@@ -142,12 +155,13 @@ class Mounted:
         on_lost: Callable[[StoreError], None] | None,
         on_waiting: Callable[[StoreError], None] | None,
         announced: Announced,
+        renews: tuple[int, int] | None,
     ) -> None:
         announced.starting()
         while True:
             try:
                 shown = address or self._presence.settings.address or ""
-                await self._presence.start(shown, on_lost=on_lost or (lambda _: self.stop()))
+                await self._presence.start(shown, on_lost=on_lost or (lambda _: self.stop()), renews=renews)
                 return
             except StoreError as error:
                 if on_waiting is None or not error.temporary:
@@ -159,13 +173,21 @@ class Mounted:
     @asynccontextmanager
     async def told_early(self) -> AsyncIterator[None]:
         """Stop as soon as the server around us stops: it waits for our streams before it ends the lifespan."""
-        ours = None if self._door is None else self._door.port
-        watching = asyncio.create_task(watch_the_server(self.stop, ignoring=ours), name="herenow listening")
+        listening = Listening()
+        if self._door is not None and self._door.port is not None:
+            listening.ignore(self._door.port)
+        self._api.heard_on = self.gateway.server.engine.heard_on = listening.heard_on
+        watching = asyncio.create_task(listening.watch(self.stop), name="herenow listening")
         try:
             yield
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+
+    def not_renewed(self, reason: str | None) -> None:
+        """Say in the state file why the server was not renewed; ``None``: it is being tried."""
+        if self._announced is not None:
+            self._announced.not_renewed(reason)
 
     def stop(self) -> None:
         """Tell every client, let nobody in any more, close all connections and end all streams. Idempotent."""
@@ -177,8 +199,19 @@ class Mounted:
                 self._announced.stopping()
 
 
+def _check(app: Any, prefix: str, path: str) -> None:
+    if not isinstance(app, Starlette):
+        raise SettingsInvalid(
+            f"presence.mount takes a FastAPI or a Starlette application, not {type(app).__name__}: mount it on one of "
+            "those, and that in yours"
+        )
+    for name, given in (("prefix", prefix), ("path", path)):
+        if re.search(r"[{}?#\s]|//", given):
+            raise SettingsInvalid(f"presence.mount: {name} is plain text, as in {name}='/presence', not {given!r}")
+
+
 def mount(
-    presence: Presence,
+    presence: Service,
     app: Starlette,
     *,
     prefix: str = "",
@@ -201,37 +234,3 @@ def mount(
 
     app.router.lifespan_context = lifespan
     return mounted.gateway
-
-
-def check_paths(theirs: Iterable[BaseRoute], ours: Sequence[str]) -> None:
-    """See that an application answers none of our paths by a route that is meant for it.
-
-    One that answers every path, such as static files at ``/``, is not meant for any.
-
-    Raises:
-        SettingsInvalid: it does; the sentence names both.
-    """
-    for route in theirs:
-        for path in ours:
-            if _answers(route, re.sub("{[^}]*}", "x", path)) and not _answers(route, "/herenow-has-no-such-path"):
-                raise SettingsInvalid(
-                    f"presence.mount: {path} is a path of the application already ({_named(route)}): give presence a "
-                    'prefix of its own, as in presence.mount(app, prefix="/presence")'
-                )
-
-
-def _answers(route: BaseRoute, path: str) -> bool:
-    scope = {"type": "http", "method": "GET", "path": path, "root_path": "", "headers": []}
-    match, inside = route.matches(scope)
-    if match is not Match.NONE and isinstance(route, Mount) and route.routes:
-        return any(each.matches({**scope, **inside})[0] is not Match.NONE for each in route.routes)
-    return match is not Match.NONE
-
-
-def _named(route: BaseRoute) -> str:
-    path = getattr(route, "path", None)
-    endpoint = getattr(route, "endpoint", None)
-    name = getattr(endpoint, "__qualname__", None)
-    if path is None:
-        return "a router that it includes"
-    return f"{path}, {name}" if name else str(path)

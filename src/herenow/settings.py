@@ -139,7 +139,9 @@ class Settings(BaseSettings):
     tls_keyfile_password: SecretStr | None = Field(None, description="What the private key is encrypted with.")
 
     offline_within_s: float = Field(
-        2.0, description="How long after the last connection closed a user is shown offline, at most."
+        2.0,
+        allow_inf_nan=False,
+        description="How long after the last connection closed a user is shown offline, at most.",
     )
     ping_interval_s: float = Field(10.0, gt=0, description="Between two heartbeats.")
     ping_timeout_s: float = Field(5.0, gt=0, description="Within which a heartbeat must be answered.")
@@ -183,6 +185,9 @@ class Settings(BaseSettings):
     )
     can_watch_stale_s: float = Field(
         30.0, gt=0, description="How long a yes of the application's `can_watch` counts; then it is asked anew."
+    )
+    max_connects_per_s_of_user: float = Field(
+        5.0, gt=0, description="Times that a user connects, over time; max_connections_per_user at once."
     )
     max_watched_users: int = Field(10_000, gt=0, description="Users that one connection may watch by name.")
     max_events_per_s: float = Field(50.0, gt=0, description="Events of one connection; twice as many in a burst.")

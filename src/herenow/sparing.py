@@ -17,6 +17,10 @@ MOST_KINDS: Final = 100
 """So many kinds of an event have a line of their own in that time; all others share one."""
 
 
+A_MINUTE: Final = 20
+"""Lines of one user and one event that are written in a minute, where each tells of something that happened."""
+
+
 class Said(NamedTuple):
     """A line that is to be written.
 
@@ -76,6 +80,28 @@ class Sparing:
         if said is not None:
             about = "more_of_others" if said.is_of_others else "more"
             write(event, **fields, **({about: said.more} if said.more else {}))
+
+
+class Ration:
+    """Lines of one event that are of one user each, and true each time: a few a minute are written, then counted.
+
+    Every user has as many, however many users there are: their comings and goings are what the log is read for. Only
+    who comes and goes all the time, on purpose or by mistake, has them counted.
+    """
+
+    def __init__(self) -> None:
+        self._taken: defaultdict[str, int] = defaultdict(int)  # by user's key, in this minute
+
+    def take(self, key: str) -> bool:
+        """Count a line of a user; say whether it is to be written."""
+        self._taken[key] += 1
+        return self._taken[key] <= A_MINUTE
+
+    def begin(self) -> dict[str, int]:
+        """Begin a minute; return how many lines of whom were left out in the one before."""
+        left_out = {key: taken - A_MINUTE for key, taken in self._taken.items() if taken > A_MINUTE}
+        self._taken.clear()
+        return left_out
 
 
 def _forget(said: dict[Hashable, tuple[float, int]], now_s: float) -> None:

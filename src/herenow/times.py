@@ -18,6 +18,25 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
+def unix_us() -> int:
+    """Read the wall clock, in microseconds since the epoch.
+
+    A clock that is so wrong that its time cannot be written (a machine without a battery, a year of five digits) is
+    taken for the nearest time that can.
+    """
+    return min(max(0, time.time_ns() // 1000), LATEST_MS * 1000)
+
+
+def unix_s() -> float:
+    """Read the wall clock, in seconds since the epoch; as :func:`unix_us`."""
+    return unix_us() / 1_000_000
+
+
+def unix_ms() -> int:
+    """Read the wall clock, in milliseconds since the epoch; as :func:`unix_us`."""
+    return unix_us() // 1000
+
+
 def steady_s() -> float:
     """Read a clock that nobody sets, and that goes on while the machine sleeps, or the process is stopped.
 

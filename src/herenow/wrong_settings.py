@@ -29,6 +29,7 @@ _LENGTHS = {"min_length": "at least", "max_length": "at most"}
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
+    "finite": "a number",
     "bool": "true or false",
     "string": "a text",
     "path": "a path",
@@ -73,6 +74,8 @@ def say_wrong(error: Any, given: Iterable[str], fields: Mapping[str, FieldInfo])
         clause = f"must be {expected}: write {line} in {TOML}, or {PREFIX}{name.upper()}='{value}'"
     elif expected in ("a whole number", "a number", "true or false"):
         clause = f"must be {expected}, not {error['input']!r}"
+    elif kind == "string_pattern_mismatch" and name == "root_path":
+        clause = f"must begin with a slash and not end with one, as in /presence, not {error['input']!r}"
     elif kind == "string_pattern_mismatch":
         clause = "must be the name of one field, without dots and without a $ at its beginning"
     else:

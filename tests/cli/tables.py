@@ -17,7 +17,7 @@ from herenow.http.models import (
     NextMoment,
     OnlineUser,
     PastChange,
-    Server,
+    ServerStatus,
     Stats,
     Status,
     StoreCounts,
@@ -38,7 +38,7 @@ def found(*, has_server: bool) -> Status:
         database="mongodb://cluster0-shard-00-00.example.net:27017,cluster0-shard-00-01.example.net:27017/shop",
         time=NOW,
         servers=[
-            Server(
+            ServerStatus(
                 name="local",
                 host="presence-7c9f6d5b4-x2x7k",
                 pid=4_194_303,

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from cli_support import ENVIRONMENT, Server, answer, herenow, serving_process
 from herenow.cli import target
 from herenow.cli.app import app
-from herenow.cli.socketio_client import Client
+from herenow.cli.socketio_client import Caller
 from herenow.times import to_iso
 from support import ROOT, until
 
@@ -135,7 +135,7 @@ def test_cleanup_outdoes_rows_from_a_clock_ahead(tmp_path: Path) -> None:
 
 
 async def test_status_shows_who_is_online_since_when_and_with_how_many_connections(server: Server) -> None:
-    clients = [await Client.open(server.address, user) for user in ("alice", "alice", "bob")]
+    clients = [await Caller.open(server.address, user) for user in ("alice", "alice", "bob")]
     await clients[2].emit("presence:idle", {})
     ended = await asyncio.to_thread(herenow, "status", "--json", cwd=server.directory)
     found = answer(ended)
@@ -155,7 +155,7 @@ async def test_status_shows_who_is_online_since_when_and_with_how_many_connectio
 async def test_a_ghost_beside_a_live_server_is_drift_which_cleanup_mends_without_harm_to_the_living(
     server: Server,
 ) -> None:
-    alice = await Client.open(server.address, "alice")
+    alice = await Caller.open(server.address, "alice")
     put_online(server.directory, "casper")
 
     async def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -177,7 +177,7 @@ async def test_a_ghost_beside_a_live_server_is_drift_which_cleanup_mends_without
 
 
 async def test_cleanup_with_disconnect_closes_the_living(server: Server) -> None:
-    clients = [await Client.open(server.address, user) for user in ("alice", "alice", "bob")]
+    clients = [await Caller.open(server.address, user) for user in ("alice", "alice", "bob")]
     ended = await asyncio.to_thread(herenow, "cleanup", "--disconnect", "--json", cwd=server.directory)
     assert answer(ended) == {"dryRun": False, "offline": 2, "protectedUsers": 0, "closed": 3}
     assert online(server.directory) == []
@@ -186,7 +186,7 @@ async def test_cleanup_with_disconnect_closes_the_living(server: Server) -> None
 
 
 async def test_stale_leaves_alone_who_is_connected(server: Server) -> None:
-    alice = await Client.open(server.address, "alice")
+    alice = await Caller.open(server.address, "alice")
     put_online(server.directory, "casper")
     await until(lambda: "alice" in online(server.directory))
     await asyncio.sleep(0.05)
@@ -197,7 +197,7 @@ async def test_stale_leaves_alone_who_is_connected(server: Server) -> None:
 
 
 async def test_explain_tells_the_verdict_first_then_each_connection(server: Server) -> None:
-    alice = await Client.open(server.address, "alice")
+    alice = await Caller.open(server.address, "alice")
     await asyncio.sleep(0.2)
     ended = await asyncio.to_thread(herenow, "explain", "alice", cwd=server.directory)
     first, *rest = ended.stdout.splitlines()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -24,7 +25,8 @@ from herenow.http.state_file import StateFile, running_servers
 from herenow.settings import Settings
 from herenow.store.nodes import Node
 from mongod import Mongod
-from support import ROOT, free_port, until
+from raw import Raw
+from support import ROOT, free_port, http_client, until
 
 
 @pytest.fixture(autouse=True)
@@ -46,9 +48,18 @@ async def test_a_start_waits_for_a_database_that_is_away_and_the_commands_find_t
     database = Mongod()
     url = database.url("shop")
     environment = {"XDG_STATE_HOME": state, "HERENOW_CREATE_USERS": "true", "HERENOW_DATABASE_TIMEOUT_S": "0.5"}
-    server = Server(tmp_path, "--dev", "-d", url, **environment)
+    port = str(free_port())
+    server = Server(tmp_path, "--dev", "-d", url, "--port", port, **environment)
     try:
         await until(lambda: "waiting for the database" in server.logged(), timeout_s=30)
+        async with http_client(base_url=f"http://127.0.0.1:{port}") as http:  # nobody is left without an answer
+            alive, ready = await http.get("/healthz"), await http.get("/readyz")
+            assert (alive.status_code, alive.json()) == (200, {"alive": True})
+            assert (ready.status_code, ready.json()["ready"]) == (503, False)
+            refused = await http.get("/socket.io/?EIO=4&transport=polling")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+            assert (await http.head("/v1/stats")).headers["Retry-After"] == "1"
+        silent = await Raw.open(f"http://127.0.0.1:{port}")
         for options in (["-d", url], []):  # with its address, and without: it was started in this directory
             ended = CliRunner().invoke(app, ["status", *options])
             assert ended.exit_code == 2
@@ -57,6 +68,7 @@ async def test_a_start_waits_for_a_database_that_is_away_and_the_commands_find_t
         with database.client() as client:
             client["shop"]["users"].insert_one({"_id": "alice"})
         await asyncio.to_thread(server.wait_until_ready, 30)
+        silent.abort()
         ended = CliRunner().invoke(app, ["status", "-d", url, "--json"])
         assert (ended.exit_code, json.loads(ended.stdout)["servers"][0]["pid"]) == (0, server.program.pid)
         database.kill()
@@ -129,6 +141,8 @@ def test_the_commands_find_the_application_of_the_readme_where_it_was_started(tm
         for command in ("cleanup", "stale"):
             ended = run(command)
             assert (ended.returncode, "no server" in ended.stdout) == (0, False)
+        restart = run("restart")
+        assert (restart.returncode, "is part of an application" in restart.stderr) == (2, True), "SIGHUP would end it"
         assert not (tmp_path / "herenow.db").exists()
         lost = run("status", cwd=elsewhere)
         assert (lost.returncode, "name its database with --database" in lost.stderr) == (2, True)
@@ -177,3 +191,25 @@ async def test_nine_clean_restarts_are_lived_through_by_who_follows_and_by_who_a
         told = await first_change(process, server.address, "alice")
         assert json.loads(told)["version"] > last, "told by the tenth server"
         assert [each.phase for each in running_servers("")] == ["serving"]
+
+
+def test_who_asks_while_an_application_is_started_again_waits_for_it_and_is_not_sent_to_another_database(
+    tmp_path: Path, state: str
+) -> None:
+    """Between the two no state file is there, and ``herenow.db``, which nobody uses, was looked for and advised."""
+    asked: list[Ended] = []
+    with application(tmp_path):
+        pass
+    asking = threading.Thread(
+        target=lambda: asked.append(herenow("status", "--json", cwd=tmp_path, XDG_STATE_HOME=state))
+    )
+    asking.start()
+    with application(tmp_path) as pid:
+        asking.join()
+    assert asked[0].returncode == 0, asked[0].stderr
+    assert answer(asked[0])["servers"][0]["pid"] == pid
+    assert "start the server or the application" in asked[0].stderr and "trying again" in asked[0].stderr
+    os.utime(Path(state, "herenow"), (0, 0))
+    ended = herenow("status", cwd=tmp_path, XDG_STATE_HOME=state)
+    assert (ended.returncode, "trying again" in ended.stderr) == (2, False)
+    assert "start the server or the application, or name its database" in ended.stderr

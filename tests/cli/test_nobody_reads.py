@@ -21,7 +21,7 @@ import pytest
 from cli_support import ENVIRONMENT, herenow
 from clients import Client
 from programs import Running, start
-from support import free_port, until
+from support import free_port, http_client, http_get, until
 
 SECRET = "a secret of at least thirty-two bytes"
 ADMIN = "an admin token of some length"
@@ -49,7 +49,7 @@ class Silent:
         )
 
     async def ready(self) -> None:
-        async with httpx.AsyncClient() as client, asyncio.timeout(30):
+        async with http_client() as client, asyncio.timeout(30):
             while True:
                 assert self.program.poll() is None, "the server ended"
                 with contextlib.suppress(httpx.TransportError):
@@ -61,7 +61,7 @@ class Silent:
         return await Client.connect(self.url, token=jwt.encode({"sub": user, **claims}, SECRET))
 
     async def lines_dropped(self) -> float:
-        async with httpx.AsyncClient() as client:
+        async with http_client() as client:
             shown = await client.get(f"{self.url}/metrics", headers={"Authorization": f"Bearer {ADMIN}"})
         found = re.search(r"^herenow_log_lines_dropped_total (\S+)", shown.text, re.MULTILINE)
         assert found is not None
@@ -193,7 +193,7 @@ async def test_a_server_starts_on_a_disk_that_is_full_and_writes_once_there_is_r
         await bob.watch("alice")
         alice = await server.connect("alice")
         await bob.until(lambda: bob.shows("alice") == "online")
-        await until(lambda: "the store does not take what it is given" in httpx.get(f"{server.url}/readyz").text)
+        await until(lambda: "the store does not take what it is given" in http_get(f"{server.url}/readyz").text)
         with pytest.raises(subprocess.TimeoutExpired):  # it waits: the lock holds, with nothing written in it
             herenow("serve", "--port", "0", cwd=small_disk, timeout_s=3, HERENOW_JWT_SECRET=SECRET)
         fill.unlink()

@@ -7,6 +7,8 @@ import signal
 import socket
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from cli_support import Server, herenow, serving_process
-from herenow.cli.socketio_client import Client
-from support import Poller, until, websocket_url
+from cli_support import ENVIRONMENT, Server, herenow, serving_process
+from herenow.cli.socketio_client import Caller
+from support import Poller, free_port, http_get, listens, until, websocket_url
 
 
 def rows(directory: Path, query: str) -> list[tuple[Any, ...]]:
@@ -44,7 +46,7 @@ def test_the_state_file_is_for_the_servers_user_alone_and_goes_with_the_server(t
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         token = json.loads(file.read_text())["token"]
         headers = {"Authorization": f"Bearer {token}", "Host": "elsewhere"}
-        assert httpx.get(f"{server.address}/v1/admin/status", headers=headers).status_code == 200
+        assert http_get(f"{server.address}/v1/admin/status", headers=headers).status_code == 200
         assert server.end()[0] == 0
         assert not file.exists()
 
@@ -60,7 +62,7 @@ def test_the_log_is_json_where_nobody_reads_along(tmp_path: Path) -> None:
 async def test_at_the_end_clients_are_told_and_everyone_is_offline(tmp_path: Path, number: int) -> None:
     with serving_process(tmp_path) as server:
         told: list[Any] = []
-        client = await Client.open(server.address, "alice", lambda event, payload: told.append((event, payload)))
+        client = await Caller.open(server.address, "alice", lambda event, payload: told.append((event, payload)))
         await until(lambda: told)  # presence:ready: until then, events are held back
         code, seconds = await asyncio.to_thread(server.end, number)
         await client.cut()
@@ -112,7 +114,7 @@ async def test_it_ends_in_time_with_open_polls_slow_readers_and_half_requests(tm
 
 async def test_after_kill_9_the_next_start_finds_the_ghosts_and_who_comes_back_never_flickers(tmp_path: Path) -> None:
     with serving_process(tmp_path) as server:
-        clients = [await Client.open(server.address, user) for user in ("back", "gone")]
+        clients = [await Caller.open(server.address, user) for user in ("back", "gone")]
         await until(lambda: rows(tmp_path, "SELECT count(*) FROM users WHERE isOnline") == [(2,)])
         server.end(signal.SIGKILL)
         for client in clients:
@@ -125,9 +127,9 @@ async def test_after_kill_9_the_next_start_finds_the_ghosts_and_who_comes_back_n
         again, "--database", database, HERENOW_OFFLINE_WITHIN_S="0.5", HERENOW_RESTART_GRACE_S="8"
     ) as server:
         seen: list[Any] = []
-        watcher = await Client.open(server.address, "watcher", lambda event, payload: seen.append((event, payload)))
+        watcher = await Caller.open(server.address, "watcher", lambda event, payload: seen.append((event, payload)))
         await watcher.emit("presence:watch", {"users": ["back", "gone"]})
-        back = await Client.open(server.address, "back")
+        back = await Caller.open(server.address, "back")
         await until(lambda: any(event == "presence:diff" for event, _ in seen), timeout_s=9)
         changes = [change for event, payload in seen if event == "presence:diff" for change in payload["changes"]]
         assert [(change["userId"], change["cause"]) for change in changes] == [("gone", "restart")]
@@ -192,30 +194,30 @@ def test_a_second_server_on_the_store_refuses_and_names_the_first(tmp_path: Path
 def test_the_page_of_the_api_runs_nothing_of_other_people(tmp_path: Path) -> None:
     """An operator's key is typed in there. And it is there without the internet."""
     with serving_process(tmp_path) as server:
-        page = httpx.get(f"{server.address}/docs")
+        page = http_get(f"{server.address}/docs")
         assert page.status_code == 200
         loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
         assert len(loaded) == 3
         for path in loaded:
             assert path.startswith("/docs-files/")
-            assert httpx.get(server.address + path).status_code == 200
+            assert http_get(server.address + path).status_code == 200
 
 
 def test_a_page_is_served_beside_the_api(tmp_path: Path) -> None:
     (tmp_path / "page").mkdir()
     (tmp_path / "page" / "index.html").write_text("<h1>who is here</h1>")
     with serving_process(tmp_path, "--page", "page") as server:
-        assert "who is here" in httpx.get(server.address).text
-        assert httpx.get(f"{server.address}/v1/stats").status_code == 200
+        assert "who is here" in http_get(server.address).text
+        assert http_get(f"{server.address}/v1/stats").status_code == 200
         assert httpx.head(f"{server.address}/healthz").status_code == 200
-        assert httpx.get(f"{server.address}/../herenow.db").status_code == 404
-        missing = httpx.get(f"{server.address}/v1/nothing")
+        assert http_get(f"{server.address}/../herenow.db").status_code == 404
+        missing = http_get(f"{server.address}/v1/nothing")
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
 
 
 async def test_it_ends_with_1_and_writes_nothing_when_another_server_takes_the_store_over(tmp_path: Path) -> None:
     with serving_process(tmp_path) as server:
-        client = await Client.open(server.address, "alice")
+        client = await Caller.open(server.address, "alice")
         await until(lambda: rows(tmp_path, "SELECT count(*) FROM users WHERE isOnline") == [(1,)])
         take_over(tmp_path)
         assert await asyncio.to_thread(server.program.wait, 10) == 1
@@ -251,3 +253,22 @@ def test_it_starts_on_ipv6_loopback(tmp_path: Path) -> None:
         assert herenow("status", cwd=tmp_path).returncode == 0
     finally:
         server.close()
+
+
+def test_it_ends_cleanly_without_standard_streams(tmp_path: Path) -> None:
+    """A socket had the number of one of them, and the event loop ended the process with a signal as it closed it."""
+    port = free_port()
+    command = [sys.executable, "-m", "herenow.cli", "serve", "--dev", "--port", str(port)]
+    closed = f"import os; [os.close(each) for each in (0, 1, 2)]; os.execv({sys.executable!r}, {command!r})"
+    program = subprocess.Popen([sys.executable, "-c", closed], cwd=tmp_path, env=ENVIRONMENT)
+    try:
+        ends_s = time.monotonic() + 20
+        while not (listens(port) and http_get(f"http://127.0.0.1:{port}/readyz").status_code == 200):
+            assert program.poll() is None
+            assert time.monotonic() < ends_s
+            time.sleep(0.05)
+        program.send_signal(signal.SIGTERM)
+        assert program.wait(10) == 0
+    finally:
+        program.kill()
+        program.wait()

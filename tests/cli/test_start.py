@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from cli_support import ENVIRONMENT
 from herenow.cli.limits import SPARE_FILES
 from herenow.version import VERSION
+from support import http_get
 
 
 def command(*arguments: str) -> list[str]:
@@ -49,7 +49,7 @@ def test_a_server_and_a_command_start_from_nothing(tmp_path: Path) -> None:
             command("status"), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=30
         )
         assert (status.returncode, status.stderr) == (0, "")
-        assert httpx.get(f"{address}/readyz").status_code == 200
+        assert http_get(f"{address}/readyz").status_code == 200
         server.send_signal(signal.SIGTERM)
         assert server.wait(10) == 0
 

@@ -8,14 +8,13 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import httpx
 import jwt
 import pytest
 from websockets.asyncio.client import connect
 
 from cli_support import Server, serving_process
 from clients import Client
-from support import Poller, closed, until, websocket, websocket_url
+from support import Poller, closed, http_client, until, websocket, websocket_url
 
 SECRET = "a secret of at least thirty-two bytes"
 ADMIN = "an-admin-token-of-some-length"
@@ -32,7 +31,7 @@ async def test_without_file_descriptors_it_says_so_and_lives_on_and_heals(tmp_pa
         port = int(server.address.rpartition(":")[2])
         alice, bob = await Client.connect(server.address, "alice"), await Client.connect(server.address, "bob")
         await bob.watch("alice")
-        async with httpx.AsyncClient(base_url=server.address) as http:  # on a connection that is there already
+        async with http_client(base_url=server.address) as http:  # on a connection that is there already
 
             async def metric(name: str) -> float:
                 shown = (await http.get("/metrics")).text
@@ -105,7 +104,7 @@ async def test_what_is_no_text_is_answered_400_everywhere(tmp_path: Path) -> Non
     (tmp_path / "page").mkdir()
     (tmp_path / "page" / "index.html").write_text("hello")
     with serving_process(tmp_path, "--page", "page") as server:
-        async with httpx.AsyncClient(base_url=server.address) as http:
+        async with http_client(base_url=server.address) as http:
             for method, path in ASKED:
                 for odd in ODD:
                     body: Any = {} if method in ("PUT", "POST") else None
@@ -136,7 +135,7 @@ async def test_both_transports_explain_and_http_know_one_address_and_one_scheme(
         async with (
             connect(websocket_url(server.address), additional_headers={**brought, **bearer}) as ws,
             Poller(server.address, headers={**brought, **bearer}) as poller,
-            httpx.AsyncClient(base_url=server.address, headers=brought) as http,
+            http_client(base_url=server.address, headers=brought) as http,
         ):
             await ws.recv()
             await ws.send("40")
@@ -163,7 +162,7 @@ async def test_both_transports_explain_and_http_know_one_address_and_one_scheme(
 async def test_dev_refuses_what_a_proxy_on_this_machine_brings_from_elsewhere(tmp_path: Path, trusted: str) -> None:
     with serving_process(tmp_path, HERENOW_TRUSTED_PROXIES=trusted) as server:
         for header in ({"X-Forwarded-For": "203.0.113.9"}, {"Forwarded": "for=203.0.113.9"}, {"X-Real-IP": "::7"}):
-            async with httpx.AsyncClient(base_url=server.address, headers=header) as http:
+            async with http_client(base_url=server.address, headers=header) as http:
                 assert (await http.get("/v1/stats")).status_code == 401
             async with connect(websocket_url(server.address), additional_headers=header) as ws:
                 await ws.recv()
@@ -173,6 +172,6 @@ async def test_dev_refuses_what_a_proxy_on_this_machine_brings_from_elsewhere(tm
                 await poller.open()
                 await poller.post('40{"userId":"alice"}')
                 assert '"code":"forbidden"' in (await poller.get()).text
-        async with httpx.AsyncClient(base_url=server.address, headers={"X-Forwarded-For": "::1"}) as http:
+        async with http_client(base_url=server.address, headers={"X-Forwarded-For": "::1"}) as http:
             assert (await http.get("/v1/stats")).status_code == 200
         await (await Client.connect(server.address, "alice")).close()

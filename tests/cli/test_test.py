@@ -14,7 +14,7 @@ from cli_support import answer, broken, herenow
 from herenow.cli import proving
 from herenow.cli.app import app
 from herenow.cli.probes import WHAT, Probes, Result, told
-from herenow.cli.socketio_client import Refused
+from herenow.cli.socketio_client import NotLetIn
 
 
 def test_it_proves_every_promise_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ async def test_a_probe_that_cannot_be_finished_has_not_kept_its_promise() -> Non
 
     async def probe() -> list[Result]:
         await asyncio.sleep(0)
-        raise Refused("the server let nobody in")
+        raise NotLetIn("the server let nobody in")
 
     await told("P7", probe(), results.append)
     assert [(each.promise, each.ok, each.measured) for each in results] == [

@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 from certificates import make_certificate
 from cli_support import answer, herenow, serving_process
 from herenow.http.headers import DOCS, DOCS_POLICY, SECURITY_HEADERS
-from support import receive, websocket_url
+from support import http_get, receive, websocket_url
 
 PASSWORD = b"a password"
 
@@ -73,10 +73,10 @@ def test_every_page_and_answer_keeps_the_browser_in_bounds(tmp_path: Path) -> No
     (page / "index.html").write_text("<p>hello")
     with serving_process(tmp_path, "--page", str(page)) as server:
         for path in ("/", "/healthz", "/docs", "/v1/stats", "/nowhere", "/openapi.json"):
-            headers = httpx.get(server.address + path).headers
+            headers = http_get(server.address + path).headers
             wanted = dict(SECURITY_HEADERS) | (dict([DOCS_POLICY]) if path == DOCS else {})
             for name, value in wanted.items():
                 assert headers.get_list(name.decode()) == [value.decode()], path
             assert "strict-transport-security" not in headers
-        polling = httpx.get(f"{server.address}/socket.io/?EIO=4&transport=polling").headers
+        polling = http_get(f"{server.address}/socket.io/?EIO=4&transport=polling").headers
         assert "cross-origin-resource-policy" not in polling

@@ -13,8 +13,8 @@ from pymongo import UpdateOne
 
 import mongod
 from herenow.store.base import Store
-from herenow.store.mongo import MongoStore
-from herenow.store.sql import SqlStore
+from herenow.store.mongo.store import MongoStore
+from herenow.store.sqlite.store import SqlStore
 
 
 class Backend(Protocol):

@@ -61,9 +61,9 @@ async def test_idleness_and_activity_are_seen_when_all_connections_agree(opened:
     registry = opened.registry
     for connection_id in ("c1", "c2"):
         await registry.connect("alice", connection_id, node="n")
-    await registry.idle("c1")
-    await registry.idle("c2")
-    await registry.active("c1")
+    await registry.idle("alice", "c1")
+    await registry.idle("alice", "c2")
+    await registry.active("alice", "c1")
     assert told(opened.changes)[1:] == [
         ("alice", Availability.AWAY, Cause.IDLE),
         ("alice", Availability.ONLINE, Cause.ACTIVE),
@@ -101,19 +101,59 @@ async def test_evicting_hands_the_connections_back_and_makes_strangers_of_them(o
     assert [connection.connection_id for connection in evicted] == ["c1"]
     assert told(opened.changes)[-1] == ("alice", Availability.OFFLINE, Cause.CLEANUP)
     count = len(opened.changes)
-    await registry.active("c1")
-    await registry.disconnect("c1", Closing.CLOSED)
+    await registry.active("alice", "c1")
+    await registry.disconnect("alice", "c1", Closing.CLOSED)
     await opened.clock.advance(GRACE_MS)
     assert len(opened.changes) == count
     assert [each.user_id for each in await registry.evict(None, disconnect=True, cause=Cause.STALE)] == ["bob"]
     assert told(opened.changes)[-1] == ("bob", Availability.OFFLINE, Cause.STALE)
 
 
+async def test_a_batch_says_which_connections_must_be_closed_and_why_also_of_who_is_invisible(opened: Opened) -> None:
+    registry = opened.registry
+    await registry.connect("alice", "c1", node="n1")
+    await registry.connect("alice", "c2", node="n2")
+    await registry.connect("bob", "c1", node="n1")
+    await registry.claim("bob", Claim(Claimed.INVISIBLE))
+    opened.batches.clear()
+    evicted = await registry.evict(["alice", "bob"], disconnect=True, cause=Cause.LEFT)
+    told_of = [each for batch in opened.batches for each in batch.evicted]
+    assert told_of == list(evicted)
+    assert [(each.user_id, each.connection_id, each.node, each.cause) for each in told_of] == [
+        ("alice", "c1", "n1", Cause.LEFT),
+        ("alice", "c2", "n2", Cause.LEFT),
+        ("bob", "c1", "n1", Cause.LEFT),
+    ]
+
+
+async def test_a_connection_is_of_one_user_though_another_has_one_with_the_same_id(opened: Opened) -> None:
+    registry = opened.registry
+    await registry.connect("alice", "c1", node="n")
+    await registry.connect("bob", "c1", node="n")
+    await registry.disconnect("alice", "c1", Closing.LEFT)
+    assert told(opened.changes)[2:] == [("alice", Availability.OFFLINE, Cause.LEFT)]
+    assert await registry.connections_on("n") == (("bob", "c1"),)
+
+
+async def test_when_the_last_node_leaves_all_are_offline_at_once(opened: Opened) -> None:
+    registry = opened.registry
+    for user in ("here", "lingers"):
+        await registry.connect(user, "c1", node="n")
+    await registry.disconnect("lingers", "c1", Closing.CLOSED)
+    await registry.leave("n")
+    assert set(told(opened.changes)[2:]) == {
+        ("here", Availability.OFFLINE, Cause.RESTART),
+        ("lingers", Availability.OFFLINE, Cause.RESTART),
+    }
+    assert not any(row.is_online for row in opened.rows().values())
+    assert await registry.connections_on("n") == ()
+
+
 async def test_a_clean_up_without_disconnecting_spares_who_is_connected(opened: Opened) -> None:
     registry = opened.registry
     await registry.connect("alice", "c1", node="n")
     await registry.connect("bob", "c2", node="n")
-    await registry.disconnect("c2", Closing.CLOSED)
+    await registry.disconnect("bob", "c2", Closing.CLOSED)
     assert await registry.evict(None, disconnect=False) == ()
     assert told(opened.changes)[2:] == [("bob", Availability.OFFLINE, Cause.CLEANUP)]
 
@@ -170,8 +210,8 @@ async def test_what_the_store_is_to_say_is_known_of_who_is_held_and_of_who_went(
     await registry.connect("bob", "c2", node="n")
     await registry.connect("carol", "c3", node="n")
     await registry.claim("alice", Claim(Claimed.INVISIBLE))
-    await registry.disconnect("c2", Closing.LEFT)
-    await registry.disconnect("c3", Closing.LEFT)
+    await registry.disconnect("bob", "c2", Closing.LEFT)
+    await registry.disconnect("carol", "c3", Closing.LEFT)
     await registry.claim("carol", Claim(Claimed.BUSY))  # held again, but for what others last saw
     last = {each.user_id: each for each in opened.changes}
     rows = await registry.rows(["alice", "bob", "carol", "nobody"])
@@ -189,7 +229,7 @@ async def test_what_the_store_is_to_say_is_known_of_who_is_held_and_of_who_went(
 async def test_a_repair_of_who_went_puts_back_what_is_remembered(opened: Opened) -> None:
     registry = opened.registry
     await registry.connect("bob", "c2", node="n")
-    await registry.disconnect("c2", Closing.LEFT)
+    await registry.disconnect("bob", "c2", Closing.LEFT)
     wrong = StoredUser("bob", False, Availability.OFFLINE, 5, Claim(Claimed.INVISIBLE), 0)
     await registry.repair([wrong, replace(wrong, user_id="stranger")])
     assert (opened.rows()["bob"].claim, opened.rows()["bob"].last_active_ms) == (
@@ -206,9 +246,9 @@ async def test_a_repair_of_who_went_puts_back_what_is_remembered(opened: Opened)
 async def test_commands_apply_in_the_order_of_the_calls_awaited_or_not(opened: Opened) -> None:
     registry = opened.registry
     registry.connect("alice", "c1", node="n")
-    registry.disconnect("c1", Closing.LEFT)
+    registry.disconnect("alice", "c1", Closing.LEFT)
     registry.connect("alice", "c2", node="n")
-    last = registry.disconnect("c2", Closing.LEFT)
+    last = registry.disconnect("alice", "c2", Closing.LEFT)
     await last
     assert [change.is_online for change in opened.changes] == [True, False, True, False]
 
@@ -229,10 +269,10 @@ async def test_a_command_whose_caller_gave_up_waiting_applies_all_the_same(opene
 
 COMMANDS: dict[str, Callable[[Registry], Awaitable[Any]]] = {
     "connect": lambda registry: registry.connect("alice", "c9", node="n"),
-    "disconnect": lambda registry: registry.disconnect("c1", Closing.CLOSED),
-    "leave": lambda registry: registry.disconnect("c1", Closing.LEFT),
-    "active": lambda registry: registry.active("c1"),
-    "idle": lambda registry: registry.idle("c1"),
+    "disconnect": lambda registry: registry.disconnect("alice", "c1", Closing.CLOSED),
+    "leave": lambda registry: registry.disconnect("alice", "c1", Closing.LEFT),
+    "active": lambda registry: registry.active("alice", "c1"),
+    "idle": lambda registry: registry.idle("alice", "c1"),
     "claim": lambda registry: registry.claim("alice", Claim(Claimed.AWAY)),
     "invisible": lambda registry: registry.claim("alice", Claim(Claimed.INVISIBLE)),
     "give up": lambda registry: registry.claim("alice", None),
@@ -258,9 +298,9 @@ async def test_a_command_said_twice_does_nothing_the_second_time(
 
 async def test_what_is_not_known_is_nothing(opened: Opened) -> None:
     registry = opened.registry
-    await registry.disconnect("?", Closing.CLOSED)
-    await registry.active("?")
-    await registry.idle("?")
+    await registry.disconnect("alice", "?", Closing.CLOSED)
+    await registry.active("alice", "?")
+    await registry.idle("alice", "?")
     await registry.node_lost("?", last_beat_ms=START_MS)
     assert await registry.evict(["?"], disconnect=True) == ()
     assert opened.batches == []
@@ -279,7 +319,7 @@ async def test_after_an_unclean_end_the_user_lingers_for_the_grace_and_no_longer
 ) -> None:
     await opened.registry.connect("alice", "c1", node="n")
     await opened.clock.advance(1000)
-    await opened.registry.disconnect("c1", closing)
+    await opened.registry.disconnect("alice", "c1", closing)
     await opened.clock.advance(GRACE_MS - 1)
     assert len(opened.changes) == 1
     await opened.clock.advance(1)
@@ -290,7 +330,7 @@ async def test_after_an_unclean_end_the_user_lingers_for_the_grace_and_no_longer
 async def test_who_comes_back_within_the_grace_is_not_seen_to_have_been_gone(opened: Opened) -> None:
     await opened.registry.connect("alice", "c0", node="n")
     for i in range(20):
-        await opened.registry.disconnect(f"c{i}", Closing.CLOSED)
+        await opened.registry.disconnect("alice", f"c{i}", Closing.CLOSED)
         await opened.clock.advance(GRACE_MS - 1)
         await opened.registry.connect("alice", f"c{i + 1}", node="n")
     await opened.clock.advance(HOUR_MS)
@@ -323,7 +363,7 @@ async def test_a_silent_connection_becomes_idle_by_itself_where_that_is_asked_fo
     opened = watching_idleness
     await opened.registry.connect("alice", "c1", node="n")
     await opened.clock.advance(9000)
-    await opened.registry.active("c1")
+    await opened.registry.active("alice", "c1")
     await opened.clock.advance(9999)
     assert len(opened.changes) == 1
     await opened.clock.advance(1)
@@ -334,7 +374,7 @@ async def test_a_wall_clock_that_jumps_back_an_hour_turns_no_version_back_and_is
     registry = opened.registry
     await registry.connect("alice", "c1", node="n")
     opened.clock.set_wall_clock(by_ms=-HOUR_MS)
-    await registry.disconnect("c1", Closing.CLOSED)
+    await registry.disconnect("alice", "c1", Closing.CLOSED)
     await opened.clock.advance(GRACE_MS)
     await registry.connect("alice", "c2", node="n")
     assert [change.is_online for change in opened.changes] == [True, False, True]
@@ -381,7 +421,7 @@ async def test_a_stamp_lies_between_the_changes_before_it_and_those_after_it(ope
 async def test_a_batch_has_one_row_for_each_user_and_it_is_the_latest(opened: Opened) -> None:
     registry = opened.registry
     registry.connect("alice", "c1", node="n")
-    registry.idle("c1")
+    registry.idle("alice", "c1")
     registry.claim("alice", Claim(Claimed.BUSY))
     await registry.connect("bob", "c2", node="n")
     for batch in opened.batches:
@@ -398,7 +438,7 @@ async def test_a_subscription_ends_when_it_is_told_to_and_only_that_one(opened: 
     assert len(batches) == 2
     end_first()
     end_first()
-    await opened.registry.disconnect("c1", Closing.LEFT)
+    await opened.registry.disconnect("alice", "c1", Closing.LEFT)
     assert len(batches) == 3
 
 
@@ -415,7 +455,7 @@ async def test_a_subscriber_that_raises_is_reported_and_harms_nobody(opened: Ope
     opened.registry.subscribe(broken)
     opened.registry.subscribe(after.append)
     await opened.registry.connect("alice", "c1", node="n")
-    await opened.registry.disconnect("c1", Closing.LEFT)
+    await opened.registry.disconnect("alice", "c1", Closing.LEFT)
     assert calls == after == opened.batches
     assert [str(report["exception"]) for report in reports] == ["a subscriber's own mistake"] * 2
 
@@ -456,7 +496,7 @@ async def test_what_is_returned_is_the_readers_own(opened: Opened) -> None:
     snapshot.users.clear()
     assert set((await opened.registry.get(["alice"])).users) == {"alice"}
     view = await opened.view("alice")
-    await opened.registry.idle("c1")
+    await opened.registry.idle("alice", "c1")
     assert view is not None
     assert view.availability is Availability.ONLINE
 
@@ -471,9 +511,9 @@ async def test_a_snapshot_and_the_changes_after_its_version_make_the_next_snapsh
         connection = f"{user}-{dice.randrange(2)}"
         deeds: list[Callable[[], Awaitable[None]]] = [
             partial(registry.connect, user, connection, node="n"),
-            partial(registry.disconnect, connection, Closing.CLOSED),
-            partial(registry.disconnect, connection, Closing.LEFT),
-            partial(registry.idle, connection),
+            partial(registry.disconnect, user, connection, Closing.CLOSED),
+            partial(registry.disconnect, user, connection, Closing.LEFT),
+            partial(registry.idle, user, connection),
             partial(registry.claim, user, Claim(Claimed.INVISIBLE)),
             partial(registry.claim, user, None),
         ]
@@ -496,7 +536,7 @@ async def test_who_is_online_comes_in_pages_most_recently_active_first(opened: O
     for i in range(25):
         registry.connect(f"user-{i:02}", f"c{i}", node="n")
         await opened.clock.advance(10)
-    await registry.disconnect("c3", Closing.LEFT)
+    await registry.disconnect("user-03", "c3", Closing.LEFT)
     await registry.claim("user-04", Claim(Claimed.INVISIBLE))
     expected = [f"user-{i:02}" for i in range(24, -1, -1) if i not in (3, 4)]
     pages, cursor = [], None
@@ -518,8 +558,8 @@ async def test_no_user_who_keeps_their_place_is_skipped_or_given_twice_between_p
         await registry.connect(f"user-{i}", f"c{i}", node="n")
     first = await registry.online(3)
     assert [view.user_id for view in first.users] == ["user-8", "user-7", "user-6"]
-    await registry.disconnect("c6", Closing.LEFT)  # the one at whom the page ended
-    await registry.disconnect("c4", Closing.LEFT)
+    await registry.disconnect("user-6", "c6", Closing.LEFT)  # the one at whom the page ended
+    await registry.disconnect("user-4", "c4", Closing.LEFT)
     await opened.clock.advance(1)
     await registry.connect("new", "c9", node="n")
     await registry.claim("user-2", Claim(Claimed.BUSY))  # moves to the front, by a change
@@ -551,9 +591,9 @@ async def test_the_connections_of_a_user_are_described(opened: Opened) -> None:
     await registry.connect("alice", "c1", node="n1", transport="websocket", address="192.0.2.7")
     await opened.clock.advance(500)
     await registry.connect("alice", "c2", node="n2")
-    await registry.idle("c2")
+    await registry.idle("alice", "c2")
     await opened.clock.advance(500)
-    await registry.active("c1")
+    await registry.active("alice", "c1")
     first, second = await registry.connections_of("alice")
     assert (first.connection_id, first.user_id, first.node) == ("c1", "alice", "n1")
     assert (first.transport, first.address, first.is_idle) == ("websocket", "192.0.2.7", False)
@@ -573,11 +613,18 @@ async def test_an_explanation_holds_all_that_decides(opened: Opened) -> None:
     assert present.claim == claim
     assert present.connections == await registry.connections_of("alice")
     assert (present.lingers_ms, present.linger_cause) == (None, None)
-    await registry.disconnect("c1", Closing.TIMEOUT)
+    await registry.disconnect("alice", "c1", Closing.TIMEOUT)
     await opened.clock.advance(500)
     lingering = await registry.explain("alice")
     assert lingering is not None
     assert (lingering.connections, lingering.lingers_ms, lingering.linger_cause) == ((), 1500, Cause.TIMEOUT)
+
+
+async def test_the_time_that_it_tells_is_the_one_that_it_stamps_with(opened: Opened) -> None:
+    await opened.registry.connect("alice", "c1", node="n")
+    assert opened.registry.now().unix_ms == opened.changes[0].last_active_ms == opened.clock.unix_ms
+    opened.clock.set_wall_clock(-900)
+    assert opened.registry.now().unix_ms == opened.changes[0].last_active_ms, "it was only trimmed"
 
 
 async def test_the_counts_add_up(opened: Opened) -> None:
@@ -585,7 +632,7 @@ async def test_the_counts_add_up(opened: Opened) -> None:
     for user in ("alice", "bob", "carol", "dave"):
         await registry.connect(user, f"of-{user}", node="n")
     await registry.connect("alice", "second", node="n")
-    await registry.idle("of-bob")
+    await registry.idle("bob", "of-bob")
     await registry.claim("carol", Claim(Claimed.BUSY))
     await registry.claim("dave", Claim(Claimed.INVISIBLE))
     await registry.claim("erin", Claim(Claimed.AWAY))
@@ -601,7 +648,7 @@ async def test_the_changes_since_a_version_are_the_latest_of_each_user(opened: O
     assert await registry.changes_since(start) == ()
     for user in ("alice", "bob"):
         await registry.connect(user, f"of-{user}", node="n")
-    await registry.idle("of-alice")
+    await registry.idle("alice", "of-alice")
     _, bob, alice = opened.changes
     assert await registry.changes_since(start) == (bob, alice)
     assert await registry.changes_since(bob.version) == (alice,)
@@ -627,7 +674,7 @@ async def test_the_latest_changes_of_a_user_are_told_latest_first(opened: Opened
     await registry.connect("bob", "c2", node="n")
     await registry.claim("alice", Claim(Claimed.BUSY))
     await registry.claim("alice", Claim(None))
-    await registry.disconnect("c1", Closing.LEFT)
+    await registry.disconnect("alice", "c1", Closing.LEFT)
     mine = tuple(each for each in reversed(opened.changes) if each.user_id == "alice")
     assert [each.cause for each in mine] == [Cause.LEFT, Cause.CLAIM, Cause.CLAIM, Cause.CONNECT]
     assert await registry.changes_of("alice", 10) == mine
@@ -641,7 +688,7 @@ async def test_the_latest_changes_of_a_user_are_told_latest_first(opened: Opened
 async def test_closing_applies_what_was_issued_and_refuses_all_that_comes_after(opened: Opened) -> None:
     registry = opened.registry
     registry.connect("alice", "c1", node="n")
-    registry.disconnect("c1", Closing.CLOSED)
+    registry.disconnect("alice", "c1", Closing.CLOSED)
     await registry.close()
     await registry.close()
     assert told(opened.changes) == [("alice", Availability.ONLINE, Cause.CONNECT)]

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from contract.backends import Backend
 from herenow.errors import CursorInvalid
 from herenow.model import Availability, Claim, Claimed, StoredUser
-from herenow.store.base import Counts, Page, Store
+from herenow.store.base import Counts, RowPage, Store
 
 NOW_MS = 1_740_000_000_000
 
@@ -32,7 +32,7 @@ async def put(backend: Backend, store: Store, *rows: StoredUser) -> None:
     await store.apply(rows)
 
 
-def ids(page: Page) -> list[str]:
+def ids(page: RowPage) -> list[str]:
     return [row.user_id for row in page.users]
 
 
@@ -282,11 +282,11 @@ async def test_online_pages_give_the_most_recently_active_first(backend: Backend
 async def test_a_page_holds_whole_rows(backend: Backend, store: Store) -> None:
     row = StoredUser("alice", True, Availability.BUSY, NOW_MS, Claim(Claimed.BUSY, "in a call", NOW_MS + 1), 3)
     await put(backend, store, row)
-    assert await store.online() == Page(users=(row,), cursor=None)
+    assert await store.online() == RowPage(users=(row,), cursor=None)
 
 
 async def test_nobody_online_is_an_empty_page(store: Store) -> None:
-    assert await store.online() == Page(users=(), cursor=None)
+    assert await store.online() == RowPage(users=(), cursor=None)
     assert [page async for page in store.online_ids()] == []
 
 

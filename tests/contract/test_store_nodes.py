@@ -240,12 +240,12 @@ async def test_a_batch_that_was_already_on_its_way_changes_nothing(backend: Back
 async def test_who_was_silent_but_not_replaced_beats_and_goes_on(backend: Backend, store: Store) -> None:
     """A database that was away for longer than the lease has all within one flush of its return."""
     await backend.add_users(["alice"])
-    await store.claim_node(node(lease_ms=50))
-    await asyncio.sleep(0.06)
+    await store.claim_node(node(lease_ms=LEASE_MS))
+    await asyncio.sleep(LEASE_S + 0.01)
     assert not any(sighting.is_fresh for sighting in (await store.roll()).sightings)
     assert (await store.apply([online("alice", 10)])).written == 1
     await backend.age_nodes(0)
-    assert await owners(store) == [node(lease_ms=50)]
+    assert await owners(store) == [node(lease_ms=LEASE_MS)]
 
 
 async def test_a_lease_that_the_database_thinks_over_is_renewed(backend: Backend, store: Store) -> None:

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 import mongod
 from herenow.model import Availability, Claim, Claimed, StoredUser
 from herenow.store.base import Store
-from herenow.store.mongo import MongoStore
-from herenow.store.mongo_documents import Fields
-from herenow.store.sql import SqlStore
+from herenow.store.mongo.documents import Fields
+from herenow.store.mongo.store import MongoStore
+from herenow.store.sqlite.store import SqlStore
 from herenow.tenancy import key_of
 
 NOW_MS = 1_740_000_000_000

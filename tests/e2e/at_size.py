@@ -10,7 +10,7 @@ from pathlib import Path
 
 from e2e.servers import PresenceServer
 from herenow.model import Availability, StoredUser
-from herenow.store.sql import SqlStore
+from herenow.store.sqlite.store import SqlStore
 from support import PYTHONPATH
 
 FILL = 10_000

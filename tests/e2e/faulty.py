@@ -21,10 +21,13 @@ from typing import Any
 import mongod
 from e2e.relay import Relay
 from e2e.servers import PresenceServer
-from e2e.shifted import SettableClock
+from e2e.shifted import LOG_CAPACITY, SettableClock
 from e2e.troubles import MongoPresenceServer
 from programs import Running
 from support import PYTHONPATH, until
+
+CHANGES_KEPT = 4_096
+"""For a ``since``; reached within a minute. By default it is 65,536, and until then the server's memory grows."""
 
 AUDIT_EVERY_S = 5.0
 """More often than by default, so that a soak of half an hour sees many audits."""
@@ -85,7 +88,7 @@ class _Faulty(PresenceServer):
             process = subprocess.Popen(
                 [sys.executable, "-m", "e2e.shifted", str(self.clock.path), *arguments],
                 cwd=self.database.parent,
-                env={**self.environment, "PYTHONPATH": PYTHONPATH},
+                env={**self.environment, "PYTHONPATH": PYTHONPATH, LOG_CAPACITY: str(CHANGES_KEPT)},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=self.log_reader.writing,
@@ -154,7 +157,7 @@ class FaultyMongo(_Faulty, MongoPresenceServer):
     def rows(self) -> dict[str, tuple[bool, str]]:
         with self.mongod.client() as client:
             found = client[self.name].users.find({}, {"isOnline": 1, "lastActive": 1})
-            return {str(user["_id"]): (bool(user.get("isOnline")), str(user.get("lastActive"))) for user in found}
+            return {str(user["_id"]): (user.get("isOnline") is True, str(user.get("lastActive"))) for user in found}
 
     def spoil(self, names: list[str]) -> None:
         odd: list[dict[str, Any]] = [

@@ -20,7 +20,7 @@ from websockets.exceptions import InvalidStatus
 
 from clients import Client
 from e2e.servers import PresenceServer
-from support import ROOT, Poller, free_port, websocket_url
+from support import ROOT, Poller, free_port, http_client, http_get, websocket_url
 
 SECRET = "a secret of at least thirty-two bytes"
 ADMIN = "an admin token of some length"
@@ -43,7 +43,7 @@ def begin(program: str, port: int, server: str, directory: Path) -> "subprocess.
     process = subprocess.Popen(command, cwd=directory)
     for _ in range(200):
         try:
-            httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=1)
+            http_get(f"http://127.0.0.1:{port}/healthz", timeout=1)
             return process
         except httpx.HTTPError:
             time.sleep(0.02)
@@ -59,7 +59,7 @@ async def check(url: str, server: PresenceServer) -> None:
         await poller.open()
         say("polling passes")
     headers = {"Authorization": f"Bearer {ADMIN}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=5) as program:
+    async with http_client(base_url=url, headers=headers, timeout=5) as program:
         explained = (await program.get("/v1/admin/users/alice/explain")).json()
         assert explained["connections"][0]["address"] == "127.0.0.1", explained["connections"]
         async with program.stream("GET", "/v1/changes") as stream:

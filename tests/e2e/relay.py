@@ -15,6 +15,7 @@ class Relay:
     Attributes:
         port: where clients connect.
         bytes_per_s: what each connection carries in each direction; ``None`` is all it can.
+        lost: bytes of answers that were lost, since :meth:`lose_answers`.
     """
 
     def __init__(self, to_port: int) -> None:
@@ -26,6 +27,8 @@ class Relay:
         self._carrying: set[asyncio.Task[None]] = set()
         self.port = 0
         self.bytes_per_s: float | None = None
+        self.lost = 0
+        self._loses = False
 
     async def start(self) -> None:
         """Listen."""
@@ -41,9 +44,14 @@ class Relay:
         await asyncio.gather(*self._carrying)
 
     def cut(self) -> None:
-        """Reset every connection, on both sides."""
+        """Reset every connection, on both sides. Those to come lose nothing."""
+        self._loses = False
         for writer in list(self._writers):
             writer.transport.abort()
+
+    def lose_answers(self) -> None:
+        """Let what the server says get lost, until :meth:`cut`."""
+        self._loses, self.lost = True, 0
 
     def silence(self) -> None:
         """Carry nothing more, and lose nothing, until :meth:`resume`."""
@@ -70,16 +78,21 @@ class Relay:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._carry(reader, to_server))
-                group.create_task(self._carry(there, writer))
+                group.create_task(self._carry(there, writer, are_answers=True))
         finally:
             for each in (writer, to_server):
                 each.transport.abort()
                 self._writers.discard(each)
 
-    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+    async def _carry(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, are_answers: bool = False
+    ) -> None:
+        with contextlib.suppress(OSError, RuntimeError):  # the latter is uvloop's, of a sink that was cut
             while data := await source.read(CHUNK):
                 await self._flows.wait()
+                if are_answers and self._loses:
+                    self.lost += len(data)
+                    continue
                 if self.bytes_per_s is not None:
                     await asyncio.sleep(len(data) / self.bytes_per_s)
                 sink.write(data)

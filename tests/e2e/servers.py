@@ -1,5 +1,6 @@
 """Herenow servers in processes of their own, to be stopped, killed and started again."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -10,7 +11,7 @@ from typing import Any
 import httpx
 
 from programs import Running, start
-from support import ROOT, free_port
+from support import ROOT, free_port, http_get, listens
 
 
 class PresenceServer:
@@ -55,11 +56,10 @@ class PresenceServer:
         while time.monotonic() - began < timeout_s:
             if self._process.poll() is not None:
                 raise AssertionError(f"the server ended at once:\n{self.log()[-3000:]}")
-            try:
-                if httpx.get(self.url + "/readyz", timeout=1).status_code == 200:
+            with contextlib.suppress(httpx.HTTPError):
+                if listens(self.port) and http_get(self.url + "/readyz", timeout=1).status_code == 200:
                     return time.monotonic() - began
-            except httpx.HTTPError:
-                time.sleep(0.02)
+            time.sleep(0.02)
         raise AssertionError(f"the server is not ready after {timeout_s} s:\n{self.log()[-3000:]}")
 
     def _launch(self, *arguments: str) -> Running:
@@ -112,7 +112,7 @@ class PresenceServer:
         with sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=5) as connection:
             found = connection.execute("SELECT id, isOnline, lastActive FROM users").fetchall()
         connection.close()
-        return {str(user): (bool(online), str(active)) for user, online, active in found}
+        return {str(user): (online == 1, str(active)) for user, online, active in found}
 
     def online_rows(self) -> set[str]:
         """Whom the store shows online."""

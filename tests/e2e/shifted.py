@@ -2,16 +2,20 @@
 
 python -m e2e.shifted FILE serve …
 
-The file holds eight bytes: how many nanoseconds the clock is ahead, as a signed little-endian number.
+The file holds eight bytes: how many nanoseconds the clock is ahead, as a signed little-endian number. The variable
+``TESTS_LOG_CAPACITY`` says how many changes are kept for a ``since``.
 """
 
 import mmap
+import os
 import struct
 import sys
 import time
 from pathlib import Path
 
 _NS = struct.Struct("<q")
+
+LOG_CAPACITY = "TESTS_LOG_CAPACITY"
 
 
 class SettableClock:
@@ -48,6 +52,8 @@ def shift_clocks(path: Path) -> None:
 if __name__ == "__main__":
     shift_clocks(Path(sys.argv[1]))
     sys.argv[1:] = sys.argv[2:]
-    from herenow.cli.entry import main  # here: what it loads may keep the clock by name
+    from herenow import service  # here: what is loaded may keep the clock by name
+    from herenow.cli.entry import main
 
+    service.LOG_CAPACITY = int(os.environ.get(LOG_CAPACITY, service.LOG_CAPACITY))
     main()

@@ -59,6 +59,7 @@ class Storm:
     def __init__(self, url: str, *, users: int, seed: int, offline_within_s: float) -> None:
         self.url = url
         self.users = [User(f"user-{n:04}") for n in range(users)]
+        self._by_name = {user.name: user for user in self.users}
         self.random = random.Random(seed)
         self.offline_within_s = offline_within_s
         self.server_lost_at = 0.0
@@ -185,6 +186,14 @@ class Storm:
             for user in self.users
             if not user.open and not user.pending and now - user.gone_at > self.offline_within_s + SLACK_S
         }
+
+    def known_of(self, name: str) -> str:
+        """What is known of one user, for a person who asks whose fault something is."""
+        user, now = self._by_name[name], time.monotonic()
+        opened = [f"{now - since:.1f} s{' (closed)' * client.closed.is_set()}" for client, since in user.open.items()]
+        since = None if user.since is None else round(now - user.since, 1)
+        went = f"went {now - user.gone_at:.1f} s ago{' on purpose' * user.left}"
+        return f"open for {', '.join(opened) or '-'}, pending {user.pending}, online for {since} s, {went}"
 
 
 class Observer:

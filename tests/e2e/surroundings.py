@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import random
+import re
 import statistics
 import sys
 import tempfile
@@ -24,16 +25,30 @@ from typing import Any
 import httpx
 
 import mongod
-from e2e.faulty import EVERYWHERE, LOG_GOES, ON_MONGODB, ON_SQLITE, Fault, FaultyMongo, FaultySqlite, Scene, small_disk
+from e2e.faulty import (
+    CHANGES_KEPT,
+    EVERYWHERE,
+    LOG_GOES,
+    ON_MONGODB,
+    ON_SQLITE,
+    Fault,
+    FaultyMongo,
+    FaultySqlite,
+    Scene,
+    small_disk,
+)
 from e2e.relay import Relay
 from e2e.storm import SLACK_S, Observer, Storm, faults
 from e2e.weather import OFFLINE_WITHIN_S, RESTART_GRACE_S
-from support import ROOT, until
+from support import ROOT, http_client, until
 
 PAGE = ROOT / "docs/reliability.md"
 BEGIN = "<!-- from here on: surroundings.py -->"
 
 KILLED = "server is killed with -9, and started again"
+
+USER = re.compile(r"user-\d{4}")
+"""Whom a false sentence is about."""
 
 MORE_MEMORY = 1.10
 """So much of what it was after the first quarter may the server's memory be in the last one."""
@@ -103,6 +118,7 @@ class Judge:
         self.observer = Observer(scene.server.url, "observer")
         self.fault: Fault | None = None
         self.gone_from_s = self.store_from_s = self.watcher_from_s = 0.0
+        self._began_s = time.monotonic()
 
     async def run(self) -> None:
         """Look every half second."""
@@ -110,9 +126,9 @@ class Judge:
             await asyncio.sleep(0.5)
             if time.monotonic() < self.watcher_from_s:
                 continue
-            self._note(self.watcher_says(), "a watcher")
+            await self._note(self.watcher_says())
             if time.monotonic() > self.store_from_s:
-                self._note(await self.store_says(), "the database")
+                await self._note(await self.store_says())
 
     def watcher_says(self) -> list[str]:
         """What is false in the watcher's view."""
@@ -137,11 +153,32 @@ class Judge:
         knows = time.monotonic() > gone_from_s
         return [sentence for sentence in wrong if knows or "is gone past" not in sentence]
 
-    def _note(self, wrong: list[str], who: str) -> None:
-        if wrong:
-            during = self.fault.name if self.fault is not None else "nothing"
-            said = [f"{sentence} (during: {during})" for sentence in wrong]
-            (self._run.played[self.fault.name].false if self.fault is not None else self._run.false).extend(said)
+    async def _note(self, wrong: list[str]) -> None:
+        if not wrong:
+            return
+        during, false = "nothing", self._run.false
+        if self.fault is not None:
+            during, false = self.fault.name, self._run.played[self.fault.name].false
+        at_s = time.monotonic() - self._began_s
+        said = [f"{at_s:.1f} s: {sentence} (during: {during}){self._known(sentence)}" for sentence in wrong]
+        for place, sentence in enumerate(wrong[:3]):
+            said[place] += await self._explained(sentence)
+        false.extend(said)
+
+    def _known(self, sentence: str) -> str:
+        """What the storm knows of the user whom it is about: it tells whose fault a false word is."""
+        named = USER.search(sentence)
+        return "" if named is None else f"; the storm: {self.storm.known_of(named[0])}"
+
+    async def _explained(self, sentence: str) -> str:
+        named = USER.search(sentence)
+        if named is None:
+            return ""
+        try:
+            async with http_client(base_url=self.server.url, timeout=1) as http:
+                return f"; the server: {(await http.get(f'/v1/admin/users/{named[0]}/explain')).text}"
+        except httpx.HTTPError as error:
+            return f"; the server: {error!r}"
 
 
 async def play(run: Run, scene: Scene, known: tuple[Fault, ...], seed: int) -> None:
@@ -245,7 +282,7 @@ async def _agree(judge: Judge, storm: Storm, run: Run) -> None:
 
 async def _end(server: Any, run: Run) -> None:
     """Every task lives, and the server says that it is well."""
-    async with httpx.AsyncClient(base_url=server.url) as http:
+    async with http_client(base_url=server.url) as http:
         ready = await http.get("/readyz")
         metrics = (await http.get("/metrics")).text
     if ready.status_code != 200:
@@ -308,15 +345,19 @@ def report(runs: list[Run], seed: int) -> list[str]:
         f"Written by `python -m e2e.surroundings --seed {seed}` in `tests/` (a part of `make soak`), "
         f"{time.strftime('%Y-%m-%d')}:",
         "clients come, reload, leave and die through a relay, while one after the other fails what surrounds the",
-        "server. *Agreed after* is the longest time, in seconds, after a fault's end until the database said the",
+        "server; what each fault does, and for how long, stands in",
+        "[operations.md](operations.md#when-something-around-it-fails).",
+        "*Agreed after* is the longest time, in seconds, after a fault's end until the database said the",
         "truth. *Failures* are those of long-lived tasks, each of which went on; *dropped* is how often the log said",
         "that lines were dropped; memory is the server's in MB, the median of",
-        "the second and of the last quarter of the samples.",
+        "the second and of the last quarter of the samples, while it keeps",
+        f"{CHANGES_KEPT:,} changes for a `since` and not 65,536, which would still be filling up.",
         "",
         "| | clients | seconds | connects | deaths | checks | failures | dropped | memory | false |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *totals,
         "",
+        *(f"{run.database}: {sentence}.\n" for run in runs for sentence in run.false[:10]),
         "| | what failed: the … | times | seconds | checks meanwhile | agreed after | false |",
         "|---|---|---|---|---|---|---|",
         *rows,

@@ -7,7 +7,7 @@ import httpx
 
 from clients import Client
 from e2e.servers import PresenceServer
-from support import until
+from support import http_get, until
 
 
 def overwrite(path: Path) -> None:
@@ -28,7 +28,7 @@ async def test_a_database_that_is_damaged_while_it_serves_is_named_and_presence_
         await bob.until(lambda: bob.shows("alice") == "online")
 
         def readiness() -> httpx.Response:
-            return httpx.get(server.url + "/readyz", timeout=5)
+            return http_get(server.url + "/readyz", timeout=5)
 
         await until(lambda: readiness().status_code == 503)
         assert str(tmp_path / "app.db") in readiness().json()["audit"]["lastError"]

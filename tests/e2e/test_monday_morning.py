@@ -24,6 +24,7 @@ from support import ROOT, until
 PAGE = (ROOT / "docs" / "mongodb.md").read_text()
 SECRET = "a secret of at least thirty-two bytes"
 ADDRESS = "mongodb://127.0.0.1:27017/shop"
+OUR_INDEXES = ["herenow_away_or_busy", "herenow_claims", "herenow_online"]
 
 
 @pytest.fixture
@@ -63,6 +64,11 @@ def users(mongod: Mongod) -> list[dict[str, Any]]:
         return list(client["shop"]["users"].find())
 
 
+def indexes(mongod: Mongod) -> list[str]:
+    with mongod.client() as client:
+        return list(client["shop"]["users"].index_information())
+
+
 def untouched(users: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The users without what is herenow's."""
     ours = {"isOnline", "lastActive", "presence"}
@@ -94,7 +100,7 @@ async def test_the_page_holds_from_the_old_code_to_the_new_and_back(mongod: Mong
     assert not any(user["isOnline"] for user in adopted)
     assert all("lastActive" in user for user in adopted)
 
-    settings = {"HERENOW_DATABASE": url, "HERENOW_JWT_SECRET": SECRET}
+    settings: dict[str, Any] = {"HERENOW_DATABASE": url, "HERENOW_JWT_SECRET": SECRET, "HERENOW_AUDIT_EVERY_S": "2"}
     with serving_process(tmp_path, dev=False, **settings) as server:
         alice, bruno = (str(user["_id"]) for user in adopted[:2])
 
@@ -112,6 +118,15 @@ async def test_the_page_holds_from_the_old_code_to_the_new_and_back(mongod: Mong
             await until(lambda: "claim" in users(mongod)[1]["presence"])
             assert await new_shop(url) == {"online": 1, "toDrop": [], "tells": False}
             await client.leave()
+
+        async with Life.lived("node", "node/shop.mjs", url, "sync") as shop:
+            await until(lambda: shop.happened, 20)
+        assert sorted(json.loads(shop.happened[0])["toDrop"]) == OUR_INDEXES
+        for command in ("status", "stale", "explain x", "cleanup --dry-run"):
+            ended_so = herenow(*command.split(), cwd=tmp_path, **settings)
+            assert ended_so.returncode == 0, (command, ended_so.stderr)
+            assert "not prepared" not in ended_so.stdout + ended_so.stderr
+        await until(lambda: set(OUR_INDEXES) <= set(indexes(mongod)), 20)
         await until(lambda: not any(user["isOnline"] for user in users(mongod)))
         assert untouched(users(mongod)) == untouched(seeded)
 
@@ -123,7 +138,7 @@ async def test_the_page_holds_from_the_old_code_to_the_new_and_back(mongod: Mong
     assert not any("presence" in user or user["isOnline"] for user in freed)
     with mongod.client() as client_of_mongodb:
         assert client_of_mongodb["shop"].list_collection_names() == ["users"]
-        assert set(client_of_mongodb["shop"]["users"].index_information()) == {"_id_", "email_1"}
+    assert set(indexes(mongod)) == {"_id_", "email_1"}
     async with Life.lived("node", "node/shop.mjs", url, "old") as old:
         await until(lambda: old.happened, 20)
         assert json.loads(old.happened[0])["online"] == 0

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import pytest
 
 from certificates import make_certificate
 from cli_support import answer, herenow, serving_process
 from mongod import Mongod
+from support import http_get
 
 PASSWORD = "geheim/@:%"
 
@@ -50,7 +50,7 @@ def test_the_commands_and_the_server_get_in_with_tls_and_a_password(
     found = answer(herenow("status", "--json", "--database", database, cwd=tmp_path, **state))
     assert (found["stored"]["users"], found["drift"]["ghosts"]) == (2, 1)
     with serving_process(tmp_path, HERENOW_DATABASE=database, **state) as server:
-        assert httpx.get(f"{server.address}/v1/stats").status_code in (200, 401)
+        assert http_get(f"{server.address}/v1/stats").status_code in (200, 401)
         seen = herenow("status", "--database", database, cwd=tmp_path, **state)
         assert "127.0.0.1" in seen.stdout and seen.returncode in (0, 1), seen.stderr
         assert PASSWORD not in server.said() + server.logged() + seen.stdout

@@ -212,7 +212,7 @@ async def test_a_wall_clock_that_jumps_under_a_running_server_harms_nobody(tmp_p
             turn(clock, ahead_s)
             await goes.close()  # without a goodbye: the grace must end in its time
             await stays.until(lambda user=user: stays.shows(user) == "offline", 10)
-            told = answer(herenow("status", "--json", cwd=tmp_path, **other))
+            told = answer(await asyncio.to_thread(herenow, "status", "--json", cwd=tmp_path, **other))
             assert [each["isAlive"] for each in told["servers"]] == [True]
             await until(lambda user=user: rows().get(user) == 0)  # type: ignore[misc]
         await asyncio.sleep(1.2)  # who would be thrown out, or be mended by the audit, would be by now

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 
 from clients import Client
 from e2e.servers import PresenceServer
-from support import PYTHONPATH, ROOT, Poller, connect_socket, free_port, websocket
+from support import PYTHONPATH, ROOT, Poller, connect_socket, free_port, http_client, websocket
 
 PING_S, PONG_S, OFFLINE_S = 0.6, 1.1, 1.0
 STOP_S = 2.5
@@ -154,7 +154,7 @@ async def mounted(directory: Path, settings: dict[str, Any]) -> AsyncIterator[tu
     url = f"http://127.0.0.1:{port}"
     process = _start_mounted(directory, port, settings)
     try:
-        async with httpx.AsyncClient() as http, asyncio.timeout(30):
+        async with http_client() as http, asyncio.timeout(30):
             while True:
                 with contextlib.suppress(httpx.HTTPError):
                     if (await http.get(url + "/readyz")).status_code == 200:

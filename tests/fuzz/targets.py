@@ -12,18 +12,19 @@ import jwt
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from herenow.gateway import events, keys
+from herenow.gateway import events
+from herenow.gateway.auth import keys
+from herenow.gateway.auth.tokens import Verifier
 from herenow.gateway.events import WireError
-from herenow.gateway.tokens import Verifier
 from herenow.socketio_server import packets
-from herenow.socketio_server.addresses import Proxies, customer_of
+from herenow.socketio_server.engineio.addresses import Proxies, customer_of
+from herenow.socketio_server.engineio.session import Session, SessionSettings, Transport
 from herenow.socketio_server.errors import BadPacket, RequestRefused
 from herenow.socketio_server.queries import parse_query
-from herenow.socketio_server.session import Session, SessionSettings, Transport
 
 SECRET = "a secret of at least thirty-two bytes"
 
-KINDS = (events.Watch, events.Unwatch, events.Users, events.ClaimPayload, events.Refresh, events.Empty)
+KINDS = (events.WatchPayload, events.Unwatch, events.UsersPayload, events.ClaimPayload, events.Refresh, events.Empty)
 
 Target = Callable[[bytes], None]
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from herenow.gateway import events
-from herenow.gateway.events import ClaimPayload, Empty, Unwatch, Users, Watch, WireError, decode
+from herenow.gateway.events import ClaimPayload, Empty, Unwatch, UsersPayload, WatchPayload, WireError, decode
 from herenow.model import Availability, Claimed, UserPresence
 from herenow.wire import claim_of, user_to_wire
 
@@ -13,11 +13,11 @@ from herenow.wire import claim_of, user_to_wire
 @pytest.mark.parametrize(
     ("kind", "payload"),
     [
-        (Watch, {"users": []}),
-        (Watch, {"users": ["a", "é☃", "x" * 128, "a b", "<script>"], "since": 5}),
-        (Watch, {"all": True, "cursor": "c"}),
+        (WatchPayload, {"users": []}),
+        (WatchPayload, {"users": ["a", "é☃", "x" * 128, "a b", "<script>"], "since": 5}),
+        (WatchPayload, {"all": True, "cursor": "c"}),
         (Unwatch, {"all": True}),
-        (Users, {"users": ["a"] * 1_000}),
+        (UsersPayload, {"users": ["a"] * 1_000}),
         (ClaimPayload, {}),
         (ClaimPayload, {"availability": None}),
         (ClaimPayload, {"availability": "busy", "text": "", "until": "2030-01-01T00:00:00Z"}),
@@ -31,25 +31,25 @@ def test_what_the_contract_allows_is_taken(kind: Any, payload: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "args", "names"),
     [
-        (Watch, (5,), "object"),
-        (Watch, (None,), "object"),
-        (Watch, ([],), "object"),
-        (Watch, ("users",), "object"),
-        (Watch, ({"users": "a"},), "users"),
-        (Watch, ({"users": [5]},), "users[0]"),
-        (Watch, ({"users": [""]},), "users[0]"),
-        (Watch, ({"users": ["x" * 129]},), "users[0]"),
-        (Watch, ({"users": ["a", "b\n"]},), "users[1]"),
-        (Watch, ({"users": ["\x00"]},), "users[0]"),
-        (Watch, ({"users": ["\x85"]},), "users[0]"),
-        (Watch, ({"users": ["\u2028"]},), "users[0]"),
-        (Watch, ({"all": 1},), "all"),
-        (Watch, ({"all": True, "since": -1},), "since"),
-        (Watch, ({"all": True, "since": 2**53},), "since"),
-        (Watch, ({"all": True, "since": 1.5},), "since"),
-        (Watch, ({"users": [], "more": 1},), "more"),
-        (Users, ({},), "users"),
-        (Users, ({"users": ["a"]}, 2), "one payload"),
+        (WatchPayload, (5,), "object"),
+        (WatchPayload, (None,), "object"),
+        (WatchPayload, ([],), "object"),
+        (WatchPayload, ("users",), "object"),
+        (WatchPayload, ({"users": "a"},), "users"),
+        (WatchPayload, ({"users": [5]},), "users[0]"),
+        (WatchPayload, ({"users": [""]},), "users[0]"),
+        (WatchPayload, ({"users": ["x" * 129]},), "users[0]"),
+        (WatchPayload, ({"users": ["a", "b\n"]},), "users[1]"),
+        (WatchPayload, ({"users": ["\x00"]},), "users[0]"),
+        (WatchPayload, ({"users": ["\x85"]},), "users[0]"),
+        (WatchPayload, ({"users": ["\u2028"]},), "users[0]"),
+        (WatchPayload, ({"all": 1},), "all"),
+        (WatchPayload, ({"all": True, "since": -1},), "since"),
+        (WatchPayload, ({"all": True, "since": 2**53},), "since"),
+        (WatchPayload, ({"all": True, "since": 1.5},), "since"),
+        (WatchPayload, ({"users": [], "more": 1},), "more"),
+        (UsersPayload, ({},), "users"),
+        (UsersPayload, ({"users": ["a"]}, 2), "one payload"),
         (ClaimPayload, ({"availability": "online"},), "availability"),
         (ClaimPayload, ({"text": 5},), "text"),
         (ClaimPayload, ({"text": "\x07"},), "text"),
@@ -69,11 +69,11 @@ def test_what_it_does_not_is_refused_with_a_sentence_that_names_it(
 @pytest.mark.parametrize(
     ("kind", "payload", "names"),
     [
-        (Watch, {"users": ["x" * 1_000_000]}, "users[0]"),
-        (Watch, {"users": ["a"] * 1_001}, "users"),
-        (Watch, {"users": "x" * 1_000_000}, "users"),
-        (Watch, {"all": True, "cursor": "x" * 1_001}, "cursor"),
-        (Users, {"users": ["a"], "x" * 10: "x" * 1_000_000}, "unknown field"),
+        (WatchPayload, {"users": ["x" * 1_000_000]}, "users[0]"),
+        (WatchPayload, {"users": ["a"] * 1_001}, "users"),
+        (WatchPayload, {"users": "x" * 1_000_000}, "users"),
+        (WatchPayload, {"all": True, "cursor": "x" * 1_001}, "cursor"),
+        (UsersPayload, {"users": ["a"], "x" * 10: "x" * 1_000_000}, "unknown field"),
         (ClaimPayload, {"availability": "x" * 1_000_000}, "availability"),
         (ClaimPayload, {"until": "x" * 1_000_000}, "until"),
     ],
@@ -89,7 +89,7 @@ def test_what_is_too_much_is_called_so(kind: Any, payload: Any, names: str) -> N
 def test_no_payload_is_an_empty_one() -> None:
     assert decode(Empty, ()) == Empty()
     with pytest.raises(WireError):
-        decode(Users, ())
+        decode(UsersPayload, ())
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from herenow.gateway.expiry import WARNING_S, Expiry, end_ms
+from herenow.gateway.auth.expiry import WARNING_S, Expiry, end_ms
 
 
 def test_everyone_is_warned_once_and_ends_once() -> None:

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.test_tokens import jwk, refused, signed
 from herenow.errors import SettingsInvalid
-from herenow.gateway import jwks
-from herenow.gateway.jwks import Jwks
-from herenow.gateway.tokens import Verifier
+from herenow.gateway.auth import jwks
+from herenow.gateway.auth.jwks import Jwks
+from herenow.gateway.auth.tokens import Verifier
 from herenow.settings import Settings, is_safe_url
 from support import until
 
@@ -53,7 +53,7 @@ def fetching() -> int:
 def _is_reading(thread: threading.Thread) -> bool:
     frame: Any = sys._current_frames().get(thread.ident or 0)
     while frame is not None:
-        if frame.f_code.co_filename.endswith("gateway/fetching.py"):
+        if frame.f_code.co_filename.endswith("gateway/auth/fetching.py"):
             return True
         frame = frame.f_back
     return False

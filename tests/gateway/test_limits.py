@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herenow.gateway.limits import TokenBucket
+from herenow.gateway.access.limits import TokenBucket
 
 
 def test_a_burst_passes_and_then_the_rate() -> None:

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import jwt
 import pytest
 from bson import Int64, ObjectId
@@ -19,7 +18,7 @@ from herenow.mounting import mount
 from herenow.presence import Presence
 from herenow.settings import Settings
 from store.databases import execute
-from support import serving, until
+from support import http_client, serving, until
 
 SECRET = "a secret of at least thirty-two bytes"
 ADMIN = "an admin token of the tests"
@@ -38,7 +37,7 @@ class Served:
     def __init__(self, url: str, database: str, presence: Presence, gateway: Gateway) -> None:
         self.url, self.database, self.presence, self.gateway = url, database, presence, gateway
         headers = {"Authorization": f"Bearer {ADMIN}"}
-        self.http = httpx.AsyncClient(base_url=url, headers=headers)
+        self.http = http_client(base_url=url, headers=headers)
 
     async def connect(self, user: str, **claims: Any) -> Client:
         return await Client.connect(self.url, token=jwt.encode({"sub": user, **claims}, SECRET))

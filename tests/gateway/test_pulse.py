@@ -1,7 +1,7 @@
 import asyncio
 import time
 
-from herenow.gateway.pulse import Pulse
+from herenow.gateway.metering.pulse import Pulse
 from herenow.metering import Meters
 from support import until
 

@@ -1,4 +1,4 @@
-from herenow.gateway.punctuality import Punctuality
+from herenow.gateway.metering.punctuality import Punctuality
 from herenow.metering import Meters
 from herenow.model import Availability, Cause, Change
 

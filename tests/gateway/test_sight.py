@@ -10,9 +10,9 @@ import pytest
 from fastapi import FastAPI
 
 from clients import Client
-from herenow.gateway.auth import Identity
+from herenow.gateway.access.sight import Sight
+from herenow.gateway.auth.identity import Identity
 from herenow.gateway.events import WireError
-from herenow.gateway.sight import Sight
 from herenow.presence import Presence
 from support import serving
 from wired import mount_wire
@@ -195,7 +195,7 @@ async def test_one_that_cancels_itself_has_failed_and_no_more() -> None:
 
 
 async def test_one_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("herenow.gateway.sight.ANSWER_WITHIN_S", 0.05)
+    monkeypatch.setattr("herenow.gateway.access.sight.ANSWER_WITHIN_S", 0.05)
 
     async def can_watch(viewer: str, users: Sequence[str]) -> Sequence[str]:
         await asyncio.sleep(10)

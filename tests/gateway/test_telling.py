@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from clients import Client, Refused
 from herenow import Identity, Presence
+from herenow.errors import NotStarted
 from herenow.gateway.handlers import Gateway
 from herenow.gateway.rollcall import RollCall
 from herenow.model import Change, Closing
@@ -104,9 +105,10 @@ def broken_subscriber(server: Served) -> Iterator[None]:
         raise ZeroDivisionError
 
     registry = server.presence.registry
-    registry._subscribers.insert(0, subscriber)  # type: ignore[attr-defined]
+    subscribers = registry._subscribers._all  # type: ignore[attr-defined]
+    subscribers.insert(0, subscriber)
     yield
-    registry._subscribers.remove(subscriber)  # type: ignore[attr-defined]
+    subscribers.remove(subscriber)
 
 
 @contextmanager
@@ -203,7 +205,6 @@ async def test_of_a_crowd_that_is_evicted_one_that_cannot_be_closed_keeps_no_oth
     server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clients = [await Client.connect(server.url, name) for name in ("a", "b", "c")]
-    server.presence.on_evicted(fail)
     bad = clients[0].ready["connectionId"]
     disconnect = Socket.disconnect
     monkeypatch.setattr(
@@ -231,7 +232,7 @@ async def test_a_connect_that_fails_after_it_was_registered_leaves_nobody_in_the
     assert await server.connections() == 0
     assert server.gateway._clients == 0
     assert server.gateway._audiences[None].connections_of == {}
-    await until(lambda: not server.presence.registry._rules.held)  # type: ignore[attr-defined]  # after the grace
+    await until(lambda: not server.presence.registry._ledger.held)  # type: ignore[attr-defined]  # after the grace
 
 
 async def test_a_connect_that_is_cancelled_leaves_nobody_in_the_registry(server: Served) -> None:
@@ -308,14 +309,45 @@ async def test_who_is_still_being_let_in_when_the_server_stops_is_refused_and_ne
     assert [(change.user_id, change.cause) for change in changes] == [("here", "connect"), ("here", "restart")]
 
 
+async def test_who_is_looked_up_in_the_database_while_the_server_stops_is_not_let_in(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def known(*_: Any, **__: Any) -> bool:
+        server.gateway._stopping = True
+        return True
+
+    monkeypatch.setattr(Presence, "refuses_unknown", True)
+    monkeypatch.setattr(server.presence, "is_known", known)
+    with pytest.raises(Refused) as refused:
+        await Client.connect(server.url, "alice")
+    assert refused.value.error["data"]["code"] == "shutting_down"
+    assert await server.connections() == 0
+
+
+async def test_what_fails_because_the_server_stops_is_told_so(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = await Client.connect(server.url, "alice")
+
+    async def snapshot(*_: Any, **__: Any) -> Any:
+        server.gateway._stopping = True
+        raise NotStarted
+
+    monkeypatch.setattr(server.presence, "snapshot", snapshot)
+    answer = await alice.call("presence:get", {"users": ["bob"]})
+    assert answer["error"]["code"] == "shutting_down"
+    server.gateway._stopping = False
+    await alice.close()
+
+
 # -- the roll call ---------------------------------------------------------------------------------------------------
 
 
 def roll_call(server: Served) -> RollCall:
     return RollCall(
         server.presence.tenants,
+        "local",
         server.sockets,
         lambda socket: socket.disconnect(close=True),
+        server.gateway._departures,
         server.presence.meters,
         every_s=3600,
     )
@@ -340,7 +372,7 @@ async def test_a_connection_without_a_socket_is_ended_once_it_was_seen_twice(ser
 
 async def test_a_socket_without_a_connection_is_closed_so_that_its_client_comes_back(server: Served) -> None:
     alice, bob = await Client.connect(server.url, "alice"), await Client.connect(server.url, "bob")
-    server.presence.registry.disconnect(alice.ready["connectionId"], Closing.CLOSED)
+    server.presence.registry.disconnect("alice", alice.ready["connectionId"], Closing.CLOSED)
     calls = roll_call(server)
     await calls.look()
     await asyncio.sleep(0.05)
@@ -353,14 +385,40 @@ async def test_a_socket_without_a_connection_is_closed_so_that_its_client_comes_
     await bob.close()
 
 
-async def test_what_the_registry_did_not_take_is_found_by_the_roll_call_in_every_tenant(tmp_path: Path) -> None:
+def fail_later(*args: Any) -> "asyncio.Future[None]":
+    async def late() -> None:
+        await asyncio.sleep(0.01)
+        fail()
+
+    return asyncio.ensure_future(late())
+
+
+@pytest.mark.parametrize("failure", [fail, fail_later], ids=["at once", "later"])
+async def test_a_disconnect_is_told_again_until_the_registry_takes_it(
+    tmp_path: Path, failure: Callable[..., Any]
+) -> None:
+    """A registry that cannot be reached for a while: nobody may be online for ever whose end it has not heard of."""
+    async with served(tmp_path) as server:
+        alice = await Client.connect(server.url, userId="alice", tenant="acme")
+        registry = server.presence.registry_of("acme")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(registry, "disconnect", failure)
+            await alice.leave()
+            await until(lambda: server.failures("disconnect") == 2)
+            assert (await registry.stats()).connections == 1
+        await until(lambda: not registry._ledger.connections)  # type: ignore[attr-defined]
+        assert (await registry.stats()).users == 0, "it left: there is no grace"
+        await until(lambda: not server.gateway._departures._told)
+
+
+async def test_what_the_registry_was_not_told_of_is_found_by_the_roll_call_in_every_tenant(tmp_path: Path) -> None:
     async with served(tmp_path, audit_every_s=0.2) as server:
         alice = await Client.connect(server.url, userId="alice", tenant="acme")
         registry = server.presence.registry_of("acme")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(registry, "disconnect", fail)
+            patch.setattr(server.gateway._departures, "tell", lambda departure: None)
             await alice.close()
-            await until(lambda: server.failures("disconnect") == 1)
+            await until(lambda: not server.sockets)
             assert (await registry.stats()).connections == 1
         await until(lambda: server.presence.meters.strays.labels("unserved")._value.get() == 1)
         assert (await registry.stats()).connections == 0

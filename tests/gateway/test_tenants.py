@@ -14,7 +14,7 @@ from fastapi import FastAPI
 import mongod
 from captured import capture_logs
 from clients import Client, Refused
-from herenow.gateway.auth import Identity
+from herenow.gateway.auth.identity import Identity
 from herenow.gateway.handlers import Gateway
 from herenow.presence import Presence
 from support import serving, until

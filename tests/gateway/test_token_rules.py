@@ -16,10 +16,11 @@ from websockets.asyncio.client import connect
 from clients import Client, Refused
 from gateway.test_tokens import EC, RSA, SECRET, jwk, pem, refused, signed
 from herenow.errors import SettingsInvalid
-from herenow.gateway import auth, handlers, keys
-from herenow.gateway.auth import Identity
+from herenow.gateway import stays
+from herenow.gateway.auth import identity, keys
+from herenow.gateway.auth.identity import Identity
+from herenow.gateway.auth.tokens import Verifier
 from herenow.gateway.events import WireError
-from herenow.gateway.tokens import Verifier
 from herenow.presence import Presence
 from herenow.settings import Settings
 from herenow.socketio_server import Handshake
@@ -52,8 +53,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.ahead_s = 0.0
-        real = time.time
-        monkeypatch.setattr(time, "time", lambda: real() + self.ahead_s)
+        real = time.time_ns
+        monkeypatch.setattr(time, "time_ns", lambda: real() + round(self.ahead_s * 1e9))
 
 
 # -- passing trouble is passing ----------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ async def test_a_newer_token_that_came_before_the_end_of_the_old_one_wins(tmp_pa
 
 
 async def test_but_one_that_is_refused_or_never_comes_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers, "REFRESHED_WITHIN_S", 1.0)
+    monkeypatch.setattr(stays, "REFRESHED_WITHIN_S", 1.0)
     now_s = time.time()
     go = asyncio.Event()
     check = slow_to_say({"old": now_s + 1}, {"bad": go, "never": asyncio.Event()})
@@ -257,11 +258,11 @@ async def test_another_claim_may_be_the_user() -> None:
         error = await refused(checked, token())
         assert claim in error.message
         assert "jwt_user_claim" in error.message
-    made = auth.from_settings(Settings.load(jwt_secret=SECRET, jwt_user_claim="uid"))
+    made = identity.from_settings(Settings.load(jwt_secret=SECRET, jwt_user_claim="uid"))
     assert made is not None
-    identity = made({"token": token(uid="carol")}, Handshake("", (), None))
-    assert not isinstance(identity, Identity)
-    assert (await identity).user_id == "carol"
+    found = made({"token": token(uid="carol")}, Handshake("", (), None))
+    assert not isinstance(found, Identity)
+    assert (await found).user_id == "carol"
     with pytest.raises(SettingsInvalid, match="jwt_user_claim"):
         Settings.load(jwt_user_claim="exp")
 

@@ -19,12 +19,12 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from herenow.cli.socketio_client import Client
+from herenow.cli.socketio_client import Caller
 from herenow.errors import StoreCorrupt, StoreUnavailable
 from herenow.model import Availability, StoredUser
 from herenow.presence import Presence
 from herenow.store.base import Applied
-from support import Poller, connect_socket, receive, serving, until, websocket
+from support import Poller, connect_socket, http_client, receive, serving, until, websocket
 
 Kind = Literal["fastapi", "starlette"]
 SECRET = "a secret of at least thirty-two bytes"
@@ -81,7 +81,7 @@ async def served(directory: Path, kind: Kind = "starlette", **settings: Any) -> 
     app.router.routes.append(Route("/v1/theirs", theirs))
     presence = Presence(f"sqlite:///{directory}/app.db", **({"dev": True} | settings))
     presence.mount(app, admin=True, health=True, openapi=True)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+    async with serving(app) as url, http_client(base_url=url) as http:
         await until(lambda: presence.audit.mended_at_start is not None)  # it would mend what a test writes
         yield Served(presence, http, directory / "app.db-server")
 
@@ -108,7 +108,7 @@ async def test_health_is_open_and_tells_the_state_of_each_part(api: Served) -> N
 
 
 async def test_stats_count_users_and_connections(api: Served) -> None:
-    clients = [await Client.open(api.url, user) for user in ("alice", "alice", "bob", "carol")]
+    clients = [await Caller.open(api.url, user) for user in ("alice", "alice", "bob", "carol")]
     await clients[2].emit("presence:idle", {})
     await clients[3].emit("presence:claim", {"availability": "busy"})
     stats = await api.get("/v1/stats")
@@ -126,7 +126,7 @@ async def test_stats_count_users_and_connections(api: Served) -> None:
 
 
 async def test_online_is_paged_by_a_stable_cursor(api: Served) -> None:
-    clients = [await Client.open(api.url, f"user-{number}") for number in range(5)]
+    clients = [await Caller.open(api.url, f"user-{number}") for number in range(5)]
     seen: list[str] = []
     cursor: str | None = None
     while True:
@@ -151,7 +151,7 @@ async def test_a_user_is_shown_whatever_the_id(api: Served, user_id: str) -> Non
         "lastActive": None,
         "version": 0,
     }
-    client = await Client.open(api.url, user_id)
+    client = await Caller.open(api.url, user_id)
     await client.emit("presence:claim", {"availability": "busy", "text": "in a call"})
     user = await api.get(path)
     assert (user["isOnline"], user["availability"], user["statusText"]) == (True, "busy", "in a call")
@@ -161,7 +161,7 @@ async def test_a_user_is_shown_whatever_the_id(api: Served, user_id: str) -> Non
 
 
 async def test_some_users_in_the_order_asked_for(api: Served) -> None:
-    client = await Client.open(api.url, "bob")
+    client = await Caller.open(api.url, "bob")
     answer = (await api.http.post("/v1/users:batchGet", json={"users": ["alice", "bob", "alice"]})).json()
     assert [(user["userId"], user["isOnline"]) for user in answer["users"]] == [("alice", False), ("bob", True)]
     assert answer["version"] > 0
@@ -171,7 +171,7 @@ async def test_some_users_in_the_order_asked_for(api: Served) -> None:
 
 
 async def test_a_claim_on_a_users_behalf(api: Served) -> None:
-    client = await Client.open(api.url, "alice")
+    client = await Caller.open(api.url, "alice")
     path = "/v1/users/alice/claim"
     until = "2099-01-01T00:00:00.000Z"
     answer = await api.http.put(path, json={"availability": "busy", "text": "on stage", "until": until})
@@ -196,7 +196,7 @@ async def test_a_claim_may_come_before_its_user(api: Served) -> None:
         "lastActive": answer.json()["user"]["lastActive"],
         "version": 0,
     }
-    client = await Client.open(api.url, "a/claim")
+    client = await Caller.open(api.url, "a/claim")
     assert (await api.get("/v1/users/a%2Fclaim"))["availability"] == "away"
     await client.cut()
 
@@ -327,7 +327,7 @@ async def test_a_store_that_takes_nothing_makes_the_server_unready_and_its_retur
         raise StoreUnavailable("app.db", "the disk is full")
 
     monkeypatch.setattr(api.presence.store, "apply", fail)
-    client = await Client.open(api.url, "alice")
+    client = await Caller.open(api.url, "alice")
     await until(lambda: not api.presence.writer.state().healthy)
     response = await api.http.get("/readyz")
     assert response.status_code == 503
@@ -448,7 +448,7 @@ async def test_a_state_file_that_is_another_servers_is_left_alone(tmp_path: Path
 
 
 async def test_drift_finds_ghosts_and_missing_and_mends_nothing(api: Served) -> None:
-    client = await Client.open(api.url, "alice")
+    client = await Caller.open(api.url, "alice")
     await until(lambda: api.presence.writer.state().written >= 1)
     assert await api.get("/v1/admin/drift") == {
         "checked": 1,
@@ -471,7 +471,7 @@ async def test_drift_finds_ghosts_and_missing_and_mends_nothing(api: Served) -> 
 
 
 async def test_cleanup_does_what_its_dry_run_said(api: Served) -> None:
-    alice, bob = [await Client.open(api.url, user) for user in ("alice", "bob")]
+    alice, bob = [await Caller.open(api.url, user) for user in ("alice", "bob")]
     await bob.cut()  # lingers
     await until(lambda: api.presence.writer.state().pending == 0)
     await api.haunt("casper", "nick")
@@ -494,7 +494,7 @@ async def until_lingering(api: Served, user_id: str) -> None:
 
 
 async def test_stale_takes_ghosts_and_spares_who_is_here_or_lingers(api: Served) -> None:
-    alice, bob = [await Client.open(api.url, user) for user in ("alice", "bob")]
+    alice, bob = [await Caller.open(api.url, user) for user in ("alice", "bob")]
     await until(lambda: api.presence.writer.state().written >= 2)
     await bob.cut()
     await until_lingering(api, "bob")
@@ -508,7 +508,7 @@ async def test_stale_takes_ghosts_and_spares_who_is_here_or_lingers(api: Served)
 
 
 async def test_disconnect_closes_all_of_a_user_at_once(api: Served) -> None:
-    clients = [await Client.open(api.url, user) for user in ("a/b", "a/b", "bob")]
+    clients = [await Caller.open(api.url, user) for user in ("a/b", "a/b", "bob")]
     assert await api.order("/v1/admin/users/a%2Fb/disconnect") == {"closed": 2}
     assert (await api.get("/v1/users/a%2Fb"))["isOnline"] is False
     assert (await api.get("/v1/users/bob"))["isOnline"] is True
@@ -519,7 +519,7 @@ async def test_disconnect_closes_all_of_a_user_at_once(api: Served) -> None:
 
 async def test_explain_follows_a_user_from_tab_to_grace_to_offline(tmp_path: Path) -> None:
     async with served(tmp_path, offline_within_s=1.0, ping_interval_s=0.2, ping_timeout_s=0.1) as api:
-        client = await Client.open(api.url, "alice")
+        client = await Caller.open(api.url, "alice")
 
         async def explained(condition: Callable[[Any], bool]) -> Any:
             while not condition(found := await api.get("/v1/admin/users/alice/explain")):
@@ -561,9 +561,9 @@ async def test_explain_says_when_a_silent_connection_was_last_heard_and_until_wh
         _, first_s, _ = await explained()
         await asyncio.sleep(0.4)
         now_s, heard_s, until_s = await explained()
-        assert heard_s == pytest.approx(first_s, abs=0.02)
+        assert heard_s == pytest.approx(first_s, abs=0.1)
         assert sent_s - 0.02 <= heard_s <= now_s - 0.38
-        assert until_s == pytest.approx(heard_s + 0.8 + 1.5, abs=0.02)
+        assert until_s == pytest.approx(heard_s + 0.8 + 1.5, abs=0.1)
         ws.transport.abort()
 
 

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from herenow import Presence
 from herenow.http.state_file import ServerState, read
-from support import serving
+from support import http_client, serving
 
 SECRET = "a secret of at least thirty-two bytes"
 
@@ -42,7 +42,7 @@ async def test_it_opens_for_the_token_alone_and_behind_no_middleware_of_the_appl
     async with serving(app) as url:
         state = stated(tmp_path)
         key = {"Authorization": f"Bearer {state.token}"}
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             assert (await http.get(f"{url}/v1/admin/status", headers=key)).status_code == 403
             assert (await http.get(f"{state.address}/v1/admin/status", headers=key)).status_code == 200
             assert (await http.get(f"{state.address}/v1/admin/status")).status_code == 401
@@ -52,14 +52,14 @@ async def test_it_opens_for_the_token_alone_and_behind_no_middleware_of_the_appl
             assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
     assert state.address.startswith("http://127.0.0.1:")
     with pytest.raises(httpx.ConnectError):
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             await http.get(state.address)
 
 
 async def test_who_follows_through_it_is_told_the_end(tmp_path: Path) -> None:
     app = FastAPI()
     Presence(f"sqlite:///{tmp_path}/app.db", jwt_secret=SECRET).mount(app)
-    async with httpx.AsyncClient(timeout=20) as http:
+    async with http_client(timeout=20) as http:
         async with serving(app):
             state = stated(tmp_path)
             key = {"Authorization": f"Bearer {state.token}"}

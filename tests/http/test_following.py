@@ -11,13 +11,13 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from herenow.cli.socketio_client import Client
+from herenow.cli.socketio_client import Caller
 from herenow.http import following
 from herenow.http.following import Follower
 from herenow.model import Claim, Claimed, Closing
 from herenow.mounting import Mounted
 from herenow.presence import Presence
-from support import serving
+from support import http_client, serving
 
 
 @asynccontextmanager
@@ -32,7 +32,7 @@ async def served(directory: Path) -> AsyncIterator[tuple[Presence, httpx.AsyncCl
             yield state
 
     app.router.lifespan_context = lifespan
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=5) as http:
+    async with serving(app) as url, http_client(base_url=url, timeout=5) as http:
         yield presence, http, mounted
 
 
@@ -75,7 +75,7 @@ async def following_changes(http: httpx.AsyncClient, **headers: str) -> AsyncIte
 
 async def test_every_change_is_told_with_its_version_and_cause(tmp_path: Path) -> None:
     async with served(tmp_path) as (presence, http, _), following_changes(http) as stream:
-        client = await Client.open(str(http.base_url), "alice")
+        client = await Caller.open(str(http.base_url), "alice")
         name, version, change = await stream.next()
         assert (name, change["userId"], change["cause"], change["isOnline"]) == ("change", "alice", "connect", True)
         assert version == change["version"] == presence.registry.version
@@ -91,7 +91,7 @@ async def test_who_comes_back_gets_what_was_missed_and_nothing_twice(tmp_path: P
         await registry.connect("alice", "a", node="local")
         seen = registry.version
         await registry.connect("bob", "b", node="local")
-        await registry.disconnect("a", Closing.LEFT)
+        await registry.disconnect("alice", "a", Closing.LEFT)
         await registry.connect("alice", "a2", node="local")
         async with following_changes(http, **{"Last-Event-ID": str(seen)}) as stream:
             assert [(await stream.next())[2]["userId"] for _ in range(2)] == ["bob", "alice"]
@@ -139,7 +139,7 @@ async def test_who_reads_slowly_gets_the_net_change_of_each_user(tmp_path: Path)
         await anext(events)
         for _ in range(1000):
             await registry.connect("alice", "a", node="local")
-            await registry.disconnect("a", Closing.LEFT)
+            await registry.disconnect("alice", "a", Closing.LEFT)
         await registry.connect("bob", "b", node="local")
         await registry.connect("alice", "a", node="local")
         assert len(follower._pending) == 2

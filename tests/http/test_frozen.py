@@ -15,9 +15,9 @@ from fastapi import FastAPI
 import mongod
 from cli_support import herenow
 from herenow.presence import Presence
-from herenow.store.sql import SqlStore
+from herenow.store.sqlite.store import SqlStore
 from store.databases import execute
-from support import serving
+from support import http_client, serving
 
 
 @asynccontextmanager
@@ -25,7 +25,7 @@ async def served(presence: Presence) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     presence.mount(app, admin=True, health=True)
     key = {"Authorization": "Bearer an operator's own key"}
-    async with serving(app) as url, httpx.AsyncClient(base_url=url, headers=key, timeout=30) as http:
+    async with serving(app) as url, http_client(base_url=url, headers=key, timeout=30) as http:
         yield http
 
 

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import httpx
 import jwt
 import pytest
 from fastapi import FastAPI
@@ -10,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from clients import Client, Refused
 from herenow.presence import Presence
-from support import serving, until
+from support import http_client, serving, until
 
 SECRET = "a secret of at least thirty-two bytes"
 KEY = "a key that is long enough"
@@ -24,7 +23,7 @@ async def test_what_happened_can_be_read_off(tmp_path: Path) -> None:
     app = FastAPI()
     presence = Presence(f"sqlite:///{tmp_path}/app.db", jwt_secret=SECRET, api_keys=[KEY], offline_within_s=0.6)
     presence.mount(app, admin=True, health=True, openapi=True)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+    async with serving(app) as url, http_client(base_url=url) as http:
 
         async def read() -> dict[tuple[str, ...], float]:
             answer = await http.get("/metrics", headers={"Authorization": f"Bearer {KEY}"})

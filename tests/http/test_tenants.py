@@ -16,7 +16,7 @@ import mongod
 from herenow.model import Availability, StoredUser
 from herenow.presence import Presence
 from herenow.tenancy import key_of
-from support import serving, until
+from support import http_client, serving, until
 
 KEYS = {None: "a key of no tenant at all", "acme": "a key of the tenant acme", "globex": "a key of the tenant globex"}
 ADMIN = "a key of an operator"
@@ -68,7 +68,7 @@ async def served(database: str, **settings: Any) -> AsyncIterator[Served]:
     )
     app = FastAPI()
     presence.mount(app, admin=True, health=True, openapi=True)
-    async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+    async with serving(app) as url, http_client(base_url=url) as http:
         yield Served(presence, http)
 
 

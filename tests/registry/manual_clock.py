@@ -56,6 +56,11 @@ class ManualClock:
         self._unix_us += ms * 1000
         self._steady_ms += ms
 
+    def until_next(self) -> int | None:
+        """In how many milliseconds the next call is; ``None``: none is waiting."""
+        dues = [due_ms for due_ms, _, timer in self._timers if not timer.is_cancelled]
+        return max(0, min(dues) - self._steady_ms) if dues else None
+
     def advance(self, ms: int) -> None:
         """Turn both clocks, and make each call at its time."""
         end_ms = self._steady_ms + ms

@@ -31,7 +31,7 @@ AHEAD_MS = 1_000
 
 
 class Expire(NamedTuple):
-    """What precedes every command: claims that are over go."""
+    """What precedes every command: a claim that is over goes."""
 
 
 class Rest(NamedTuple):
@@ -39,12 +39,11 @@ class Rest(NamedTuple):
 
 
 class Depart(NamedTuple):
-    """The second half of `Advance`: lingers end."""
+    """The second half of `Advance`: the linger ends."""
 
 
 class Entry(NamedTuple):
     what: Command | Expire | Rest | Depart
-    wall_ms: int
     stamp_ms: int
     steady_ms: int
 
@@ -56,7 +55,6 @@ class Seen(NamedTuple):
 
 
 class NaiveChange(NamedTuple):
-    user: str
     seen: Seen
     last_active_ms: int | None
     cause: Cause
@@ -84,11 +82,23 @@ def remembered(method: Callable[P, R]) -> Callable[P, R]:
     return ask
 
 
-class Naive:
-    """All questions take ``i``: the state before entry ``i``, which is the one after entry ``i - 1``."""
+class Wall:
+    """The wall clock as stamps follow it: it stands still where it was set back by up to a second."""
 
-    def __init__(self, started_ms: int, grace_ms: int, idle_after_ms: int | None, granularity_ms: int) -> None:
-        self.started_ms = started_ms
+    def __init__(self, started_ms: int) -> None:
+        self.latest_ms = started_ms
+
+    def read(self, now: Now) -> int:
+        wall_ms = now.unix_us // 1000
+        if not wall_ms < self.latest_ms <= wall_ms + AHEAD_MS:
+            self.latest_ms = wall_ms
+        return self.latest_ms
+
+
+class Naive:
+    """One user. All questions take ``i``: the state before entry ``i``, which is the one after entry ``i - 1``."""
+
+    def __init__(self, grace_ms: int, idle_after_ms: int | None, granularity_ms: int) -> None:
         self.grace_ms = grace_ms
         self.idle_after_ms = idle_after_ms
         self.granularity_ms = granularity_ms
@@ -99,50 +109,47 @@ class Naive:
         ):
             setattr(self, name, remembered(getattr(self, name)))
 
-    def apply(self, command: Command, now: Now, users: list[str]) -> list[NaiveChange]:
+    def apply(self, command: Command, stamp_ms: int, steady_ms: int) -> list[NaiveChange]:
         """Add a command to the history, and return what others see of it."""
-        wall_ms = now.unix_us // 1000
-        latest_ms = self.history[-1].stamp_ms if self.history else self.started_ms
-        stamp_ms = latest_ms if wall_ms < latest_ms <= wall_ms + AHEAD_MS else wall_ms
         parts: list[Command | Expire | Rest | Depart]
         parts = [Expire(), Rest(), Depart()] if isinstance(command, Advance) else [Expire(), command]
         changes: list[NaiveChange] = []
         for part in parts:
-            self.history.append(Entry(part, wall_ms, stamp_ms, now.steady_ms))
-            i = len(self.history)
-            changes += [change for user in users if (change := self.change(user, i - 1)) is not None]
+            self.history.append(Entry(part, stamp_ms, steady_ms))
+            change = self.change(len(self.history) - 1)
+            changes += [] if change is None else [change]
         return changes
 
     # -- what others see ------------------------------------------------------------------------------------------
 
-    def change(self, user: str, i: int) -> NaiveChange | None:
+    def change(self, i: int) -> NaiveChange | None:
         """Return what entry ``i`` changed for others."""
-        before, after = self.baseline(user, i), self.seen(user, i + 1)
+        before, after = self.baseline(i), self.seen(i + 1)
         entry = self.history[i].what
-        last_active_ms = self.last_active(user, i + 1)
+        last_active_ms = self.last_active(i + 1)
         if before != after:
-            return NaiveChange(user, after, last_active_ms, self.cause(user, i))
-        if isinstance(entry, Active) and after != OFFLINE and entry.connection_id in self.connections(user, i):
-            told_ms = self.told(user, i)
+            return NaiveChange(after, last_active_ms, self.cause(i))
+        if isinstance(entry, Active) and after != OFFLINE and entry.connection_id in self.connections(i):
+            told_ms = self.told(i)
             if last_active_ms is not None and abs(last_active_ms - (told_ms or 0)) >= self.granularity_ms:
-                return NaiveChange(user, after, last_active_ms, Cause.ACTIVE)
+                return NaiveChange(after, last_active_ms, Cause.ACTIVE)
         return None
 
-    def baseline(self, user: str, i: int) -> Seen:
+    def baseline(self, i: int) -> Seen:
         """Return what others had seen before entry ``i``: where it brings a row, that is what the row says."""
-        row = self.row_taken(user, i)
+        row = self.row_taken(i)
         if row is None:
-            return self.seen(user, i)
+            return self.seen(i)
         if not row.is_online:
             return OFFLINE
         availability = Availability.ONLINE if row.availability is Availability.OFFLINE else row.availability
         return Seen(availability, row.claim.text, row.claim.until_ms) if row.claim else Seen(availability, None, None)
 
-    def seen(self, user: str, i: int) -> Seen:
-        return OFFLINE if self.invisible(user, i) else self.own(user, i)
+    def seen(self, i: int) -> Seen:
+        return OFFLINE if self.invisible(i) else self.own(i)
 
-    def own(self, user: str, i: int) -> Seen:
-        connections, linger, claim = self.connections(user, i), self.linger(user, i), self.claim(user, i)
+    def own(self, i: int) -> Seen:
+        connections, linger, claim = self.connections(i), self.linger(i), self.claim(i)
         if not connections and linger is None:
             return OFFLINE
         in_use = linger.in_use if linger else any(not self.idle(each, i) for each in connections)
@@ -151,24 +158,24 @@ class Naive:
             availability = Availability(claim.availability.value)
         return Seen(availability, claim.text, claim.until_ms) if claim else Seen(availability, None, None)
 
-    def told(self, user: str, i: int) -> int | None:
+    def told(self, i: int) -> int | None:
         """Return the `lastActive` that others know before entry ``i``."""
-        if i == 0 or not self.held(user, i):
+        if i == 0 or not self.held(i):
             return None
-        change, row = self.change(user, i - 1), self.row_taken(user, i - 1)
+        change, row = self.change(i - 1), self.row_taken(i - 1)
         if change is not None:
             return change.last_active_ms
         if row is None:
-            return self.told(user, i - 1)
+            return self.told(i - 1)
         return None if row.last_active_ms is None else min(row.last_active_ms, self.history[i - 1].stamp_ms)
 
-    def cause(self, user: str, i: int) -> Cause:
+    def cause(self, i: int) -> Cause:
         entry = self.history[i].what
-        vanished, appeared = self.invisible(user, i + 1), self.invisible(user, i)
-        left = bool(self.connections(user, i + 1))
+        vanished, appeared = self.invisible(i + 1), self.invisible(i)
+        left = bool(self.connections(i + 1))
         match entry:
             case Connect():
-                return Cause.CONNECT if self.seen(user, i) == OFFLINE else Cause.ACTIVE
+                return Cause.CONNECT if self.seen(i) == OFFLINE else Cause.ACTIVE
             case Disconnect():
                 return Cause.IDLE if left else Cause(entry.closing.value)
             case Active():
@@ -180,31 +187,31 @@ class Naive:
             case Expire():
                 return Cause.CONNECT if appeared else Cause.CLAIM_EXPIRED
             case Adopt():
-                row = self.row_taken(user, i)
+                row = self.row_taken(i)
                 assert row is not None
-                return Cause.RESTART if row.claim == self.claim(user, i + 1) else Cause.CLAIM_EXPIRED
+                return Cause.RESTART if row.claim == self.claim(i + 1) else Cause.CLAIM_EXPIRED
             case Evict() | Repair():
                 return entry.cause
             case Depart():
-                linger = self.linger(user, i)
+                linger = self.linger(i)
                 assert linger is not None
                 return Cause.IDLE if left else linger.cause
         raise AssertionError(f"nobody else sees {entry}")
 
     # -- the facts ------------------------------------------------------------------------------------------------
 
-    def connections(self, user: str, i: int) -> frozenset[str]:
+    def connections(self, i: int) -> frozenset[str]:
         if i == 0:
             return frozenset()
-        before, entry = self.connections(user, i - 1), self.history[i - 1].what
+        before, entry = self.connections(i - 1), self.history[i - 1].what
         match entry:
-            case Connect() if entry.user_id == user:
+            case Connect():
                 return before | {entry.connection_id}
-            case Connect() | Disconnect():
+            case Disconnect():
                 return before - {entry.connection_id}
             case NodeLost():
                 return frozenset(each for each in before if self.node(each, i - 1) != entry.node)
-            case Evict() if entry.disconnect and (entry.user_ids is None or user in entry.user_ids):
+            case Evict() if entry.disconnect:
                 return frozenset()
         return before
 
@@ -220,9 +227,9 @@ class Naive:
         entry, steady_ms = self.history[i - 1].what, self.history[i - 1].steady_ms
         match entry:
             case Connect() if entry.connection_id == connection:
-                if connection in self.connections(entry.user_id, i - 1):
+                if connection in self.connections(i - 1):
                     return self.idle(connection, i - 1)
-                return self.resting(entry.user_id, i - 1, steady_ms)
+                return self.resting(i - 1, steady_ms)
             case Active() if entry.connection_id == connection:
                 return False
             case Idle() if entry.connection_id == connection:
@@ -238,82 +245,78 @@ class Naive:
             if isinstance(entry.what, Connect | Active) and entry.what.connection_id == connection
         )
 
-    def resting(self, user: str, i: int, steady_ms: int) -> bool:
+    def resting(self, i: int, steady_ms: int) -> bool:
         """Return whether a new connection takes over the idleness of one that was lost."""
-        linger, connections = self.linger(user, i), self.connections(user, i)
+        linger, connections = self.linger(i), self.connections(i)
         if linger is not None:
             return not linger.in_use
         if not connections or any(not self.idle(each, i) for each in connections):
             return False
         return any(
             loss is not None and not loss.in_use and steady_ms < loss.due_ms
-            for k in self.since_held(user, i)
-            for loss in [self.loss(user, k, noticed=False)]
+            for k in self.since_held(i)
+            for loss in [self.loss(k, noticed=False)]
         )
 
-    def claim(self, user: str, i: int) -> Claim | None:
+    def claim(self, i: int) -> Claim | None:
         if i == 0:
             return None
         entry = self.history[i - 1]
-        if isinstance(entry.what, SetClaim) and entry.what.user_id == user:
+        if isinstance(entry.what, SetClaim):
             claim = entry.what.claim
-        elif (row := self.row_taken(user, i - 1)) is not None and not self.held(user, i - 1):
+        elif (row := self.row_taken(i - 1)) is not None and not self.held(i - 1):
             claim = row.claim
         else:
-            claim = self.claim(user, i - 1)
+            claim = self.claim(i - 1)
         if claim is None or (claim.availability is None and claim.text is None):
             return None
-        return claim if claim.until_ms is None or claim.until_ms > entry.wall_ms else None
+        return claim if claim.until_ms is None or claim.until_ms > entry.stamp_ms else None
 
-    def invisible(self, user: str, i: int) -> bool:
-        claim = self.claim(user, i)
+    def invisible(self, i: int) -> bool:
+        claim = self.claim(i)
         return claim is not None and claim.availability is Claimed.INVISIBLE
 
-    def linger(self, user: str, i: int) -> Loss | None:
-        if i == 0 or self.invisible(user, i):
+    def linger(self, i: int) -> Loss | None:
+        if i == 0 or self.invisible(i):
             return None
-        loss = self.loss(user, i - 1, noticed=True)
+        loss = self.loss(i - 1, noticed=True)
         if loss is not None:
             return loss
-        before, entry = self.linger(user, i - 1), self.history[i - 1]
-        connections = self.connections(user, i - 1)
+        before, entry = self.linger(i - 1), self.history[i - 1]
+        connections = self.connections(i - 1)
         match entry.what:
-            case Connect() if entry.what.user_id == user:
+            case Connect():
                 return before if entry.what.connection_id in connections else None
             case Active() if entry.what.connection_id in connections:
                 return None
-            case Disconnect() if entry.what.connection_id in connections and not self.connections(user, i):
+            case Disconnect() if entry.what.connection_id in connections and not self.connections(i):
                 return None
-            case Evict() if entry.what.user_ids is None or user in entry.what.user_ids:
+            case Evict():
                 return before if connections and not entry.what.disconnect else None
             case Depart() if before is not None and before.due_ms <= entry.steady_ms:
                 return None
         return before
 
-    def loss(self, user: str, i: int, *, noticed: bool) -> Loss | None:
+    def loss(self, i: int, *, noticed: bool) -> Loss | None:
         """Return the unclean end that entry ``i`` was for this user, if others would notice it, or in any case."""
         entry = self.history[i]
         if isinstance(entry.what, Adopt):
-            row = self.row_taken(user, i)
-            if row is None or not row.is_online or self.invisible(user, i + 1):
+            row = self.row_taken(i)
+            if row is None or not row.is_online or self.invisible(i + 1):
                 return None
             asked_for = row.claim is not None and row.claim.availability is Claimed.AWAY
             in_use = asked_for or row.availability is not Availability.AWAY
             ended_ms = min(entry.what.last_beat_ms, entry.stamp_ms)
             return Loss(entry.steady_ms + entry.what.grace_ms, in_use, Cause.RESTART, ended_ms)
-        before, after = self.connections(user, i), self.connections(user, i + 1)
-        if before <= after or isinstance(entry.what, Evict) or (not after and self.invisible(user, i + 1)):
+        before, after = self.connections(i), self.connections(i + 1)
+        if before <= after or isinstance(entry.what, Evict) or (not after and self.invisible(i + 1)):
             return None
-        match entry.what:
-            case Disconnect():
-                cause = Cause(entry.what.closing.value)
-                if entry.what.closing is Closing.LEFT:
-                    return None
-            case NodeLost():
-                cause = Cause.NODE_LOST
-            case _:
-                cause = Cause.CLOSED
-        linger = self.linger(user, i)
+        cause = Cause.NODE_LOST
+        if isinstance(entry.what, Disconnect):
+            cause = Cause(entry.what.closing.value)
+            if entry.what.closing is Closing.LEFT:
+                return None
+        linger = self.linger(i)
         lost_use = any(not self.idle(each, i) for each in before - after)
         still_in_use = any(not self.idle(each, i) for each in after)
         in_use = lost_use or still_in_use or (linger is not None and linger.in_use)
@@ -323,11 +326,11 @@ class Naive:
 
     # -- last active ----------------------------------------------------------------------------------------------
 
-    def last_active(self, user: str, i: int) -> int | None:
+    def last_active(self, i: int) -> int | None:
         if i == 0:
             return None
-        latest_ms = self.last_active(user, i - 1) if self.held(user, i - 1) else None
-        for moment_ms in self.moments(user, i - 1):
+        latest_ms = self.last_active(i - 1) if self.held(i - 1) else None
+        for moment_ms in self.moments(i - 1):
             if latest_ms is None or not moment_ms <= latest_ms <= self.history[i - 1].stamp_ms + AHEAD_MS:
                 latest_ms = moment_ms
         return latest_ms
@@ -337,62 +340,58 @@ class Naive:
         entry = self.history[i]
         return min(entry.what.last_beat_ms, entry.stamp_ms) if isinstance(entry.what, NodeLost) else entry.stamp_ms
 
-    def moments(self, user: str, i: int) -> Iterator[int]:
+    def moments(self, i: int) -> Iterator[int]:
         """Yield the times of activity that entry ``i`` adds."""
-        entry, connections = self.history[i], self.connections(user, i)
-        was_invisible, is_invisible = self.invisible(user, i), self.invisible(user, i + 1)
-        row = self.row_taken(user, i)
-        is_news = not self.held(user, i) or self.last_active(user, i) is None
+        entry, connections = self.history[i], self.connections(i)
+        was_invisible, is_invisible = self.invisible(i), self.invisible(i + 1)
+        row = self.row_taken(i)
+        is_news = not self.held(i) or self.last_active(i) is None
         if row is not None and row.last_active_ms is not None and is_news:
             yield min(row.last_active_ms, entry.stamp_ms)  # one that is still to come is taken for now
         if is_invisible and (was_invisible or not isinstance(entry.what, SetClaim)):
             return
         match entry.what:
-            case Connect() if entry.what.user_id == user:
+            case Connect():
                 if not self.idle(entry.what.connection_id, i + 1):
                     yield entry.stamp_ms
             case Active() if entry.what.connection_id in connections:
                 yield entry.stamp_ms
-            case SetClaim() if entry.what.user_id == user and connections:
+            case SetClaim() if connections:
                 yield entry.stamp_ms
             case Expire() if was_invisible and not is_invisible and connections:
                 yield entry.stamp_ms
-            case Adopt() if (loss := self.linger(user, i + 1)) is not None and row is not None and loss.in_use:
+            case Adopt() if (loss := self.linger(i + 1)) is not None and row is not None and loss.in_use:
                 yield loss.ended_ms
-        before, after = self.linger(user, i), self.linger(user, i + 1)
-        if connections and not self.connections(user, i + 1) and (after is None or after.in_use):
+        before, after = self.linger(i), self.linger(i + 1)
+        if connections and not self.connections(i + 1) and (after is None or after.in_use):
             yield self.ended(i)
-        if before is not None and not connections and after is None and not self.connections(user, i + 1):
+        if before is not None and not connections and after is None and not self.connections(i + 1):
             yield before.ended_ms  # of an idle one only now, since they might have come back
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
-    def held(self, user: str, i: int) -> bool:
+    def held(self, i: int) -> bool:
         if i == 0:
             return False
-        return bool(self.connections(user, i)) or self.linger(user, i) is not None or self.claim(user, i) is not None
+        return bool(self.connections(i)) or self.linger(i) is not None or self.claim(i) is not None
 
-    def since_held(self, user: str, i: int) -> Iterator[int]:
+    def since_held(self, i: int) -> Iterator[int]:
         """Yield the entries since the user was last forgotten, latest first."""
         for k in range(i - 1, -1, -1):
             yield k
-            if not self.held(user, k):
+            if not self.held(k):
                 return
 
-    def row_taken(self, user: str, i: int) -> StoredUser | None:
+    def row_taken(self, i: int) -> StoredUser | None:
         """Return the row that entry ``i`` brings for a user of whom nothing was known."""
         entry = self.history[i].what
         if not isinstance(entry, Adopt | Repair):
             return None
-        rows = [row for row in entry.rows if row.user_id == user]
-        if not rows or (self.held(user, i) and isinstance(entry, Adopt)):
-            return None
-        if isinstance(entry, Repair) and self.was_seen(user, i):
-            return None
-        return rows[0]
+        is_known = self.held(i) if isinstance(entry, Adopt) else self.was_seen(i)
+        return None if is_known else entry.row
 
-    def was_seen(self, user: str, i: int) -> bool:
+    def was_seen(self, i: int) -> bool:
         """Return whether there was a change or a row for this user since they were last forgotten."""
-        return self.held(user, i) and any(
-            self.change(user, k) is not None or self.row_taken(user, k) is not None for k in self.since_held(user, i)
+        return self.held(i) and any(
+            self.change(k) is not None or self.row_taken(k) is not None for k in self.since_held(i)
         )

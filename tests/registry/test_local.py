@@ -8,8 +8,10 @@ import pytest
 
 from herenow.model import Availability, Claim, Claimed, Closing, StoredUser
 from herenow.registry.base import Batch, Registry
+from herenow.registry.clock import LONGEST_WAIT_MS
 from herenow.registry.commands import Advance, Now
-from herenow.registry.local import LONGEST_WAIT_MS, USERS_AT_ONCE, LocalRegistry
+from herenow.registry.crowds import USERS_AT_ONCE
+from herenow.registry.local import LocalRegistry
 from registry.manual_clock import START_MS, START_US, ManualClock
 
 
@@ -54,7 +56,7 @@ async def test_a_thousand_deadlines_need_one_timer_and_none_is_left_at_the_end(
 ) -> None:
     for i in range(1000):
         registry.connect(f"user-{i}", f"c{i}", node="n")
-        registry.disconnect(f"c{i}", Closing.CLOSED)
+        registry.disconnect(f"user-{i}", f"c{i}", Closing.CLOSED)
         clock.advance(1)
         await registry.stats()
         assert clock.timers == 1
@@ -140,6 +142,21 @@ async def test_a_command_for_a_crowd_takes_a_turn_for_each_part(
     assert len(turns) >= 3
 
 
+async def test_a_fault_in_what_is_done_to_one_of_a_crowd_keeps_none_of_the_others(
+    registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the stop of a server it would have left online all who came after that one."""
+    for user in ("alice", "bob", "carol"):
+        await registry.connect(user, "c", node="n")
+    apply = registry._ledger.apply
+    monkeypatch.setattr(
+        registry._ledger, "apply", lambda command, now: 1 / 0 if command.user_id == "bob" else apply(command, now)
+    )
+    with pytest.raises(ZeroDivisionError):
+        await registry.leave("n")
+    assert await registry.connections_on("n") == (("bob", "c"),)
+
+
 async def test_closing_finishes_what_is_under_way(registry: LocalRegistry) -> None:
     for i in range(CROWD):
         registry.connect(f"user-{i}", f"c{i}", node="n")
@@ -155,7 +172,7 @@ async def test_a_reconnect_that_waits_in_the_queue_when_the_linger_falls_due_is_
     batches: list[Batch] = []
     registry.subscribe(batches.append)
     await registry.connect("alice", "c1", node="n")
-    await registry.disconnect("c1", Closing.CLOSED)
+    await registry.disconnect("alice", "c1", Closing.CLOSED)
     reconnect = registry.connect("alice", "c2", node="n")
     clock.advance(2000)  # the timer rings before the queue is worked off
     await reconnect
@@ -200,7 +217,7 @@ async def test_the_clock_of_the_event_loop_measures_and_rings() -> None:
     before = time.time_ns() // 1000
     await registry.connect("alice", "c1", node="n")
     closed_ms = int(asyncio.get_running_loop().time() * 1000)
-    await registry.disconnect("c1", Closing.CLOSED)
+    await registry.disconnect("alice", "c1", Closing.CLOSED)
     told = await asyncio.wait_for(gone, 10)
     assert told.steady_ms - closed_ms >= 20
     assert before <= told.unix_us <= time.time_ns() // 1000
@@ -224,10 +241,10 @@ async def test_a_fault_in_what_falls_due_keeps_no_command_and_the_timer_rings_ag
     clock, faults = ManualClock(), list[str]()
     registry = LocalRegistry(grace_ms=2000, clock=clock, on_fault=lambda name, error: faults.append(name))
     await registry.connect("alice", "c", node="n")
-    await registry.disconnect("c", Closing.CLOSED)
-    apply = registry._rules.apply
+    await registry.disconnect("alice", "c", Closing.CLOSED)
+    apply = registry._ledger.apply
     monkeypatch.setattr(
-        registry._rules, "apply", lambda command, now: 1 / 0 if isinstance(command, Advance) else apply(command, now)
+        registry._ledger, "apply", lambda command, now: 1 / 0 if isinstance(command, Advance) else apply(command, now)
     )
     clock.advance(2000)
     assert faults == ["wheel"]
@@ -239,21 +256,24 @@ async def test_a_fault_in_what_falls_due_keeps_no_command_and_the_timer_rings_ag
     assert (await registry.stats()).users == 1
 
 
-async def test_a_timer_that_cannot_be_set_is_set_a_second_later(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("what", ["due", "wait_ms"])
+async def test_a_timer_that_cannot_be_set_is_set_a_second_later(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Whether it is not known what is due now, or what is next."""
     clock, faults = ManualClock(), list[str]()
     registry = LocalRegistry(grace_ms=2000, clock=clock, on_fault=lambda name, error: faults.append(name))
     await registry.connect("alice", "c", node="n")
-    monkeypatch.setattr(registry._rules, "wait_ms", lambda now: 1 / 0)
-    await registry.disconnect("c", Closing.CLOSED)
-    assert faults == ["wheel", "wheel"]  # what is due now, and what is next
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(registry._ledger, what, lambda *_: 1 / 0)
+        await registry.disconnect("alice", "c", Closing.CLOSED)
+        assert faults == ["wheel"]
     clock.advance(2000)
     assert (await registry.stats()).users == 0
 
 
-async def test_the_ids_of_all_connections_are_told() -> None:
+async def test_all_connections_of_a_node_are_told() -> None:
     registry = LocalRegistry(grace_ms=2000, clock=ManualClock())
     for name in ("a", "b", "c"):
         await registry.connect("alice", name, node="n")
-    await registry.disconnect("b", Closing.LEFT)
-    assert await registry.connection_ids() == ("a", "c")
+    await registry.disconnect("alice", "b", Closing.LEFT)
+    assert await registry.connections_on("n") == (("alice", "a"), ("alice", "c"))
+    assert await registry.connections_on("m") == ()

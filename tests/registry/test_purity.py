@@ -7,7 +7,7 @@ import pytest
 
 import herenow.registry
 
-PURE = ("changelog", "commands", "deadlines", "recency", "rules", "state")
+PURE = ("changelog", "commands", "deadlines", "dues", "ledger", "recency", "rules", "state", "wall")
 ALLOWED = {"bisect", "collections", "heapq", "herenow", "itertools", "msgspec", "operator", "sys", "typing"}
 
 

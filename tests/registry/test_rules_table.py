@@ -27,7 +27,8 @@ from herenow.registry.commands import (
     Repair,
     SetClaim,
 )
-from herenow.registry.rules import Rules
+from herenow.registry.ledger import Ledger
+from herenow.registry.rules import Policy
 from registry.manual_clock import START_MS, START_US
 
 ABSENT = """
@@ -80,7 +81,7 @@ def connect(connection_id: str) -> Connect:
 
 
 def closed(connection_id: str, closing: Closing = Closing.CLOSED) -> Disconnect:
-    return Disconnect(connection_id, closing)
+    return Disconnect("u", connection_id, closing)
 
 
 def claim(availability: Claimed) -> SetClaim:
@@ -91,14 +92,14 @@ STATES: dict[str, tuple[Command, ...]] = {
     "absent": (),
     "claims busy": (claim(Claimed.BUSY),),
     "lingers": (connect("c1"), closed("c1", Closing.ERROR)),
-    "lingers away": (connect("c1"), Idle("c1"), closed("c1", Closing.TIMEOUT)),
-    "adopted": (Adopt((STORED_ONLINE,), START_MS, 2000),),
+    "lingers away": (connect("c1"), Idle("u", "c1"), closed("c1", Closing.TIMEOUT)),
+    "adopted": (Adopt(STORED_ONLINE, START_MS, 2000),),
     "online": (connect("c1"),),
-    "away": (connect("c1"), Idle("c1")),
+    "away": (connect("c1"), Idle("u", "c1")),
     "busy": (connect("c1"), claim(Claimed.BUSY)),
     "invisible": (connect("c1"), claim(Claimed.INVISIBLE)),
-    "two, one idle": (connect("c1"), connect("c2"), Idle("c2")),
-    "half lost": (connect("c0"), connect("c1"), Idle("c1"), closed("c0")),
+    "two, one idle": (connect("c1"), connect("c2"), Idle("u", "c2")),
+    "half lost": (connect("c0"), connect("c1"), Idle("u", "c1"), closed("c0")),
 }
 
 INPUTS: dict[str, Command] = {
@@ -107,18 +108,18 @@ INPUTS: dict[str, Command] = {
     "left c1": closed("c1", Closing.LEFT),
     "closed c1": closed("c1"),
     "closed c8": closed("c8"),
-    "active c1": Active("c1"),
-    "idle c1": Idle("c1"),
+    "active c1": Active("u", "c1"),
+    "idle c1": Idle("u", "c1"),
     "claim away": claim(Claimed.AWAY),
     "claim busy": claim(Claimed.BUSY),
     "claim invisible": claim(Claimed.INVISIBLE),
     "give up claim": SetClaim("u", None),
-    "node lost": NodeLost("n", START_MS),
-    "evict": Evict(None, disconnect=True),
-    "evict, spare": Evict(None, disconnect=False),
-    "adopt": Adopt((STORED_ONLINE,), START_MS, 2000),
-    "repair": Repair((STORED_ONLINE,)),
-    "advance": Advance(),
+    "node lost": NodeLost("u", "n", START_MS),
+    "evict": Evict("u", disconnect=True),
+    "evict, spare": Evict("u", disconnect=False),
+    "adopt": Adopt(STORED_ONLINE, START_MS, 2000),
+    "repair": Repair(STORED_ONLINE),
+    "advance": Advance("u"),
 }
 
 SIGNS = {Availability.ONLINE: "+", Availability.AWAY: "~", Availability.BUSY: "!", Availability.OFFLINE: "-"}
@@ -150,11 +151,11 @@ def test_the_table_is_complete() -> None:
 
 @pytest.mark.parametrize(("state", "name", "expected"), CELLS)
 def test_each_state_answers_each_input_as_the_table_says(state: str, name: str, expected: str) -> None:
-    rules = Rules(2000)
+    rules = Ledger(Policy(2000))
     for command in STATES[state]:
         rules.apply(command, after(1000))
     at_once = seen(rules.apply(INPUTS[name], after(2000)))
     repeated = seen(rules.apply(INPUTS[name], after(2000)))
-    later = seen(rules.apply(Advance(), after(9000)))
+    later = seen(rules.apply(Advance("u"), after(9000)))
     assert f"{at_once} {later}" == expected
     assert repeated == "." or name == "repair"  # a row that is still wrong is answered again

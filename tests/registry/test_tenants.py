@@ -28,7 +28,7 @@ class Bench:
         """Let somebody come and leave; return the version of it."""
         registry = self.tenants.registry(tenant)
         await registry.connect("alice", "c1", node="n")
-        await registry.disconnect("c1", Closing.LEFT)
+        await registry.disconnect("alice", "c1", Closing.LEFT)
         return registry.version
 
     async def sweep(self, times: int = 2) -> Sequence[str | None]:
@@ -54,7 +54,7 @@ async def test_the_same_user_is_another_in_each_tenant() -> None:
     assert (await globex.get(["alice"])).users == {}
     assert (await globex.stats()).held == 0
     before = globex.version
-    await bench.tenants.registry("acme").disconnect("acme", Closing.LEFT)
+    await bench.tenants.registry("acme").disconnect("alice", "acme", Closing.LEFT)
     assert (await bench.tenants.registry(None).get(["alice"])).users["alice"].is_online
     assert globex.version == before
     assert await globex.changes_since(before) == ()
@@ -64,9 +64,9 @@ async def test_who_is_left_by_all_goes_two_sweeps_later_and_counts_stay() -> Non
     bench = Bench()
     registry = bench.tenants.registry("acme")
     await registry.connect("alice", "c1", node="n")
-    await registry.disconnect("c1", Closing.CLOSED)
+    await registry.disconnect("alice", "c1", Closing.CLOSED)
     await registry.connect("alice", "c2", node="n")  # a linger saved
-    await registry.disconnect("c2", Closing.LEFT)
+    await registry.disconnect("alice", "c2", Closing.LEFT)
     assert await bench.sweep(1) == (None, "acme"), "somebody has asked for it a moment ago"
     assert await bench.sweep(1) == (None,)
     assert bench.tenants.find("acme") is None
@@ -88,7 +88,7 @@ async def test_who_is_there_lingers_claims_or_holds_keeps_it() -> None:
         bench.tenants.release("held")
         assert "held" in await bench.sweep(4)
     await bench.tenants.registry("claims").claim("alice", None)
-    await bench.tenants.registry("there").disconnect("c1", Closing.CLOSED)
+    await bench.tenants.registry("there").disconnect("alice", "c1", Closing.CLOSED)
     assert await bench.sweep(3) == (None,)
 
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -23,7 +22,7 @@ from websockets.exceptions import InvalidStatus
 from clients import Client, Refused
 from e2e.servers import PresenceServer
 from security.honest import SECRET
-from support import Poller, closed, receive, websocket, websocket_url
+from support import Poller, closed, http_client, receive, websocket, websocket_url
 
 RSA = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
 PEM = RSA.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
@@ -147,7 +146,7 @@ FOREIGN = ("https://evil.example", "null", "http://127.0.0.1.evil.example", "htt
 
 @pytest.mark.parametrize("origin", FOREIGN)
 async def test_a_foreign_page_gets_neither_polling_nor_a_websocket(url: str, origin: str) -> None:
-    async with httpx.AsyncClient(base_url=url, headers={"Origin": origin}) as http:
+    async with http_client(base_url=url, headers={"Origin": origin}) as http:
         for method in ("GET", "POST", "OPTIONS"):
             answer = await http.request(method, "/socket.io/?EIO=4&transport=polling")
             assert answer.status_code == 403
@@ -158,7 +157,7 @@ async def test_a_foreign_page_gets_neither_polling_nor_a_websocket(url: str, ori
 
 
 async def test_the_servers_own_page_gets_both(url: str) -> None:
-    async with httpx.AsyncClient(base_url=url, headers={"Origin": url}) as http:
+    async with http_client(base_url=url, headers={"Origin": url}) as http:
         answer = await http.get("/socket.io/?EIO=4&transport=polling")
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, url)
     async with connect(websocket_url(url), additional_headers={"Origin": url}) as ws:
@@ -180,7 +179,7 @@ async def test_every_handshake_that_is_refused_is_counted(url: str) -> None:
         found = re.search(rf'^herenow_connects_refused_total{{code="{code}"}} (\S+)', shown, re.MULTILINE)
         return float(found[1]) if found else 0.0
 
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with http_client(base_url=url) as http:
         before = {code: await count(code) for code in ("too_many_connections", "forbidden", "bad_request")}
         polling = "/socket.io/?EIO=4&transport=polling"
         answers = [await http.get(polling, headers={"X-Forwarded-For": "203.0.113.9"}) for _ in range(5)]
@@ -199,7 +198,7 @@ OPEN = {"/healthz", "/readyz", "/docs", "/openapi.json"}
 
 
 async def test_every_endpoint_but_health_and_its_description_wants_a_key(url: str) -> None:
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with http_client(base_url=url) as http:
         paths = (await http.get("/openapi.json")).json()["paths"]
         asked = 0
         for path, methods in paths.items():

@@ -13,7 +13,7 @@ from e2e.servers import PresenceServer
 from herenow.http.headers import DOCS, DOCS_POLICY, SECURITY_HEADERS
 from raw import Raw
 from security.honest import SECRET
-from support import ROOT
+from support import ROOT, http_client
 
 KEY = "an-admin-token-of-some-length"
 HOSTILE = (
@@ -42,7 +42,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PresenceServer]
 
 @pytest.fixture
 def http(served: PresenceServer) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=served.url, headers={"Authorization": f"Bearer {KEY}"})
+    return http_client(base_url=served.url, headers={"Authorization": f"Bearer {KEY}"})
 
 
 @pytest.mark.parametrize("text", HOSTILE)

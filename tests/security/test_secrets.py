@@ -5,7 +5,6 @@ import json
 import time
 from pathlib import Path
 
-import httpx
 import jwt
 import pytest
 
@@ -13,7 +12,7 @@ from clients import Client, Refused
 from e2e.servers import PresenceServer
 from raw import Raw
 from security.honest import SECRET
-from support import Poller, closed, receive, websocket
+from support import Poller, closed, http_client, receive, websocket
 
 API_KEY = "an-api-key-of-some-length"
 ADMIN_TOKEN = "an-admin-token-of-some-length"
@@ -50,7 +49,7 @@ async def speak_in_secrets(url: str) -> list[str]:
         secrets.append(json.loads(str(await receive(ws))[1:])["sid"])
         await ws.send("40" + json.dumps({"token": good})[:-1])
         await closed(ws)
-    async with httpx.AsyncClient(base_url=url) as http:
+    async with http_client(base_url=url) as http:
         for key in (API_KEY, ADMIN_TOKEN, good, f"{API_KEY}x"):
             for path in ("/v1/stats", "/v1/admin/drift", f"/v1/users/{good}?token={good}", f"/nowhere/{API_KEY}"):
                 await http.get(path, headers={"Authorization": f"Bearer {key}"})

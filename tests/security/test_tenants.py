@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import jwt
 import pytest
 
 from clients import Client
 from e2e.servers import PresenceServer
 from security.honest import SECRET
+from support import http_client
 
 ACME_KEY, GLOBEX_KEY = "a-key-of-the-tenant-acme", "a-key-of-the-tenant-globex"
 
@@ -97,7 +97,7 @@ CLOSED = [
 
 async def test_no_endpoint_tells_another_tenants_user_from_nobody(served: PresenceServer) -> None:
     bob = await Client.connect(served.url, token=token("bob", "acme"))
-    async with httpx.AsyncClient(base_url=served.url, headers={"Authorization": f"Bearer {GLOBEX_KEY}"}) as globex:
+    async with http_client(base_url=served.url, headers={"Authorization": f"Bearer {GLOBEX_KEY}"}) as globex:
         for path in READS:
             answers = [await globex.get(path.format(who=who)) for who in ("bob", "nobody")]
             assert answers[0].status_code == answers[1].status_code
@@ -110,7 +110,7 @@ async def test_no_endpoint_tells_another_tenants_user_from_nobody(served: Presen
             assert plain(refused[0].json(), "bob") == plain(refused[1].json(), "nobody"), path
         ready = await globex.get("/readyz")
         assert set(ready.json()) <= {"ready", "reason", "node"}
-    async with httpx.AsyncClient(base_url=served.url, headers={"Authorization": f"Bearer {ACME_KEY}"}) as acme:
+    async with http_client(base_url=served.url, headers={"Authorization": f"Bearer {ACME_KEY}"}) as acme:
         seen = (await acme.get("/v1/users/bob")).json()
         assert seen["isOnline"], "he was there all the time: or this test shows nothing"
     await bob.close()
@@ -121,7 +121,7 @@ async def test_no_stream_carries_another_tenants_changes(served: PresenceServer)
 
     async def follow(tenant: str, key: str) -> None:
         async with (
-            httpx.AsyncClient(base_url=served.url, headers={"Authorization": f"Bearer {key}"}) as program,
+            http_client(base_url=served.url, headers={"Authorization": f"Bearer {key}"}) as program,
             program.stream("GET", "/v1/changes") as stream,
         ):
             async for line in stream.aiter_lines():

@@ -2,7 +2,6 @@
 
 import asyncio
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,8 +13,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from herenow.socketio_server import Server, ServerSettings, Socket
-from herenow.socketio_server.addresses import BehindProxies, Proxies, customer_of
-from support import Poller, Shell, serving, until, websocket_url
+from herenow.socketio_server.engineio.addresses import BehindProxies, Proxies, customer_of
+from support import Poller, Shell, http_client, serving, until, websocket_url
 
 TRUSTED = Proxies(["10.0.0.0/8", "127.0.0.1", "2001:db8:1::/48"])
 
@@ -174,7 +173,7 @@ async def test_every_way_in_knows_the_same_address(trusted: tuple[str, ...]) -> 
 
     async def by(way: str, headers: dict[str, str], fast: str, slow: str) -> None:
         if way == "HTTP":
-            async with httpx.AsyncClient() as http:
+            async with http_client() as http:
                 base = (await http.get(f"{fast}/echo", headers=headers)).text
             assert base.startswith("https:" if trusted and "X-Forwarded-Proto" in headers else "http:")
         elif way == "polling":
@@ -227,7 +226,7 @@ async def test_an_address_has_so_many_sessions_and_no_more(shell: Shell) -> None
         with pytest.raises(InvalidStatus) as refused:
             await open_from("198.51.100.7")
         assert refused.value.response.status_code == (429 if shell == "fast" else 403)  # ASGI's close knows no other
-        async with httpx.AsyncClient(base_url=url) as http:
+        async with http_client(base_url=url) as http:
             polling = "/socket.io/?EIO=4&transport=polling"
             answer = await http.get(polling, headers={"X-Forwarded-For": "198.51.100.7"})
             assert (answer.status_code, answer.json()["code"]) == (429, 3)

@@ -22,7 +22,7 @@ from herenow.socketio_server import (
     ServerSettings,
     Socket,
 )
-from herenow.socketio_server.session import MESSAGE_COST
+from herenow.socketio_server.engineio.session import MESSAGE_COST
 from raw import Raw, client_frame
 from support import SHELLS, Poller, Shell, connect_socket, receive, serving, until, websocket
 

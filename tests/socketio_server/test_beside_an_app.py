@@ -5,14 +5,13 @@ import logging
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
 from fastapi import FastAPI, WebSocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from herenow.socketio_server import Server, ServerSettings
-from support import SHELLS, Poller, Shell, connect_socket, receive, serving, websocket, websocket_url
+from support import SHELLS, Poller, Shell, connect_socket, http_client, receive, serving, websocket, websocket_url
 
 
 @pytest.fixture(params=SHELLS)
@@ -48,7 +47,7 @@ async def test_an_application_keeps_its_paths_its_websockets_and_its_lifespan(sh
     server.namespace("/").on("echo")(lambda socket, *args: args)
     started: list[str] = []
     async with serving(server.asgi_app(fastapi_app(started)), shell) as url:
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             assert (await http.get(url + "/hello")).json() == "hello"
         async with connect(url.replace("http", "ws") + "/ws") as theirs:
             ours = await connect_socket(url)
@@ -67,7 +66,7 @@ async def test_an_application_keeps_its_paths_its_websockets_and_its_lifespan(sh
 
 
 async def test_without_an_application_other_paths_are_not_found(shell: Shell) -> None:
-    async with serving(Server().asgi_app(), shell) as url, httpx.AsyncClient() as http:
+    async with serving(Server().asgi_app(), shell) as url, http_client() as http:
         assert (await http.get(url + "/")).status_code == 404
         assert (await http.get(url + "/socket.io/x?EIO=4&transport=polling")).status_code == 404
         with pytest.raises(InvalidStatus):

@@ -151,14 +151,17 @@ async def test_a_malformed_payload_closes_the_session(engine: Process, payload: 
         assert (await poller.get()).status_code == 400
 
 
+ARRIVES_S = 0.15
+"""A request that is not answered at once has come to a server of another process by then; below a ping interval."""
+
+
 async def test_a_second_get_closes_the_session(engine: Process) -> None:
     """Receiving data: "the server MUST return an HTTP 400 error status and close the session"."""
     async with engine_poller(engine) as poller:
         await poller.open()
-        first = asyncio.create_task(poller.get())
-        await asyncio.sleep(0.05)
-        assert (await poller.get()).status_code == 400
-        assert (await first).text == "1"
+        both = await asyncio.gather(poller.get(), poller.get())  # whichever comes second is refused
+        assert sorted(answer.status_code for answer in both) == [200, 400]
+        assert [answer.text for answer in both if answer.status_code == 200] == ["1"]
         assert (await poller.get()).status_code == 400
 
 
@@ -174,7 +177,7 @@ async def test_a_second_post_closes_the_session(engine: Process) -> None:
     async with engine_poller(engine) as poller:
         await poller.open()
         slow = asyncio.create_task(poller.http.post(poller.url, params=poller.query(), content=body()))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(ARRIVES_S)
         assert (await poller.post("4quick")).status_code == 400
         go_on.set()
         assert (await slow).status_code == 400
@@ -185,7 +188,7 @@ async def test_a_get_that_the_client_gives_up_closes_the_session(engine: Process
     async with engine_poller(engine) as poller:
         await poller.open()
         get = asyncio.create_task(poller.get())
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(ARRIVES_S)
         get.cancel()
         await asyncio.gather(get, return_exceptions=True)
         assert (await poller.get()).status_code == 400
@@ -281,7 +284,7 @@ async def test_a_polling_client_can_close(engine: Process) -> None:
     async with engine_poller(engine) as poller:
         await poller.open()
         get = asyncio.create_task(poller.get())
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(ARRIVES_S)
         assert (await poller.post("1")).text == "ok"
         assert (await get).text == "6"
         assert (await poller.get()).status_code == 400
@@ -301,7 +304,7 @@ async def test_an_upgrade_lets_the_get_go_and_answers_the_probe(engine: Process)
     async with engine_poller(engine) as poller:
         await poller.open()
         get = asyncio.create_task(poller.get())
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(ARRIVES_S)
         async with websocket(engine.url, EIO, sid=poller.sid) as ws:
             await ws.send("2probe")
             assert await ws.recv() == "3probe"

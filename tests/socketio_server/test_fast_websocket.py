@@ -222,7 +222,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         written.append((sent, len(data)))
         return sent
 
-    monkeypatch.setattr("herenow.socketio_server.websocket.os.write", note)
+    monkeypatch.setattr("herenow.socketio_server.on_uvicorn.websocket.os.write", note)
     return written
 
 

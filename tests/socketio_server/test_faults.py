@@ -2,7 +2,6 @@
 
 import logging
 
-import httpx
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -11,7 +10,7 @@ from herenow.socketio_server import Server, ServerSettings
 from herenow.socketio_server.faults import LOGGER, Faults
 from herenow.sparing import EVERY_S, MOST_KINDS
 from raw import Raw
-from support import SHELLS, Poller, Shell, serving, until, websocket, websocket_url
+from support import SHELLS, Poller, Shell, http_client, serving, until, websocket, websocket_url
 
 EVERY_MS = EVERY_S * 1000
 
@@ -108,7 +107,7 @@ async def test_a_handshake_that_is_none_leaves_a_trace_too() -> None:
     counted: list[str] = []
     server = Server(ServerSettings())
     server.engine.faults.on_fault = counted.append
-    async with serving(server.asgi_app()) as url, httpx.AsyncClient(base_url=url) as http:
+    async with serving(server.asgi_app()) as url, http_client(base_url=url) as http:
         assert (await http.get("/socket.io/?EIO=3&transport=polling")).status_code == 400
         assert (await http.get("/socket.io/?EIO=4&transport=carrier-pigeon")).status_code == 400
         assert (await http.get("/socket.io/?EIO=4&transport=polling&" + "&".join("abc" * 200))).status_code == 400
@@ -150,7 +149,7 @@ async def test_a_query_of_60_kb_is_not_kept_for_as_long_as_a_session_lives() -> 
         with pytest.raises(InvalidStatus) as refused:
             await connect(websocket_url(url, x="y" * 60_000))
         assert refused.value.response.status_code == 414
-        async with httpx.AsyncClient() as http:
+        async with http_client() as http:
             answer = await http.get(f"{url}/socket.io/?EIO=4&transport=polling&x={'y' * 60_000}")
         assert (answer.status_code, answer.json()["message"]) == (414, "Query string too long")
         assert server.engine.connections == {}

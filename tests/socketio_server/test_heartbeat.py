@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herenow.socketio_server.heartbeat import Heartbeat, Wheel
+from herenow.socketio_server.engineio.heartbeat import Heartbeat, Wheel
 from herenow.steady import Steady
 from support import until
 

@@ -6,15 +6,26 @@ import os
 import random
 from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from herenow.socketio_server import Namespace, Server, ServerSettings
-from herenow.socketio_server.websocket import FastWebSocket
+from herenow.socketio_server.on_uvicorn.websocket import FastWebSocket
 from raw import HANDSHAKE, Raw, client_frame, close_code
-from support import SHELLS, Poller, Shell, closed, connect_socket, never_busy_for, receive, serving, until, websocket
+from support import (
+    SHELLS,
+    Poller,
+    Shell,
+    closed,
+    connect_socket,
+    http_client,
+    never_busy_for,
+    receive,
+    serving,
+    until,
+    websocket,
+)
 
 SEED = int(os.environ.get("HERENOW_SEED", "1"))
 
@@ -183,7 +194,7 @@ async def test_headers_that_are_not_worth_keeping_are_refused(url: str, shell: S
         address = url.replace("http", "ws", 1) + "/socket.io/?EIO=4&transport=websocket"
         await connect(address, additional_headers=headers)
     assert refused.value.response.status_code == (431 if shell == "fast" else 403)  # ASGI's close knows no other
-    async with httpx.AsyncClient(base_url=url, headers=headers) as http:
+    async with http_client(base_url=url, headers=headers) as http:
         answer = await http.get("/socket.io/?EIO=4&transport=polling")
         assert (answer.status_code, answer.json()["message"]) == (431, "Request header fields too large")
 

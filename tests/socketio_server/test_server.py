@@ -658,7 +658,7 @@ async def test_a_stop_closes_all_and_lets_nobody_in(server: Server, namespace: N
         await poller.get()
         waiting = asyncio.create_task(poller.get())
         await until(lambda: len(server._tasks) == 2)
-        await asyncio.sleep(0.02)
+        await until(lambda: any(each.session.polling for each in server.engine.connections.values()))
         await server.stop(timeout_s=0.3)
         assert (await waiting).text == "6"
         assert finished == ["done", "cancelled"]
@@ -683,7 +683,7 @@ async def test_what_is_said_at_the_stop_still_arrives(server: Server, namespace:
             await poller.post("40")
             await poller.get()
             waiting = asyncio.create_task(poller.get())
-            await asyncio.sleep(0.05)
+            await until(lambda: any(each.session.polling for each in server.engine.connections.values()))
             server.engine.stop()
             server.engine.stop()
             assert await receive(ws) == '42["goodbye"]'

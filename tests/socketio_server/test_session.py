@@ -8,7 +8,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from herenow.socketio_server.session import (
+from herenow.socketio_server.engineio.session import (
     LOOKS,
     MESSAGE_COST,
     Closed,

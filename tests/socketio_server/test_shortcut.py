@@ -6,8 +6,8 @@ import pytest
 from websockets.asyncio.client import connect
 
 from herenow.socketio_server import FastWebSocket, Server, ServerSettings, Socket
-from herenow.socketio_server.asgi import AsgiWebSocket
-from herenow.socketio_server.shortcut import Shortcut
+from herenow.socketio_server.on_uvicorn.shortcut import Shortcut
+from herenow.socketio_server.transports.asgi import AsgiWebSocket
 from support import Shell, connect_socket, receive, serving, websocket_url
 
 

@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from herenow.socketio_server import turns
-from herenow.socketio_server.turns import (
+from herenow.socketio_server.engineio import turns
+from herenow.socketio_server.engineio.turns import (
     HEAVY_SHARE,
     LIGHT_BURST_S,
     LIGHT_SHARE,

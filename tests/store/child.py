@@ -16,7 +16,7 @@ import msgspec
 
 from herenow.model import Availability, StoredUser
 from herenow.store.nodes import Node
-from herenow.store.sql import SqlStore
+from herenow.store.sqlite.store import SqlStore
 
 WRITTEN_USERS = 400
 BASE_MS = 1_740_000_000_000

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 import mongod
-from herenow.store.mongo import MongoStore
-from herenow.store.sql import SqlStore
+from herenow.store.mongo.store import MongoStore
+from herenow.store.sqlite.store import SqlStore
 from store.shop import Shop
 
 

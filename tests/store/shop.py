@@ -8,7 +8,7 @@ from bson.codec_options import CodecOptions
 from pymongo import MongoClient
 
 import mongod
-from herenow.store.mongo import MongoStore
+from herenow.store.mongo.store import MongoStore
 
 
 class Shop:

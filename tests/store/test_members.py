@@ -8,7 +8,7 @@ import pytest
 
 from herenow.errors import StoreUnavailable
 from herenow.store.members import AWAY_S, MOST_REMEMBERED, REMEMBERED_S, Members
-from herenow.store.sql import SqlStore
+from herenow.store.sqlite.store import SqlStore
 from store.databases import execute
 from support import until
 

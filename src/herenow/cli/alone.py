@@ -4,8 +4,6 @@ Nobody can be online then, for a connection lives in a server: whoever the store
 would put that right by itself, after ``restart_grace``.
 """
 
-import time
-
 from herenow.cli.target import opened
 from herenow.errors import TenantsNotKept
 from herenow.http.explaining import explain_without_server
@@ -17,7 +15,7 @@ from herenow.http.models import (
     Explained,
     Ghost,
     OnlineUser,
-    Server,
+    ServerStatus,
     Status,
     StoreCounts,
     of_tenant,
@@ -27,7 +25,7 @@ from herenow.settings import Settings
 from herenow.store.base import Progress, Store
 from herenow.store.rows import CLOCK_SLACK_MS
 from herenow.tenancy import key_of, split
-from herenow.times import to_iso
+from herenow.times import to_iso, unix_ms, unix_us
 
 
 async def status(settings: Settings) -> Status:
@@ -37,7 +35,7 @@ async def status(settings: Settings) -> Status:
         StoreError: it cannot be read.
     """
     async with opened(settings) as store:
-        now = now_ms()
+        now = unix_ms()
         counts = await store.counts()
         page = await store.online(limit=SHOWN_AT_MOST)
         roll = await store.roll()
@@ -45,7 +43,7 @@ async def status(settings: Settings) -> Status:
             database=store.name,
             time=to_iso(now),
             # None lives: that is why we are here. One that has come since is told of the next time.
-            servers=[Server.of(each, is_alive=False) for each in roll.sightings if each.node.lease_ms],
+            servers=[ServerStatus.of(each, is_alive=False) for each in roll.sightings if each.node.lease_ms],
             complaints=roll.complaints,
             stored=StoreCounts.of(counts),
             stats=None,
@@ -79,7 +77,7 @@ async def explain(settings: Settings, user_id: str, tenant: str | None) -> Expla
         nodes = (await store.roll()).nodes
         return explain_without_server(
             user_id,
-            now_ms=now_ms(),
+            now_ms=unix_ms(),
             stored=stored.get(key),
             last=nodes[0] if nodes else None,
             settings=settings,
@@ -94,8 +92,8 @@ async def reset(settings: Settings, *, older_than_ms: int | None, dry_run: bool,
         StoreError: it cannot be read or written.
     """
     async with opened(settings) as store:
-        before_ms = None if older_than_ms is None else now_ms() - older_than_ms
-        after_ms = now_ms() + CLOCK_SLACK_MS
+        before_ms = None if older_than_ms is None else unix_ms() - older_than_ms
+        after_ms = unix_ms() + CLOCK_SLACK_MS
         if dry_run and before_ms is None:
             counts = await store.counts()
             offline = counts.online + counts.odd
@@ -103,7 +101,7 @@ async def reset(settings: Settings, *, older_than_ms: int | None, dry_run: bool,
             offline = await _count_stale(store, before_ms, after_ms)
         else:
             # Above every row, wherever the clock was set to when it was written.
-            version = max(await store.max_version() + 1, time.time_ns() // 1000)
+            version = max(await store.max_version() + 1, unix_us())
             offline = await store.reset(
                 version=version, before_ms=before_ms, after_ms=after_ms, on_progress=on_progress
             )
@@ -131,8 +129,3 @@ def _online_user(row: StoredUser) -> OnlineUser:
         last_active=None if row.last_active_ms is None else to_iso(row.last_active_ms),
     )
     return of_tenant(online, tenant)
-
-
-def now_ms() -> int:
-    """The wall clock, in milliseconds."""
-    return time.time_ns() // 1_000_000

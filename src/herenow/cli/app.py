@@ -9,6 +9,7 @@ from herenow.cli.cleanup import cleanup
 from herenow.cli.explain import explain
 from herenow.cli.init import init
 from herenow.cli.output import program
+from herenow.cli.restart import restart
 from herenow.cli.serve import serve
 from herenow.cli.stale import stale
 from herenow.cli.status import status
@@ -43,7 +44,7 @@ def herenow(
     """Who is online, right now."""
 
 
-for command in (serve, init, status, cleanup, stale, test, explain, watch, token):
+for command in (serve, restart, init, status, cleanup, stale, test, explain, watch, token):
     app.command(cls=Command)(command)
 
 

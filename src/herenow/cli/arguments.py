@@ -1,5 +1,6 @@
 """The arguments of a command, as people mistype them: what they most likely meant is said."""
 
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -7,6 +8,30 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from herenow.store.address import without_secrets
+
+UsageError: Any = typer.BadParameter.__mro__[1]
+"""What the library raises for arguments that it cannot read. It keeps its own copy of Click, under a private name."""
+
+EXAMPLES = {
+    "--database": "sqlite:///app.db",
+    "-d": "sqlite:///app.db",
+    "--older-than": "1h",
+    "--for": "1h",
+    "--user": "alice",
+    "--tenant": "acme",
+    "--log-level": "info",
+    "--host": "127.0.0.1",
+    "--port": "8080",
+    "--page": "./site",
+}
+
+MEANT = {
+    "status": "herenow explain USER says it of one user",
+    "token": "name the user with --user",
+    "watch": "herenow watch USER follows one, herenow watch follows all",
+    "explain": "herenow explain USER takes one user",
+}
+"""What to write in the place of an argument too many, by command."""
 
 
 class Command(TyperCommand):
@@ -28,4 +53,24 @@ class Command(TyperCommand):
                 raise typer.BadParameter(f"{name} needs a value, as in {example}; {value} is an option", ctx)
             if name not in takers and len(options) == len(self.params) and "://" in value and value[0] != "-":
                 raise typer.BadParameter(f"write --database before {without_secrets(value)}", ctx)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            takes = " ".join(str(each.metavar or each.name).upper() for each in self.params if each not in options)
+            raise UsageError(self._plainly(error, takers, takes), ctx) from error
+
+    def _plainly(self, error: UsageError, takers: dict[str, TyperOption], takes: str) -> str:
+        """Say what to write instead, where the library says only what is wrong."""
+        text = error.format_message()
+        if match := re.match(r"Option '(\S+)' requires an argument", text):
+            taker = takers[match[1]]
+            return f"{match[1]} needs a value, as in {match[1]} {EXAMPLES.get(match[1], taker.metavar or 'VALUE')}"
+        if match := re.match(r"Got unexpected extra arguments?(?:\(s\))? \((.*)\)", text):
+            name = self.name or ""
+            rest = MEANT.get(name, f"herenow {name} takes {takes}" if takes else f"herenow {name} takes options only")
+            return f"{match[1]} is too much: {rest}"
+        if match := re.match(r"Invalid value for '(--\S+?)'.*valid (integer|number)", text, re.DOTALL):
+            return f"{match[1]} needs a whole number, as in {match[1]} {EXAMPLES.get(match[1], '1')}"
+        if match := re.match(r"Invalid value for '--page': \S+ '(.*)' (does not exist|is a file)", text):
+            return f"--page needs a directory with an index.html: {match[1]} {match[2]}"
+        return str(text.replace("Value error, ", ""))

@@ -1,14 +1,17 @@
 """``herenow init``: adopts the application's users, or creates the schema."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Final
 
+import msgspec
 import typer
 
 from herenow.cli.options import Database, DryRun, Json, run_quietly
 from herenow.cli.output import GOOD, escape, out, patience, print_json
 from herenow.settings import Settings
 from herenow.store.base import InitReport, Progress
+
+SERVED: Final = "a server is at work on it, and puts odd values right by itself: it knows who is online"
 
 
 @run_quietly
@@ -47,6 +50,11 @@ def init(
 
 async def _prepare(settings: Settings, *, dry_run: bool, schema: bool, on_progress: Progress) -> tuple[str, InitReport]:
     from herenow.cli.target import opened
+    from herenow.store.liveness import is_served
 
     async with opened(settings) as store:
-        return store.name, await store.init(dry_run=dry_run, schema=schema, on_progress=on_progress)
+        served = await is_served(store.roll)
+        report = await store.init(dry_run=dry_run, schema=schema, values=not served, on_progress=on_progress)
+        if served:
+            report = msgspec.structs.replace(report, found=(*report.found, SERVED))
+        return store.name, report

@@ -9,7 +9,8 @@ from typing import Annotated, ParamSpec
 
 import typer
 
-from herenow.cli.output import COULD_NOT_LOOK, GOOD, INTERRUPTED, TERMINATED, complain, written_out
+from herenow.cli.interrupt import INTERRUPTED
+from herenow.cli.output import COULD_NOT_LOOK, GOOD, TERMINATED, complain, written_out
 from herenow.errors import HerenowError
 from herenow.tenancy import is_tenant
 

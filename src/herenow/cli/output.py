@@ -21,7 +21,7 @@ from herenow.store.address import hide_passwords
 from herenow.store.base import Progress
 from herenow.times import from_iso
 
-GOOD, FOUND, COULD_NOT_LOOK, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+GOOD, FOUND, COULD_NOT_LOOK, TERMINATED = 0, 1, 2, 143
 """The exit codes: all is good; something was found or failed; it could not be looked at; Ctrl-C; SIGTERM."""
 
 PATIENCE_S = 1.0

@@ -21,9 +21,10 @@ import msgspec
 from websockets.exceptions import WebSocketException
 
 from herenow.cli.scratch import ScratchServer
-from herenow.cli.socketio_client import Client, Refused
+from herenow.cli.socketio_client import Caller, NotLetIn
 from herenow.errors import StoreError
 from herenow.settings import Settings
+from herenow.times import unix_s
 
 CONNECTS = 100
 CLOSERS = 20
@@ -69,7 +70,7 @@ Done = Callable[[Result], None]
 """Told of each result as it comes."""
 
 
-class Watcher:
+class Onlooker:
     """One who watches everybody.
 
     Attributes:
@@ -79,13 +80,13 @@ class Watcher:
 
     def __init__(self, server: ScratchServer) -> None:
         self._server = server
-        self.client: Client | None = None
+        self.client: Caller | None = None
         self.changes: defaultdict[str, list[tuple[float, bool]]] = defaultdict(list)
         self._news = asyncio.Event()
 
     async def open(self) -> None:
         """Connect, and watch all."""
-        self.client = await Client.open(self._server.address, "watcher", self._received)
+        self.client = await Caller.open(self._server.address, "watcher", self._received)
         await self.client.emit("presence:watch", {"all": True})
 
     async def close(self) -> None:
@@ -127,8 +128,8 @@ class Probes:
     def __init__(self, server: ScratchServer, settings: Settings) -> None:
         self._server = server
         self._settings = settings
-        self._watcher = Watcher(server)
-        self._clients: set[Client] = set()
+        self._watcher = Onlooker(server)
+        self._clients: set[Caller] = set()
 
     async def __aenter__(self) -> Self:
         """Let the watcher watch."""
@@ -166,12 +167,12 @@ class Probes:
                 break
         return results
 
-    async def _open(self, user_id: str) -> Client:
-        client = await Client.open(self._server.address, user_id)
+    async def _open(self, user_id: str) -> Caller:
+        client = await Caller.open(self._server.address, user_id)
         self._clients.add(client)
         return client
 
-    async def _cut(self, client: Client) -> None:
+    async def _cut(self, client: Caller) -> None:
         self._clients.discard(client)
         await client.cut()
 
@@ -200,7 +201,7 @@ class Probes:
     # -- P2, P3, P4 --------------------------------------------------------------------------------------------------
 
     async def _close(self, attempt: int) -> list[Result]:
-        async def close(client: Client) -> None:
+        async def close(client: Caller) -> None:
             await asyncio.sleep(random.random())
             await self._cut(client)
 
@@ -209,7 +210,7 @@ class Probes:
         return [_timed("P2", bound_ms, times)]
 
     async def _leave(self, attempt: int) -> list[Result]:
-        async def leave(client: Client) -> None:
+        async def leave(client: Caller) -> None:
             self._clients.discard(client)
             await client.leave()
 
@@ -217,7 +218,7 @@ class Probes:
         return [_timed("P3", 100, times)]
 
     async def _silence(self, attempt: int) -> list[Result]:
-        async def fall_silent(client: Client) -> None:
+        async def fall_silent(client: Caller) -> None:
             await asyncio.sleep(random.random() * self._settings.ping_interval_s)
             client.mute()
 
@@ -226,7 +227,7 @@ class Probes:
         return [_timed("P4", bound_ms, times)]
 
     def _offline_after(
-        self, name: str, end: Callable[[Client], Awaitable[None]], bound_ms: float, *, store: bool = True
+        self, name: str, end: Callable[[Caller], Awaitable[None]], bound_ms: float, *, store: bool = True
     ) -> list[Coroutine[Any, Any, float | None]]:
         """For each user: connect, end the connection, and measure until the watcher, and the store, say offline."""
         timeout_s = bound_ms / 1000 * 2 + 2
@@ -249,22 +250,35 @@ class Probes:
 
     async def _reload(self) -> list[Result]:
         """Close and come back within the grace, again and again."""
-        longest_s = min(self._settings.grace_s * 0.7, 1.5)
+        each = RELOADS // 10
+        users = await asyncio.gather(*(self._reload_in_time(f"reload-{number}", each) for number in range(10)))
+        await asyncio.sleep(self._settings.offline_within_s + SETTLE_S)
+        in_time = [user_id for user_id in users if user_id is not None]
+        result = _unseen("P6", self._unwanted(in_time), f"{len(in_time) * each} reloads")
+        if len(in_time) == len(users):
+            return [result]
+        return [msgspec.structs.replace(result, measured=f"{result.measured}, others took longer", ok=False)]
 
-        async def reload(user_id: str) -> None:
+    async def _reload_in_time(self, name: str, times: int) -> str | None:
+        """Reload as often; return as whom, or ``None`` if each try had a reload that took longer than the grace.
+
+        The promise is about those that take less; a busy machine can keep a client from it.
+        """
+        longest_s = min(self._settings.grace_s * 0.7, 1.5)
+        for attempt in range(1, TRIES + 1):
+            user_id, slowest_s = f"{name}-{attempt}", 0.0
             client = await self._open(user_id)
             await self._watcher.sees(user_id, online=True, timeout_s=5)
-            for _ in range(RELOADS // 10):
+            for _ in range(times):
+                left_s = time.monotonic()
                 await self._cut(client)
                 await asyncio.sleep(random.random() * longest_s)
                 client = await self._open(user_id)
+                slowest_s = max(slowest_s, time.monotonic() - left_s)
                 await asyncio.sleep(random.random() * 0.2)
-
-        users = [f"reload-{number}" for number in range(10)]
-        await asyncio.gather(*map(reload, users))
-        await asyncio.sleep(self._settings.offline_within_s + SETTLE_S)
-        seen = self._unwanted(users)
-        return [_unseen("P6", seen, f"{RELOADS} reloads")]
+            if slowest_s < self._settings.grace_s:
+                return user_id
+        return None
 
     async def _tabs(self) -> list[Result]:
         """Open three tabs and close two of them, in every order."""
@@ -314,14 +328,14 @@ async def crash(server: ScratchServer, settings: Settings) -> list[Result]:
     """P5: kill the server and start it again; half of its users come back, the others must not stay as ghosts."""
     back = [f"back-{number}" for number in range(10)]
     gone = [f"gone-{number}" for number in range(10)]
-    clients = [await Client.open(server.address, user_id) for user_id in back + gone]
+    clients = [await Caller.open(server.address, user_id) for user_id in back + gone]
     for user_id in back + gone:
         await store_says(server, user_id, online=True, timeout_s=5)
     server.kill()
     for client in clients:
         await client.cut()
     await server.start()
-    watcher = Watcher(server)
+    watcher = Onlooker(server)
     await watcher.open()
     try:
         return [await _reconciled(server, watcher, back, gone, settings)]
@@ -330,17 +344,17 @@ async def crash(server: ScratchServer, settings: Settings) -> list[Result]:
 
 
 async def _reconciled(
-    server: ScratchServer, watcher: Watcher, back: list[str], gone: list[str], settings: Settings
+    server: ScratchServer, watcher: Onlooker, back: list[str], gone: list[str], settings: Settings
 ) -> Result:
     if server.node is None:
         raise AssertionError("a started server has a row")
     # By the server's own word of when it started, carried over to our clock.
-    started_s = time.monotonic() - (time.time() - server.node.started_ms / 1000)
+    started_s = time.monotonic() - (unix_s() - server.node.started_ms / 1000)
     bound_ms = settings.restart_grace_s * 1000
 
-    async def come_back(user_id: str) -> Client:
+    async def come_back(user_id: str) -> Caller:
         await asyncio.sleep(random.random() * 5)  # the stock client's longest pause between two tries
-        return await Client.open(server.address, user_id)
+        return await Caller.open(server.address, user_id)
 
     async def go(user_id: str) -> float | None:
         seen = await watcher.sees(user_id, online=False, timeout_s=bound_ms / 1000 + 5)
@@ -374,7 +388,7 @@ async def told(promise: str, probe: Awaitable[list[Result]], done: Done) -> None
     try:
         for result in await probe:
             done(result)
-    except (Refused, OSError, WebSocketException, StoreError) as error:
+    except (NotLetIn, OSError, WebSocketException, StoreError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         done(Result(promise, WHAT[promise], "", f"failed: {reason}", None, False))
 

@@ -25,7 +25,7 @@ from herenow.store.nodes import Node
 from herenow.store.opening import open_store
 
 if TYPE_CHECKING:
-    from herenow.store.mongo_scratch import ScratchDatabase
+    from herenow.store.mongo.scratch import ScratchDatabase
 
 _GIVEN = (
     "database",
@@ -66,7 +66,7 @@ class Scratch:
         shorter = {
             "offline_within_s": offline_within_s,
             "ping_interval_s": min(live.ping_interval_s, 1.0),
-            "ping_timeout_s": min(live.ping_timeout_s, 0.5),
+            "ping_timeout_s": min(live.ping_timeout_s, 1.5),
             "restart_grace_s": min(live.restart_grace_s, 1.5 * LONGEST_RECONNECT_S + offline_within_s),
         }
         self.settings = live.model_copy(update=shorter)
@@ -103,7 +103,7 @@ def _scratch_database(live: Settings) -> "ScratchDatabase | None":
     open_store(live)  # for its errors alone
     if not is_mongo(live.database):
         return None
-    from herenow.store.mongo_scratch import ScratchDatabase  # here: the driver is an extra
+    from herenow.store.mongo.scratch import ScratchDatabase  # here: the driver is an extra
 
     return ScratchDatabase(live.database)
 

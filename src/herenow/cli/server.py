@@ -26,6 +26,8 @@ from herenow.cli.certificate import check_certificate
 from herenow.cli.descriptors import Descriptors
 from herenow.cli.limits import raise_file_limit
 from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, at_the_end, complain, out
+from herenow.cli.renewal import Renewed, Terminal, become_new, hear_signals, hold_signals, take_over, try_new_code
+from herenow.cli.starting import Starting
 from herenow.errors import StoreError
 from herenow.http.api import answer_in_our_form
 from herenow.http.headers import DOCS, SecurityHeaders
@@ -37,8 +39,9 @@ from herenow.presence import Presence
 from herenow.progress import keep_little_unsent
 from herenow.settings import Settings, is_loopback
 from herenow.socketio_server import FastWebSocket
-from herenow.socketio_server.addresses import BehindProxies, Proxies
+from herenow.socketio_server.engineio.addresses import BehindProxies, Proxies
 from herenow.store.address import without_secrets
+from herenow.times import unix_ms
 from herenow.version import VERSION
 
 CONNECTIONS_END_S = 1
@@ -63,25 +66,43 @@ log = get_logger("herenow.serve")
 def run(settings: Settings, *, page: Path | None, log_level: str) -> int:
     """Serve until a signal, or until another server takes the store over. Returns the exit code.
 
+    SIGHUP renews it in place; see :mod:`herenow.cli.renewal`.
+
     Raises:
         HerenowError: it cannot be started.
     """
     voice = logs.Voice(log_level)
     voice.begin()
     at_the_end(voice.flush)
+    handed, life = take_over()
     try:
-        listener = listen(settings.host, settings.port)
+        listener = _taken_or_new(handed, settings)
     except OSError as error:
-        complain(_why_not_listening(settings, error))
+        complain(why_not_listening(settings, error))
         return COULD_NOT_LOOK
     with listener:
-        process = _Process(settings, listener, page, voice)
+        process = _Process(settings, listener, page, voice, life)
         with asyncio.Runner(loop_factory=process.config.get_loop_factory()) as runner:
             try:
                 runner.run(process.serve())
             except asyncio.CancelledError:  # SIGTERM, before there was anything to end
                 return GOOD
+        if process.next_life is not None:
+            log.info("renewing")
+            voice.flush(LAST_WORDS_S)
+            process.terminal.hand_on()
+            become_new(listener, process.next_life)
     return GOOD if process.lost is None else FOUND
+
+
+def _taken_or_new(handed: socket.socket | None, settings: Settings) -> socket.socket:
+    """Go on to listen where the code before did, unless another address is wanted now."""
+    if handed is not None:
+        wanted = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][4]
+        if settings.port == 0 or handed.getsockname()[:2] == wanted[:2]:
+            return handed
+        handed.close()
+    return listen(settings.host, settings.port)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -148,11 +169,8 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._process.stop)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
+        loop.add_signal_handler(signal.SIGHUP, self._process.renew)
+        yield  # SIGTERM is heard to the end: it makes a renewal an end
 
 
 class Waiting:
@@ -176,10 +194,24 @@ class _Process:
     Attributes:
         config: uvicorn's.
         lost: why the store is not ours any more.
+        next_life: what the new code is to go on with; ``None``: this is the end.
+        terminal: on which it was started.
     """
 
-    def __init__(self, settings: Settings, listener: socket.socket, page: Path | None, voice: logs.Voice) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listener: socket.socket,
+        page: Path | None,
+        voice: logs.Voice,
+        life: Renewed | None,
+    ) -> None:
         self.lost: StoreError | None = None
+        self.next_life: Renewed | None = None
+        self._life = life
+        self._ends_at_once = False
+        self.terminal = Terminal()
+        self._renewal: asyncio.Task[None] | None = None
         self._settings = settings
         self._listener = listener
         self._page = page
@@ -190,6 +222,7 @@ class _Process:
             DOCS, None, title="herenow", version=VERSION, description="Who is online, right now.", static_url=DOCS_FILES
         )
         self._mounted = Mounted(self._presence, self._app, path=SOCKET_IO)
+        self._mounted.renews_by_signal = os.name == "posix"
         answer_in_our_form(self._app)
         if page is not None:
             self._app.mount("/", StaticFiles(directory=page, html=True))
@@ -232,20 +265,87 @@ class _Process:
         address = address_of(self._listener, "https" if self.config.is_ssl else "http")
         task = asyncio.current_task()
         if task is not None and os.name == "posix":  # until uvicorn runs: the start may wait for the database
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGTERM, self._end_of_start, task)
+            loop.add_signal_handler(signal.SIGHUP, self._hang_up_of_start, task)
+            hear_signals()
+        self.config.load()
         waiting = Waiting()
-        async with self._mounted.running(address, on_lost=self._stop_lost, on_waiting=waiting.tell) as state:
-            self._app.router.lifespan_context = lambda _: contextlib.nullcontext(state)
-            raise_file_limit(self._settings.max_connections)
-            await self._greet(address)
-            self._descriptors.watch()
-            try:
-                await self._server.serve(sockets=[self._listener])
-            finally:
-                self._descriptors.stop()
+        async with Starting(self._listener, self.config.ssl) as starting:
+
+            def wait(error: StoreError) -> None:
+                waiting.tell(error)
+                starting.begin()
+
+            running = self._mounted.running(address, on_lost=self._stop_lost, on_waiting=wait, renews=self._life)
+            async with running as state:
+                await starting.end()
+                if not self._ends_at_once:
+                    await self._serve(address, state)
+            if self.next_life is not None:
+                hold_signals()
+
+    def _end_of_start(self, task: "asyncio.Task[Any]") -> None:
+        """End before it serves. Whom the code before left online is first adopted, to be written offline."""
+        if self._life is None:
+            task.cancel()
+        self._ends_at_once = True
+
+    def _hang_up_of_start(self, task: "asyncio.Task[Any]") -> None:
+        """Renew nothing, for it starts just now; but a terminal that has gone is the end."""
+        if self.terminal.has_gone() and self.terminal.is_needed:
+            self._end_of_start(task)
+
+    async def _serve(self, address: str, state: dict[str, Any]) -> None:
+        self._app.router.lifespan_context = lambda _: contextlib.nullcontext(state)
+        raise_file_limit(self._settings.max_connections)
+        await self._greet(address)
+        self._descriptors.watch()
+        try:
+            await self._server.serve(sockets=[self._listener.dup()])  # it closes its own: ours may be handed on
+        finally:
+            self._descriptors.stop()
+
+    def renew(self) -> None:
+        """See that the new code would start; then stop, to become it. If the terminal has gone, it may be the end."""
+        if self.terminal.has_gone():
+            self._go_without_terminal()
+        elif self._renewal is None or self._renewal.done():
+            self._renewal = asyncio.create_task(self._renew(), name="herenow renewal")
+        else:
+            log.warning("a renewal is under way already")
+
+    async def _renew(self) -> None:
+        log.info("trying the new code")
+        self._mounted.not_renewed(None)
+        reason = await try_new_code(f"{self._settings.host}:{self._settings.port}")
+        if self._server.should_exit:
+            return
+        if self.terminal.has_gone():  # the shell may hang up before its terminal goes
+            self._go_without_terminal()
+            return
+        if reason is not None:
+            log.error("not renewed: the new code would not start, and this one goes on", reason=reason)
+            self._mounted.not_renewed(reason)
+            return
+        node = self._presence.node
+        self.next_life = Renewed(node.epoch, unix_ms())
+        self._mounted.to_renew = True
+        self._end()
+
+    def _go_without_terminal(self) -> None:
+        if self.terminal.is_needed:
+            self.stop()
+        else:
+            log.info("the terminal has gone, and is not needed")
 
     def stop(self) -> None:
         """Tell the clients, then let uvicorn end. A second call does not wait for connections."""
+        self.next_life, self._mounted.to_renew = None, False
+        self._listener.close()  # uvicorn closes its own: nobody is to wait in the queue
+        self._end()
+
+    def _end(self) -> None:
         if self._server.should_exit:
             self._server.force_exit = True
             return
@@ -315,7 +415,7 @@ def _beyond(settings: Settings) -> str:
     return "" if is_loopback(settings.host) else f"  (listening on {settings.host}: reachable from other machines)"
 
 
-def _why_not_listening(settings: Settings, error: OSError) -> str:
+def why_not_listening(settings: Settings, error: OSError) -> str:
     where = f"{settings.host}:{settings.port}"
     if isinstance(error, socket.gaierror):
         return f"{settings.host} is no address: give --host one of this machine's, such as 127.0.0.1 or 0.0.0.0 for all"

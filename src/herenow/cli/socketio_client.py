@@ -19,11 +19,11 @@ Received = Callable[[str, Any], None]
 """Told of each event: its name and its payload."""
 
 
-class Refused(Exception):
+class NotLetIn(Exception):
     """The server did not let the client in, or refused an event."""
 
 
-class Client:
+class Caller:
     """One connection. Make it with :meth:`open`."""
 
     def __init__(self, websocket: ClientConnection, received: Received | None) -> None:
@@ -50,7 +50,7 @@ class Client:
         answer = str(await websocket.recv())
         if not answer.startswith("40"):
             await websocket.close()
-            raise Refused(answer[2:])
+            raise NotLetIn(answer[2:])
         client._reader = asyncio.create_task(client._read())
         return client
 
@@ -67,9 +67,9 @@ class Client:
             async with asyncio.timeout(ACK_WITHIN_S):
                 result: dict[str, Any] = await answer
         except TimeoutError as error:
-            raise Refused(f"{event} was not acknowledged") from error
+            raise NotLetIn(f"{event} was not acknowledged") from error
         if not result["ok"]:
-            raise Refused(result["error"]["message"])
+            raise NotLetIn(result["error"]["message"])
         return result
 
     async def leave(self) -> None:

@@ -15,7 +15,7 @@ import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,16 +26,16 @@ from pydantic import BaseModel, ValidationError
 
 from herenow.cli.options import CouldNotLook
 from herenow.cli.output import complain
-from herenow.errors import StoreError, StoreUnavailable
-from herenow.http.state_file import ServerState, beside, running_servers
+from herenow.errors import StoreError, StoreNotReady, StoreUnavailable
+from herenow.http.state_file import ServerState, beside, running_servers, state_directory
 from herenow.settings import Settings, is_loopback, sqlite_path
 from herenow.store.address import identity_of
 from herenow.store.base import Store
 from herenow.store.liveness import Watch, find_living
 from herenow.store.nodes import Node, Roll, runs_here
-from herenow.store.sqlite_glance import live_node
-from herenow.store.sqlite_thread import Hangs, Thread
-from herenow.times import to_iso
+from herenow.store.sqlite.glance import live_node
+from herenow.store.sqlite.thread import Hangs, Thread
+from herenow.times import to_iso, unix_ms, unix_s
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -47,7 +47,7 @@ CONNECT_WITHIN_S = 3
 GLANCE_S = 3.0
 """How long the database may take to say who serves."""
 
-PASSING_S = 6.0
+PASSING_S = 10.0
 """For so long a command tries again while a server is stopping or starting: a clean stop takes 5 s at most."""
 
 TRY_AGAIN_S = 0.2
@@ -115,7 +115,7 @@ async def find_owner(settings: Settings) -> Node | None:
         StoreError: it cannot be read, or was never prepared.
     """
     path = sqlite_path(settings.database)
-    node = None if path is None else await _glance(path, time.time_ns() // 1_000_000)
+    node = None if path is None else await _glance(path, unix_ms())
     if node is not None:
         return node
     async with opened(settings) as store:
@@ -276,6 +276,8 @@ def find_server(settings: Settings) -> LiveServer | None:
             node = asyncio.run(find_owner(settings))
         except StoreError as error:
             if not states:
+                if isinstance(error, StoreNotReady) and "database" not in settings.model_fields_set:
+                    raise _nobody_here(error) from error
                 raise
             known = ", ".join(map(_name, states))
             raise CouldNotLook(f"{error} There is {known}: name its database with --database") from error
@@ -292,6 +294,20 @@ def find_server(settings: Settings) -> LiveServer | None:
     if not state.address:
         raise CouldNotLook(f"{_name(state)} could open no door for the commands: its log says why")
     return LiveServer(state)
+
+
+def _nobody_here(error: StoreNotReady) -> CouldNotLook:
+    """Say that neither a server of this directory nor the database of the default name is there."""
+    kind = CouldNotLook
+    directory = state_directory()
+    with suppress(OSError):
+        if directory is not None and unix_s() - directory.stat().st_mtime < PASSING_S:  # one has just gone
+            kind = Passing
+    return kind(
+        f"no server that was started in this directory is running, and there is no database {error.database} "
+        f"({error.reason}): start the server or the application, or name its database with --database "
+        "(HERENOW_DATABASE); `herenow init` makes one"
+    )
 
 
 def _choose(settings: Settings, states: list[ServerState]) -> ServerState | None:
@@ -324,7 +340,7 @@ def _why_not_found(settings: Settings, node: Node) -> CouldNotLook:
     owner = f"a server owns the store ({_describe(node)})"
     if node.host != socket.gethostname():
         return CouldNotLook(f"{owner}: run this command on {node.host}")
-    if runs_here(node) and time.time() - node.started_ms / 1000 < PASSING_S:
+    if runs_here(node) and unix_s() - node.started_ms / 1000 < PASSING_S:
         return Passing(f"{owner}, and is starting")
     file = beside(settings.database)
     where = "" if file is None or not file.exists() else f", and its state file {file} cannot be read"

@@ -3,7 +3,6 @@
 import hashlib
 import secrets
 import sys
-import time
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +11,7 @@ import typer
 from herenow.cli.options import CouldNotLook, Json, checked_tenant, parse_duration_ms, run_quietly
 from herenow.cli.output import GOOD, out, print_json
 from herenow.settings import HASHED, Settings
-from herenow.times import to_iso
+from herenow.times import to_iso, unix_s
 from herenow.wire import UserId
 
 
@@ -83,7 +82,7 @@ def _sign(user: str, tenant: str | None, watch: list[str], lives_ms: int) -> tup
             "there is no jwt_secret to sign with: run this where herenow.toml or HERENOW_JWT_SECRET has the server's; "
             "who signs with a private key makes tokens there; a server under --dev needs none"
         )
-    now_s = time.time_ns() // 1_000_000_000
+    now_s = int(unix_s())
     claims: dict[str, Any] = {settings.jwt_user_claim: user, "iat": now_s, "exp": now_s + max(1, lives_ms // 1000)}
     if settings.jwt_issuer is not None:
         claims["iss"] = settings.jwt_issuer

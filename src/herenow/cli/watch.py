@@ -15,7 +15,7 @@ import typer
 from rich.live import Live
 from rich.text import Text
 
-from herenow.cli.entry import leave
+from herenow.cli.interrupt import leave
 from herenow.cli.options import CouldNotLook, Database, Json, checked_tenant, run_quietly
 from herenow.cli.output import err, escape, out, plural
 from herenow.cli.target import LiveServer, Passing

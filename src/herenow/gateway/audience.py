@@ -6,22 +6,22 @@ diff. That of no tenant is always there; another is there while it has a client.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from herenow.gateway.access.limits import TokenBucket
+from herenow.gateway.access.sight import Sight
 from herenow.gateway.encoding import EncodedUsers
 from herenow.gateway.events import MAX_USERS_A_CALL
-from herenow.gateway.limits import TokenBucket
+from herenow.gateway.metering.punctuality import Punctuality
 from herenow.gateway.outbox import Outbox, Pace, Watcher
-from herenow.gateway.punctuality import Punctuality
-from herenow.gateway.sight import Sight
 from herenow.gateway.watches import Watches
-from herenow.model import Cause, Change, Claimed
-from herenow.presence import Presence
+from herenow.model import Cause, Change, Claimed, Evicted
 from herenow.registry.base import Batch, Registry
+from herenow.service import Service
 from herenow.socketio_server import Namespace
 
 
@@ -33,6 +33,7 @@ class Audience:
         presence: what they hear of; started when the audience is opened.
         namespace: that of their sockets.
         pace: how the audiences of a server share the time for diffs.
+        evicted: told which connections the registry has dropped: it closes them.
 
     Attributes:
         tenant: as above.
@@ -48,8 +49,16 @@ class Audience:
 
     registry: Registry
 
-    def __init__(self, tenant: str | None, presence: Presence, namespace: Namespace, pace: Pace) -> None:
+    def __init__(
+        self,
+        tenant: str | None,
+        presence: Service,
+        namespace: Namespace,
+        pace: Pace,
+        evicted: Callable[[Sequence[Evicted]], None],
+    ) -> None:
         settings = presence.settings
+        self._evicted = evicted
         self.tenant = tenant
         self.watches: Watches[Watcher] = Watches()
         self.outbox = Outbox(
@@ -60,7 +69,7 @@ class Audience:
             slow_timeout_s=settings.slow_reader_timeout_s,
             meters=presence.meters,
             on_fault=presence.supervisor.failed,
-            told=lambda changes: self.punctuality.told(changes, time.time()),
+            told=lambda changes: self.punctuality.told(changes, self.registry.now().unix_us / 1_000_000),
         )
         can_watch = presence.can_watch
         if can_watch is not None and tenant is not None:
@@ -156,6 +165,8 @@ class Audience:
         return answer if page.cursor is None else {**answer, "cursor": page.cursor}
 
     def _batch(self, batch: Batch) -> None:
+        if batch.evicted:
+            self._evicted(batch.evicted)
         # Whoever is invisible still sees themselves as they are.
         invisible = {
             row.user_id for row in batch.rows if row.claim is not None and row.claim.availability is Claimed.INVISIBLE

@@ -2,9 +2,9 @@
 
 import asyncio
 
+from herenow.gateway.access.limits import TokenBucket
 from herenow.gateway.audience import Audience
-from herenow.gateway.auth import Identity
-from herenow.gateway.limits import TokenBucket
+from herenow.gateway.auth.identity import Identity
 from herenow.gateway.outbox import Watcher
 from herenow.socketio_server import Socket
 

@@ -90,13 +90,13 @@ class Empty(_Payload, frozen=True):
     """``presence:active``, ``presence:idle`` and ``presence:leave``."""
 
 
-class Users(_Payload, frozen=True):
+class UsersPayload(_Payload, frozen=True):
     """``presence:get``."""
 
     users: Annotated[list[UserId], msgspec.Meta(max_length=MAX_USERS_A_CALL)]
 
 
-class Watch(_Payload, frozen=True):
+class WatchPayload(_Payload, frozen=True):
     """``presence:watch``: some users, or all of them page by page."""
 
     users: Annotated[list[UserId], msgspec.Meta(max_length=MAX_USERS_A_CALL)] | None = None

@@ -1,9 +1,7 @@
 """Events in: connect, disconnect, and what a client may say. What comes of it the registry decides."""
 
 import asyncio
-import contextlib
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -11,29 +9,33 @@ import msgspec
 
 from herenow.errors import TenantsNotKept
 from herenow.gateway import events
+from herenow.gateway.access.comings import Comings
+from herenow.gateway.access.limits import TokenBucket
+from herenow.gateway.access.permission import Permission
+from herenow.gateway.access.throttle import Throttle
+from herenow.gateway.answers import Answers
 from herenow.gateway.audience import Audience
-from herenow.gateway.auth import Authenticate, Identity, identify
+from herenow.gateway.auth.expiry import Expiry
+from herenow.gateway.auth.identity import Authenticate, Identity, identify
 from herenow.gateway.client import Client, close
+from herenow.gateway.departures import Departure, Departures, Evictions
 from herenow.gateway.events import WireError
-from herenow.gateway.expiry import WARNING_S, Expiry, end_ms
-from herenow.gateway.limits import TokenBucket
+from herenow.gateway.metering.pulse import Pulse
 from herenow.gateway.outbox import Pace
-from herenow.gateway.permission import Permission
-from herenow.gateway.pulse import Pulse
 from herenow.gateway.rollcall import RollCall
+from herenow.gateway.stays import Stays, steady_end
 from herenow.gateway.strangers import Strangers, unknown_user
-from herenow.gateway.throttle import Throttle
 from herenow.logs import get_logger
-from herenow.model import Claimed, Closing, Connection, UserPresence
-from herenow.presence import Presence
+from herenow.model import Closing
+from herenow.promises import bounds_ms
+from herenow.service import Service
 from herenow.settings import Settings
 from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
-from herenow.socketio_server.addresses import customer_of
+from herenow.socketio_server.engineio.addresses import customer_of
 from herenow.sparing import Sparing, alike
 from herenow.supervision import WELL_S
 from herenow.tenancy import SEPARATOR, key_of
-from herenow.times import steady_s, to_iso
-from herenow.wire import canonical_to_wire, claim_of, user_to_wire
+from herenow.times import to_iso
 
 log = get_logger("herenow.gateway")
 
@@ -51,13 +53,8 @@ CLOSING = {
 """How the end of a socket counts for presence: after ``LEFT`` there is no grace."""
 
 
-HIDDEN_WITHIN_S = 1.0
-"""Who asks to be invisible is told so once the store has it, or after so long: after a crash before that, the next
-start would show them. While the store is away, it cannot be promised."""
-
-
-REFRESHED_WITHIN_S = 10.0
-"""So long an end waits for a newer token that came before it: its key may have to be fetched, which takes up to 6 s."""
+CONNECTS_AT_ONCE = 20
+"""A user may connect so often at once, though they may have fewer connections at a time: pages are reloaded."""
 
 
 class Gateway:
@@ -69,18 +66,21 @@ class Gateway:
         path: of the Socket.IO server.
     """
 
-    def __init__(self, presence: Presence, authenticate: Authenticate, *, path: str = "/socket.io/") -> None:
+    def __init__(self, presence: Service, authenticate: Authenticate, *, path: str = "/socket.io/") -> None:
         settings = presence.settings
         self.presence = presence
         self._settings = settings
         self._authenticate = authenticate
         self._canonical = presence.store.canonical
-        self._bounds = msgspec.Raw(msgspec.json.encode(presence.bounds()))
+        self._bounds = msgspec.Raw(msgspec.json.encode(bounds_ms(settings)))
         self._expiry = Expiry()
         self._meters = presence.meters
         self._pulse = Pulse(presence.meters)
         self._sparing = Sparing()
         self._throttle = Throttle(settings, self._sparing)
+        self._comings = Comings(
+            settings.max_connects_per_s_of_user, max(CONNECTS_AT_ONCE, settings.max_connections_per_user)
+        )
         self._stopping = False
         self._clients = 0  # who is in, and who is just being let in
         self._tasks: list[asyncio.Task[None]] = []
@@ -91,11 +91,13 @@ class Gateway:
         self.server.engine.faults.on_fault = lambda reason: self._meters.faults.labels(reason).inc()
         self._namespace = self.server.namespace("/")
         self._permission = Permission(settings.can_watch_stale_s, self._namespace.sockets.get)
+        self._stays = Stays(self._expiry, self._namespace.sockets.get, self._identify, self._notify, self._failed)
         self._pace = Pace(settings.flush_interval_s, settings.flush_longest_s)
+        self._evictions = Evictions(self._namespace.sockets.get, self._failed)
+        self._departures: Departures  # once it is started
         self._audiences: dict[str | None, Audience] = {None: self._make_audience(None)}
         self.server.on_stop(self._say_goodbye)
-        presence.on_evicted(self._evicted)
-        strangers = Strangers(presence, lambda: self._audiences, self._namespace.sockets.get)
+        strangers = Strangers(presence, lambda: self._audiences, self._namespace.sockets.get, self._notify)
         presence.on_audit(strangers.look)
         self._register()
 
@@ -106,17 +108,18 @@ class Gateway:
         namespace.on_unknown(self._unknown)
         namespace.on_slow(self._became_slow)
         namespace.on_drain(self._drained)
-        self._on("presence:watch", events.Watch, self._watch)
-        self._on("presence:unwatch", events.Unwatch, self._unwatch)
-        self._on("presence:get", events.Users, self._get)
-        self._on("presence:active", events.Empty, self._active)
-        self._on("presence:idle", events.Empty, self._idle)
-        self._on("presence:claim", events.ClaimPayload, self._claim)
+        answers = Answers(self.presence, self._permission, self._throttle)
+        self._on("presence:watch", events.WatchPayload, answers.watch)
+        self._on("presence:unwatch", events.Unwatch, answers.unwatch)
+        self._on("presence:get", events.UsersPayload, answers.get)
+        self._on("presence:active", events.Empty, answers.active)
+        self._on("presence:idle", events.Empty, answers.idle)
+        self._on("presence:claim", events.ClaimPayload, answers.claim)
         self._on("presence:leave", events.Empty, self._leave)
-        self._on("presence:refresh", events.Refresh, self._refresh)
+        self._on("presence:refresh", events.Refresh, self._stays.refresh)
 
     def _make_audience(self, tenant: str | None) -> Audience:
-        return Audience(tenant, self.presence, self._namespace, self._pace)
+        return Audience(tenant, self.presence, self._namespace, self._pace, self._evictions.close)
 
     def start(self) -> None:
         """Begin to send changes; in the event loop, with a started presence. Once more after each :meth:`stop`."""
@@ -124,18 +127,22 @@ class Gateway:
         self._audiences = {None: self._make_audience(None)}
         self._audiences[None].open()
         self.server.engine.start_again()
+        self._departures = Departures(self.presence.tenants, self._failed)
         every_s = self._settings.audit_every_s
         roll_call = RollCall(
             self.presence.tenants,
+            self._settings.node,
             self._namespace.sockets,
             lambda socket: close(socket, may_return=True),
+            self._departures,
             self._meters,
             every_s=every_s,
         )
         keep = self.presence.supervisor.start
         self._tasks = [
-            keep("expiry", self._end_the_expired),
+            keep("expiry", self._stays.run),
             keep("pulse", self._pulse.run),
+            keep("departures", self._departures.run),
             keep("roll call", roll_call.run, well_s=WELL_S + 2 * every_s),
         ]
         if self.presence.can_watch is not None:
@@ -169,16 +176,6 @@ class Gateway:
             return None
         return max(0, round(self.server.engine.now_ms() - socket.last_pong_ms))
 
-    def _evicted(self, connections: Iterable[Connection], may_return: bool) -> None:
-        """The registry has dropped these connections: close them."""
-        for connection in connections:
-            socket = self._namespace.sockets.get(connection.connection_id)
-            if socket is not None:
-                try:
-                    close(socket, may_return=may_return)
-                except Exception as error:  # the others are to be closed all the same; this one the roll call finds
-                    self._failed("eviction", error)
-
     def _became_slow(self, socket: Socket) -> None:
         if socket.data is not None:  # one that has not been let in yet watches nobody
             socket.data.audience.outbox.became_slow(socket.data)
@@ -202,6 +199,7 @@ class Gateway:
                 connection=socket.id[:6],
             )
             self._meters.refused.labels(error.code).inc()
+            self._throttle.rest(socket)
             raise _refused(error) from error
         except Exception as error:  # the application's own, in its ``authenticate``, or ours
             self._sparing.say(log.exception, "connect failed", of=alike(error), connection=socket.id[:6])
@@ -209,18 +207,16 @@ class Gateway:
             raise _refused(WireError("internal", "the server could not do it")) from error
 
     async def _admit(self, socket: Socket, auth: Any) -> None:
-        if self._stopping:
-            raise _shutting_down()
         if self._pulse.lag_s > self._settings.overload_lag_s:
             raise WireError("overloaded", "the server is busy serving those who are in: come again in a moment")
         identity = await self._identify(auth, socket)
-        if self._stopping:  # meanwhile: everyone is written offline, and nobody would write this one so
-            raise _shutting_down()
         user_id, tenant = identity.user_id, identity.tenant
         if SEPARATOR in user_id:  # the application's own ``authenticate``: everything else checks ids
             raise ValueError("a user id holds no control characters")
         if self.presence.refuses_unknown:
             await self._see_that_it_is_known(tenant, user_id)
+        if self._stopping:  # by now: everyone is written offline, and nobody would write this one so
+            raise _shutting_down()
         settings = self._settings
         if self._clients >= settings.max_connections:
             is_full = "the server is full"  # to a tenant no more than that: whose connections they are is not its own
@@ -232,13 +228,16 @@ class Gateway:
         if mine >= settings.max_connections_per_user:
             raise WireError("too_many_connections", f"{user_id} has {mine} connections, which is the most")
         now_s = monotonic()
+        if not self._comings.may_come(key_of(tenant, user_id), now_s):
+            often = f"{user_id} connects more often than {settings.max_connects_per_s_of_user:g} times a second"
+            raise WireError("rate_limited", often)
         client = Client(socket, identity, audience, TokenBucket(settings.max_events_per_s, now_s), now_s)
         socket.data = client
         self._clients += 1
         audience.count_in(user_id, lambda: TokenBucket(self._throttle.user_rate, now_s))
         address = socket.handshake.address
         try:
-            client.ends_s = _steady(identity.expires_s)
+            client.ends_s = steady_end(identity.expires_s)
             self._expiry.set(socket.id, client.ends_s)
             await audience.registry.connect(
                 user_id,
@@ -248,7 +247,7 @@ class Gateway:
                 address=address[0] if address else None,
             )
             client.opened_s = monotonic()  # what it asks for from now on is newer than this
-            server_time = to_iso(time.time_ns() // 1_000_000)
+            server_time = to_iso(audience.registry.now().unix_ms)
             ready = events.Ready(user_id, socket.id, audience.registry.version, server_time, self._bounds)
             socket.emit(events.READY, msgspec.Raw(msgspec.json.encode(ready)))
         except BaseException:  # refused or cancelled half-way: nobody would hear of its end
@@ -261,7 +260,8 @@ class Gateway:
 
     def _tell_connected(self, client: Client) -> None:
         client.audience.punctuality.came(client.user_id)
-        log.info("connected", **client.about, transport=client.socket.transport)
+        if log.tells_info and self.presence.lines.connected.take(key_of(client.audience.tenant, client.user_id)):
+            log.info("connected", **client.about, transport=client.socket.transport)
         self._meters.connects.inc()
 
     async def _identify(self, auth: Any, socket: Socket) -> Identity:
@@ -279,15 +279,13 @@ class Gateway:
     def _forget(self, client: Client, closing: Closing) -> None:
         """Let a connection go, first of all in the registry. What fails on the way keeps none of the rest."""
         audience, connection_id = client.audience, client.socket.id
-        try:
-            if not self._stopping:  # at the end, everyone is written offline in one go
-                audience.registry.disconnect(connection_id, closing)
-        except Exception as error:  # the roll call tries again
-            self._failed("disconnect", error)
+        if not self._stopping:  # at the end, everyone is written offline in one go
+            self._departures.tell(Departure(audience.tenant, client.user_id, connection_id, closing))
         try:
             audience.watches.forget(client)
             audience.outbox.forget(client)
-            self._expiry.forget(connection_id)
+            if client.ends_s is not None:
+                self._expiry.forget(connection_id)
             self._permission.forget(connection_id)
         except Exception as error:
             self._failed("disconnect", error)
@@ -301,7 +299,8 @@ class Gateway:
         if heard_ms is not None and is_last:
             client.audience.punctuality.fell_silent(client.user_id, heard_ms / 1000)
         duration_s = monotonic() - client.opened_s
-        log.info("disconnected", **client.about, reason=reason.value, seconds=round(duration_s, 3))
+        if log.tells_info and self.presence.lines.disconnected.take(key_of(client.audience.tenant, client.user_id)):
+            log.info("disconnected", **client.about, reason=reason.value, seconds=round(duration_s, 3))
         self._meters.disconnects.labels(reason.value).inc()
 
     def _notify(self, socket: Socket, error: WireError) -> None:
@@ -318,8 +317,6 @@ class Gateway:
         self._check_tenant(tenant)
         if not await self.presence.is_known(user_id, tenant=tenant):
             raise unknown_user()
-        if self._stopping:  # by now
-            raise _shutting_down()
 
     def _check_tenant(self, tenant: str | None) -> None:
         if tenant is not None:
@@ -348,54 +345,6 @@ class Gateway:
             audience.close()
             del self._audiences[audience.tenant]
 
-    # -- tokens that end ---------------------------------------------------------------------------------------------
-
-    async def _end_the_expired(self) -> None:
-        while not self._stopping:
-            await asyncio.sleep(1)
-            now_s = steady_s()
-            warn, ended = self._expiry.due(now_s)
-            for connection_id in ended:
-                socket = self._namespace.sockets.get(connection_id)
-                if socket is None or _may_be_prolonged(socket.data, now_s):  # none yet: it is just being let in
-                    self._expiry.postpone(connection_id, now_s)
-                    continue
-                try:
-                    self._end(socket)
-                except Exception as error:  # at the next look again: nobody stays beyond the token
-                    self._expiry.postpone(connection_id, now_s)
-                    self._failed("expiry", error)
-            for connection_id in warn:
-                if socket := self._namespace.sockets.get(connection_id):
-                    self._notify(socket, _EXPIRING)
-
-    def _end(self, socket: Socket) -> None:
-        client: Client = socket.data
-        client.closing = Closing.CLOSED  # with the grace: who comes back with a new token never flickers
-        self._notify(socket, _EXPIRED)
-        close(socket, may_return=True)
-        log.info("token expired", **client.about)
-
-    async def _refresh(self, client: Client, payload: events.Refresh) -> dict[str, Any]:
-        client.refresh = client.refresh or asyncio.Lock()
-        async with client.refresh:
-            return await self._prolong(client, payload)
-
-    async def _prolong(self, client: Client, payload: events.Refresh) -> dict[str, Any]:
-        identity = await self._identify({"token": payload.token}, client.socket)
-        if (identity.tenant, identity.user_id) != (client.audience.tenant, client.user_id):
-            raise WireError("forbidden", "the token is another user's")
-        _see_that_it_is_here(client)
-        client.identity = identity
-        client.ends_s = _steady(identity.expires_s)
-        self._expiry.set(client.socket.id, client.ends_s)
-        watches = client.audience.watches
-        watches.keep(client, identity.may_watch)
-        if identity.watch != "*":
-            watches.unwatch_all(client)
-        ends_ms = end_ms(identity.expires_s)
-        return {"expires": None if ends_ms is None else to_iso(ends_ms)}
-
     # -- events ------------------------------------------------------------------------------------------------------
 
     def _on(self, event: str, kind: type[P], handler: Callable[[Client, P], Awaitable[dict[str, Any]]]) -> None:
@@ -413,8 +362,6 @@ class Gateway:
         client.running += 1
         try:
             await self._throttle.wait(client)
-            if self._stopping:
-                raise _shutting_down()
             return {"ok": True, **await work(client)}
         except WireError as error:
             of = client.audience.tenant, client.user_id, error.code
@@ -437,176 +384,17 @@ class Gateway:
         self._meters.errors.labels(error.code).inc()
         return Reply({"ok": False, "error": error.body()}, otherwise=(events.ERROR, error.body()))
 
-    def _refusals(self, users: list[str]) -> dict[str, Any]:
-        """What an answer says of the users whom its client may not see."""
-        if users:
-            self._meters.errors.labels("forbidden").inc()
-        return events.refused_to_wire(users)
-
     def _unknown(self, socket: Socket, event: Any, *args: Any) -> Reply | Awaitable[dict[str, Any] | Reply]:
         async def refuse(client: Client) -> dict[str, Any]:
             raise WireError("unknown_event", f"there is no event {str(event)[:80]!r}")
 
         return self._limited(socket.data) or self._answer(socket.data, "unknown", refuse)
 
-    async def _watch(self, client: Client, payload: events.Watch) -> dict[str, Any]:
-        if payload.all == (payload.users is not None):
-            raise WireError("bad_request", "watch either users or all")
-        if payload.users is not None:
-            return await self._watch_users(client, payload.users, payload.since)
-        if client.identity.watch != "*":
-            raise WireError("forbidden", "the token lets this user watch some users only: name them")
-        if client.audience.sight is not None:
-            raise WireError("forbidden", "the application says user by user who may be watched: name them")
-        if payload.since is not None:
-            self._throttle.charge_for(client, events.MAX_USERS_A_CALL)
-        _see_that_it_is_here(client)
-        client.audience.watches.watch_all(client)
-        if payload.since is not None:
-            newer = await self._newer(client, payload.since, None)
-            if newer is not None:
-                return newer
-        if payload.cursor is None:
-            return await client.audience.first_page(client.opened_s)
-        async with self._throttle.in_turn(client, events.MAX_USERS_A_CALL):
-            try:
-                return await client.audience.page(payload.cursor)
-            except ValueError as error:
-                raise WireError("bad_request", "cursor is not one that this server gave") from error
-
-    async def _watch_users(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
-        many = len(users) if since is None else events.MAX_USERS_A_CALL
-        self._throttle.charge_for(client, many)
-        async with self._throttle.in_turn(client, many):
-            return await self._watch_these(client, users, since)
-
-    async def _watch_these(self, client: Client, users: list[str], since: int | None) -> dict[str, Any]:
-        users, beside = self._of_asked(users)
-        seen, refused = await self._permission.part(client, users, anew=True)
-        beside |= self._refusals(refused)
-        _see_that_it_is_here(client)
-        most, watches = self._settings.max_watched_users, client.audience.watches
-        if watches.watched_by(client) + watches.adds(client, seen) > most:
-            raise WireError("too_many_watches", f"a connection may watch {most} users")
-        # First the watch, then the snapshot: what changes in between is sent twice rather than never.
-        first = not watches.watched_by(client)
-        watches.watch(client, seen)
-        if first:
-            self._permission.look_again_later(client)
-        if since is not None:
-            newer = await self._newer(client, since, frozenset(seen))
-            if newer is not None:
-                return newer | beside
-        return await self._snapshot(client, seen) | {"full": True} | beside
-
-    def _of_asked(self, asked: list[str]) -> tuple[list[str], dict[str, Any]]:
-        """The ids of users as they are, and what the answer says of those that the client wrote otherwise."""
-        users = [self._canonical(user_id) for user_id in asked]
-        return users, {} if users == asked else canonical_to_wire(dict(zip(asked, users, strict=True)))
-
-    async def _newer(self, client: Client, since: int, users: frozenset[str] | None) -> dict[str, Any] | None:
-        registry = client.audience.registry
-        changes = await registry.changes_since(since)
-        if changes is None:
-            return None
-        version = registry.version
-        wanted = {change.user_id: change for change in changes if users is None or change.user_id in users}
-        if len(wanted) > events.MAX_USERS_A_CALL:  # a snapshot comes in pages, and this does not
-            return None
-        found = await self._with_own_view(client, wanted)
-        return {"version": version, "users": [user_to_wire(user) for user in found.values()], "full": False}
-
-    async def _with_own_view(self, client: Client, users: Mapping[str, UserPresence]) -> dict[str, UserPresence]:
-        """Whoever is invisible still sees themselves as they are."""
-        found = dict(users)
-        if client.user_id in found:
-            own = await client.audience.registry.own_view(client.user_id)
-            found[client.user_id] = own or found[client.user_id]
-        return found
-
-    async def _unwatch(self, client: Client, payload: events.Unwatch) -> dict[str, Any]:
-        if payload.all == (payload.users is not None):
-            raise WireError("bad_request", "unwatch either users or all")
-        if payload.users is not None:
-            client.audience.watches.unwatch(client, self._of_asked(payload.users)[0])
-        else:
-            client.audience.watches.unwatch_all(client)
-        return {}
-
-    async def _get(self, client: Client, payload: events.Users) -> dict[str, Any]:
-        self._throttle.charge_for(client, len(payload.users))
-        async with self._throttle.in_turn(client, len(payload.users)):
-            users, beside = self._of_asked(payload.users)
-            seen, refused = await self._permission.part(client, users)
-            return await self._snapshot(client, seen) | beside | self._refusals(refused)
-
-    async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
-        snapshot = await self.presence.snapshot(users, tenant=client.audience.tenant)
-        found = await self._with_own_view(client, snapshot.users)
-        return {"version": snapshot.version, "users": client.audience.encoded.of(found.values())}
-
-    async def _active(self, client: Client, payload: events.Empty) -> dict[str, Any]:
-        await client.audience.registry.active(client.socket.id)
-        return {}
-
-    async def _idle(self, client: Client, payload: events.Empty) -> dict[str, Any]:
-        await client.audience.registry.idle(client.socket.id)
-        return {}
-
-    async def _claim(self, client: Client, payload: events.ClaimPayload) -> dict[str, Any]:
-        availability, text = payload.availability, payload.text
-        if text is not None and len(text) > max(events.MAX_STRING, self._settings.max_status_text):
-            raise WireError("too_large", f"text has more than {self._settings.max_status_text} characters")
-        if availability is None:
-            if text is not None or payload.until is not None:
-                raise WireError("bad_request", "availability null gives the claim up: it has neither text nor until")
-            claim = None
-        else:
-            asked = None if isinstance(availability, msgspec.UnsetType) else availability
-            longest, now_ms = self._settings.max_status_text, time.time_ns() // 1_000_000
-            try:
-                claim = claim_of(asked, text, payload.until, longest_text=longest, now_ms=now_ms)
-            except ValueError as error:
-                raise WireError("bad_request", str(error)) from error
-        registry = client.audience.registry
-        await registry.claim(client.user_id, claim)
-        if claim is not None and claim.availability is Claimed.INVISIBLE:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HIDDEN_WITHIN_S):
-                    await self.presence.writer.written(key_of(client.audience.tenant, client.user_id))
-        own = await registry.own_view(client.user_id)
-        if own is None:
-            raise WireError("internal", "the connection is closing")
-        return {"user": user_to_wire(own)}
-
     async def _leave(self, client: Client, payload: events.Empty) -> dict[str, Any]:
         client.closing = Closing.LEFT
         # The acknowledgement goes first, then the connection.
         asyncio.get_running_loop().call_soon(lambda: close(client.socket, may_return=False))
         return {}
-
-
-_EXPIRING = WireError(
-    "token_expiring", f"the token ends within {WARNING_S:g} s: send presence:refresh with a newer one"
-)
-_EXPIRED = WireError("token_expired", "the token has expired")
-
-
-def _may_be_prolonged(client: Client, now_s: float) -> bool:
-    """Whether a newer token came before the old one's end, and is still being looked at: its answer decides."""
-    ends_s = client.ends_s
-    return client.is_refreshing and ends_s is not None and now_s < ends_s + REFRESHED_WITHIN_S
-
-
-def _see_that_it_is_here(client: Client) -> None:
-    """Refuse what would outlive a connection that has ended since it asked: nobody would take it back."""
-    if not client.socket.connected:
-        raise WireError("internal", "the connection is closing")
-
-
-def _steady(ends_s: float | None) -> float | None:
-    """Carry an end over to the steady clock: a wall clock that is set ahead later on must not throw everybody out."""
-    return None if ends_s is None else steady_s() + ends_s - time.time()
 
 
 def _shutting_down() -> WireError:

@@ -11,10 +11,10 @@ What is seen once may be under way; what is seen twice in a row, with the whole 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from herenow.gateway.departures import Departure, Departures
 from herenow.logs import get_logger
 from herenow.metering import Meters
 from herenow.model import Closing
-from herenow.registry.base import Registry
 from herenow.registry.tenants import Tenants
 from herenow.socketio_server import Socket
 
@@ -29,8 +29,10 @@ class RollCall:
 
     Args:
         tenants: whose registries to compare.
+        node: the server that these sockets are of.
         sockets: those that are here, by connection id.
         close: closes one whose client may come back.
+        departures: tells the registries of what has ended.
         meters: where strays are counted.
         every_s: between two looks.
     """
@@ -38,15 +40,19 @@ class RollCall:
     def __init__(
         self,
         tenants: Tenants,
+        node: str,
         sockets: Mapping[str, Socket],
         close: Callable[[Socket], object],
+        departures: Departures,
         meters: Meters,
         *,
         every_s: float,
     ) -> None:
         self._tenants = tenants
+        self._node = node
         self._sockets = sockets
         self._close = close
+        self._departures = departures
         self._strays = meters.strays
         self._every_s = every_s
         self._unserved: frozenset[str] = frozenset()  # as the look before saw them
@@ -61,18 +67,19 @@ class RollCall:
     async def look(self) -> None:
         """Compare once; end what the look before saw too."""
         registered: set[str] = set()
-        unserved: dict[str, Registry] = {}
+        unserved: dict[str, Departure] = {}
         for tenant in self._tenants.names():
             registry = self._tenants.find(tenant)
             if registry is not None:
-                ids = await registry.connection_ids()
-                registered.update(ids)
-                unserved.update(dict.fromkeys(await _those_not_in(self._sockets, ids), registry))
+                user_of = {connection: user_id for user_id, connection in await registry.connections_on(self._node)}
+                registered.update(user_of)
+                for each in await _those_not_in(self._sockets, tuple(user_of)):
+                    unserved[each] = Departure(tenant, user_of[each], each, Closing.ERROR)
         unregistered = await _those_not_in(registered, tuple(self._sockets))
         seen_unserved, self._unserved = self._unserved, frozenset(unserved)
         seen_unregistered, self._unregistered = self._unregistered, frozenset(unregistered)
         for connection_id in seen_unserved.intersection(unserved):
-            unserved[connection_id].disconnect(connection_id, Closing.ERROR)
+            self._departures.tell(unserved[connection_id])
             self._note("unserved", connection_id)
         for connection_id in seen_unregistered.intersection(unregistered):
             socket = self._sockets.get(connection_id)

@@ -14,12 +14,11 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 
 from herenow.gateway.audience import Audience
-from herenow.gateway.client import close
-from herenow.gateway.events import ERROR, MAX_USERS_A_CALL, WireError
+from herenow.gateway.events import MAX_USERS_A_CALL, WireError
 from herenow.logs import get_logger
 from herenow.model import Cause
-from herenow.presence import CLOSED_AT_ONCE, Presence
 from herenow.registry.base import Registry
+from herenow.service import Service
 from herenow.socketio_server import Socket
 from herenow.tenancy import key_of
 
@@ -41,17 +40,20 @@ class Strangers:
         presence: started.
         audiences: gives those of all tenants.
         find: the socket of a connection that is still here.
+        notify: tells a client why its connection ends.
     """
 
     def __init__(
         self,
-        presence: Presence,
+        presence: Service,
         audiences: Callable[[], Mapping[str | None, Audience]],
         find: Callable[[str], Socket | None],
+        notify: Callable[[Socket, WireError], None],
     ) -> None:
         self._presence = presence
         self._audiences = audiences
         self._find = find
+        self._notify = notify
         self._missed: set[str] = set()  # by the look before, by key
 
     async def look(self) -> None:
@@ -89,16 +91,15 @@ class Strangers:
         of_tenant = {} if tenant is None else {"tenant": tenant}
         log.warning("users sent away", code=code, count=len(users), users=users[:NAMED_AT_MOST], **of_tenant)
         with self._presence.tenants.holding(tenant) as registry:
-            for start in range(0, len(users), CLOSED_AT_ONCE):
-                await self._close(registry, users[start : start + CLOSED_AT_ONCE], why)
-                await asyncio.sleep(0)
+            if why is not None:
+                for user_id in users:
+                    await self._tell(registry, user_id, why)
+            # The registry itself: the ids are meant as they are written.
+            await registry.evict(users, disconnect=True, cause=Cause.CLEANUP)
+            for user_id in users:  # nor does anything live on that they claimed
+                await registry.claim(user_id, None)
 
-    async def _close(self, registry: Registry, users: Sequence[str], why: WireError | None) -> None:
-        # The registry itself: the ids are meant as they are written.
-        for connection in await registry.evict(users, disconnect=True, cause=Cause.CLEANUP):
+    async def _tell(self, registry: Registry, user_id: str, why: WireError) -> None:
+        for connection in await registry.connections_of(user_id):
             if socket := self._find(connection.connection_id):
-                if why is not None:
-                    socket.emit(ERROR, why.body())
-                close(socket, may_return=True)
-        for user_id in users:  # nor does anything live on that they claimed
-            await registry.claim(user_id, None)
+                self._notify(socket, why)

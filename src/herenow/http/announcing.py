@@ -1,12 +1,11 @@
 """Keeps a server's state file true, from its start to its end. What cannot be written is logged, and stops nothing."""
 
-import time
-
 from herenow.http.door import Door
 from herenow.http.state_file import Phase, StateFile
 from herenow.logs import get_logger
-from herenow.presence import Presence
+from herenow.service import Service
 from herenow.store.nodes import Node
+from herenow.times import unix_ms
 
 log = get_logger("herenow.announcing")
 
@@ -19,7 +18,7 @@ class Announced:
         token: what lets them in.
     """
 
-    def __init__(self, presence: Presence, token: str) -> None:
+    def __init__(self, presence: Service, token: str) -> None:
         self._presence = presence
         self._token = token
         self._file = StateFile(presence.settings)
@@ -28,7 +27,7 @@ class Announced:
         self._waits_for: str | None = None
         self._has_complained = False
         # Until it owns the store, and has a row there.
-        now_ms = time.time_ns() // 1_000_000
+        now_ms = unix_ms()
         self._node = Node.here(name=presence.settings.node, epoch=0, address="", now_ms=now_ms, lease_ms=0)
 
     def starting(self, waits_for: str | None = None) -> None:
@@ -47,6 +46,18 @@ class Announced:
         except OSError as error:
             log.warning("the commands cannot come in as they should", error=str(error))
         self._write("serving")
+
+    def may_be_renewed(self) -> None:
+        """Say from now on that SIGHUP renews it."""
+        self._file.is_renewed_by_signal = True
+
+    def not_renewed(self, reason: str | None) -> None:
+        """Say why it was not renewed; ``None``: it is being tried."""
+        self._write("serving", reason)
+
+    def renewing(self) -> None:
+        """Say that it starts anew; the new code takes this file away."""
+        self._write("starting")
 
     def stopping(self) -> None:
         """Say that it stops. Idempotent."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -10,7 +11,6 @@ from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
-from starlette.routing import Route as StarletteRoute
 
 from herenow.errors import NotStarted, Replaced
 from herenow.http import errors
@@ -18,7 +18,7 @@ from herenow.http.access import Access, OfTenant
 from herenow.http.errors import Refused
 from herenow.http.explaining import SHOWN_CHANGES, Facts, explain
 from herenow.http.following import Followers
-from herenow.http.maintenance import Maintenance, now_ms
+from herenow.http.maintenance import Maintenance
 from herenow.http.metrics import CONTENT_TYPE, metrics
 from herenow.http.models import (
     MOST_PER_CALL,
@@ -28,7 +28,7 @@ from herenow.http.models import (
     ClaimOrder,
     Cleaned,
     CleanupOrder,
-    Disconnected,
+    DisconnectAnswer,
     Drift,
     Explained,
     Failed,
@@ -43,7 +43,7 @@ from herenow.http.models import (
     UsersQuestion,
 )
 from herenow.model import MAX_USER_ID_LENGTH, Claim
-from herenow.presence import Presence
+from herenow.service import Service
 from herenow.tenancy import key_of
 from herenow.times import to_iso
 from herenow.wire import USER_ID_PATTERN, canonical_to_wire, claim_of, user_to_wire
@@ -59,6 +59,9 @@ LastEventId = Annotated[
     Header(ge=0, lt=2**53, description="What an EventSource sends when it comes back; weighs more than since."),
 ]
 Cursor = Annotated[str | None, Query(max_length=1000, description="The cursor of the page before.")]
+
+
+NOT_STARTED = "the server is starting or stopping"
 
 
 class _AnyId(Convertor[str]):
@@ -109,7 +112,7 @@ class Heartbeats(Protocol):
 
 
 class Api:
-    """The HTTP API of one :class:`~herenow.presence.Presence`.
+    """The HTTP API of one :class:`~herenow.service.Service`.
 
     Args:
         presence: what it speaks for; it need not be started yet.
@@ -117,63 +120,67 @@ class Api:
         heartbeats: for ``explain``.
     """
 
-    def __init__(self, presence: Presence, access: Access, heartbeats: Heartbeats) -> None:
+    def __init__(self, presence: Service, access: Access, heartbeats: Heartbeats) -> None:
         self._presence = presence
         self._access = access
         self._heartbeats = heartbeats
         self._maintenance = Maintenance(presence)
         self.followers = Followers(presence)
+        self.heard_on: Callable[[Any], None] | None = None
+        """Told through which end of the server's a long request has come, as an ASGI scope says it."""
 
-    def router(self, faces: Faces, prefix: str = "") -> APIRouter:
-        """Return the routes, for an application to include.
+    def add_to(self, router: APIRouter, faces: Faces, prefix: str = "") -> list[errors.Route]:
+        """Add the routes behind all that a router has, and return them.
 
         Args:
+            router: what it demands of all its routes, such as ``dependencies``, it demands of ours.
             faces: what of the API.
             prefix: of every path, as in ``/presence``.
         """
-        router = APIRouter(prefix=prefix, route_class=errors.Route)
+        before = len(router.routes)
+        add = partial(_add, router, prefix, include_in_schema=faces.openapi)
         if faces.health:
-            self._add_health(router)
+            self._add_health(add)
         if faces.http:
-            self._add_presence(router)
+            self._add_presence(add)
         if faces.admin:
-            self._add_maintenance(router)
-        routes = [route for route in router.routes if isinstance(route, errors.Route)]
+            self._add_maintenance(add)
+        routes = [route for route in router.routes[before:] if isinstance(route, errors.Route)]
         for route in routes:
             route.answers_head = route.path.removeprefix(prefix) in ("/healthz", "/readyz")
             same = (each for each in routes if each.path == route.path)
             route.allowed = frozenset(method for each in same for method in each.methods or ())
-        return router
+        return routes
 
-    def _add_health(self, router: APIRouter) -> None:
-        _add(router, "GET", "/healthz", self.alive, Alive, "health", "Whether the process answers", refusals=())
-        _add(router, "GET", "/readyz", self.ready, Readiness, "health", "Whether it should get traffic", refusals=())
+    def _add_health(self, add: Callable[..., None]) -> None:
+        add("GET", "/healthz", self.alive, Alive, "health", "Whether the process answers", refusals=())
+        add("GET", "/readyz", self.ready, Readiness, "health", "Whether it should get traffic", refusals=())
         whole = self._access.overseer
-        _add(router, "GET", "/metrics", self.metrics, CONTENT_TYPE, "health", "For Prometheus", guard=whole)
+        add("GET", "/metrics", self.metrics, CONTENT_TYPE, "health", "For Prometheus", guard=whole)
 
-    def _add_presence(self, router: APIRouter) -> None:
+    def _add_presence(self, add: Callable[..., None]) -> None:
         read: dict[str, Any] = {"tag": "presence", "guard": self._access.reader}
-        _add(router, "GET", "/v1/stats", self.stats, Stats, summary="How many are online", **read)
-        _add(router, "GET", "/v1/online", self.online, Online, summary="Who is online, by page", **read)
-        _add(router, "POST", "/v1/users:batchGet", self.users, Users, summary="Some users", **read)
+        add("GET", "/v1/stats", self.stats, Stats, summary="How many are online", **read)
+        add("GET", "/v1/online", self.online, Online, summary="Who is online, by page", **read)
+        add("POST", "/v1/users:batchGet", self.users, Users, summary="Some users", **read)
         stream = "text/event-stream"
-        _add(router, "GET", "/v1/changes", self.changes, stream, summary="All changes, as they come", **read)
+        add("GET", "/v1/changes", self.changes, stream, summary="All changes, as they come", **read)
         claim: dict[str, Any] = {"tag": "presence", "guard": self._access.maintainer}
         path = "/v1/users/{id:herenow_user}/claim"
-        _add(router, "PUT", path, self.claim, ClaimAnswer, summary="A claim on a user's behalf", **claim)
-        _add(router, "DELETE", path, self.unclaim, ClaimAnswer, summary="Give a user's claim up", **claim)
+        add("PUT", path, self.claim, ClaimAnswer, summary="A claim on a user's behalf", **claim)
+        add("DELETE", path, self.unclaim, ClaimAnswer, summary="Give a user's claim up", **claim)
         # After its longer sister: an id may hold slashes.
-        _add(router, "GET", "/v1/users/{id:herenow_user}", self.user, User, summary="One user", **read)
+        add("GET", "/v1/users/{id:herenow_user}", self.user, User, summary="One user", **read)
 
-    def _add_maintenance(self, router: APIRouter) -> None:
+    def _add_maintenance(self, add: Callable[..., None]) -> None:
         admin: dict[str, Any] = {"tag": "maintenance", "guard": self._access.maintainer}
-        _add(router, "GET", "/v1/admin/status", self.status, Status, summary="The whole picture", **admin)
-        _add(router, "GET", "/v1/admin/drift", self.drift, Drift, summary="Where the store disagrees", **admin)
+        add("GET", "/v1/admin/status", self.status, Status, summary="The whole picture", **admin)
+        add("GET", "/v1/admin/drift", self.drift, Drift, summary="Where the store disagrees", **admin)
         path = "/v1/admin/users/{id:herenow_user}"
-        _add(router, "GET", f"{path}/explain", self.explain, Explained, summary="Why a user is shown so", **admin)
-        _add(router, "POST", f"{path}/disconnect", self.disconnect, Disconnected, summary="Close a user", **admin)
-        _add(router, "POST", "/v1/admin/cleanup", self.cleanup, Cleaned, summary="Take everyone offline", **admin)
-        _add(router, "POST", "/v1/admin/stale", self.stale, Cleaned, summary="Take the silent offline", **admin)
+        add("GET", f"{path}/explain", self.explain, Explained, summary="Why a user is shown so", **admin)
+        add("POST", f"{path}/disconnect", self.disconnect, DisconnectAnswer, summary="Close a user", **admin)
+        add("POST", "/v1/admin/cleanup", self.cleanup, Cleaned, summary="Take everyone offline", **admin)
+        add("POST", "/v1/admin/stale", self.stale, Cleaned, summary="Take the silent offline", **admin)
 
     # -- health ------------------------------------------------------------------------------------------------------
 
@@ -203,13 +210,17 @@ class Api:
         except Replaced as error:
             return Readiness(ready=False, reason=str(error))
         except NotStarted:
-            return Readiness(ready=False, reason="the server is starting or stopping")
+            return Readiness(ready=False, reason=NOT_STARTED)
+        if self.followers.have_ended:  # the clients have been told, though the store is still ours
+            return Readiness(ready=False, reason=NOT_STARTED)
         totals, failed = audit.totals, audit.last_error
         reason = None
         if not writer.healthy:
             reason = "the store does not take what it is given; presence goes on without it"
         elif failed is not None and not failed.temporary:  # SQLite may go on to write into a file that is damaged
             reason = "the store cannot be read; presence goes on without it"
+        elif audit.undone.is_most:
+            reason = "the store is wrong again each time that it is put right; presence goes on without it"
         elif ailing := presence.supervisor.ailing():
             reason = f"a part fails again and again, and is started again: {', '.join(ailing)}"
         known = NodeHealth(name=node.name, started=to_iso(node.started_ms))
@@ -226,7 +237,7 @@ class Api:
                 missing=totals.missing,
                 wrong=totals.wrong,
                 repaired=totals.repaired,
-                troubles=list(audit.upkeep.troubles),
+                troubles=list(audit.troubles),
                 last_error=None if failed is None else str(failed),
             ),
             node=known,
@@ -262,13 +273,15 @@ class Api:
         return found | canonical_to_wire({asked: user.user_id for asked, user in snapshot.users.items()})
 
     async def changes(
-        self, tenant: OfTenant, since: Since = None, last_event_id: LastEventId = None
+        self, request: Request, tenant: OfTenant, since: Since = None, last_event_id: LastEventId = None
     ) -> StreamingResponse:
         """Follow all changes: events ``change`` with a Change each, its version as ``id``.
 
         ``event: reset`` says that the changes after ``since`` are not all known any more: take a snapshot, and go on
         with what follows.
         """
+        if self.heard_on is not None:
+            self.heard_on(request.scope.get("server"))
         stream = self.followers.follow(since if last_event_id is None else last_event_id, tenant=tenant)
         return StreamingResponse(
             stream, media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
@@ -277,8 +290,8 @@ class Api:
     async def claim(self, user_id: UserIdPath, order: ClaimOrder, tenant: OfTenant) -> Any:
         """Let a user be shown as busy, say, by the calendar of your application. It replaces the claim before."""
         try:
-            longest = self._presence.settings.max_status_text
-            claim = claim_of(order.availability, order.text, order.until, longest_text=longest, now_ms=now_ms())
+            longest, now = self._presence.settings.max_status_text, self._presence.registry_of(tenant).now()
+            claim = claim_of(order.availability, order.text, order.until, longest_text=longest, now_ms=now.unix_ms)
         except ValueError as error:
             raise Refused("bad_request", str(error)) from error
         return await self._put_claim(user_id, claim, tenant)
@@ -297,11 +310,13 @@ class Api:
 
     async def explain(self, user_id: UserIdPath, tenant: OfTenant) -> Explained:
         """Say why a user is shown as they are."""
-        presence, now = self._presence, now_ms()
+        presence = self._presence
         user_id = presence.canonical(user_id)
         key = key_of(tenant, user_id)
         live = await presence.explain(user_id, tenant=tenant)
         stored = await presence.store.read([key])
+        changes = await presence.registry_of(tenant).changes_of(user_id, SHOWN_CHANGES)
+        now = presence.registry_of(tenant).now().unix_ms  # after all that had to be waited for: ages count from it
         heard_ms = {}
         if live is not None:  # a connection may have moved from polling to WebSocket since it opened
             now_by = ((each, self._heartbeats.transport_of(each.connection_id)) for each in live.connections)
@@ -320,7 +335,7 @@ class Api:
                 stored=stored.get(key),
                 is_pending=presence.writer.is_pending(key),
                 settings=presence.settings,
-                changes=await presence.registry_of(tenant).changes_of(user_id, SHOWN_CHANGES),
+                changes=changes,
                 tenant=tenant,
             )
         )
@@ -347,35 +362,29 @@ class Api:
         """
         return await self._maintenance.stale(older_than_ms=order.older_than_ms, dry_run=order.dry_run, tenant=tenant)
 
-    async def disconnect(self, user_id: UserIdPath, tenant: OfTenant) -> Disconnected:
+    async def disconnect(self, user_id: UserIdPath, tenant: OfTenant) -> DisconnectAnswer:
         """Close all connections of a user, who is offline at once."""
-        return Disconnected(closed=await self._presence.disconnect(user_id, tenant=tenant))
+        return DisconnectAnswer(closed=await self._presence.disconnect(user_id, tenant=tenant))
 
 
-def include(router: APIRouter, app: Starlette, faces: Faces) -> None:
+def include(api: Api, app: Starlette, faces: Faces, prefix: str) -> None:
     """Serve the API in an application, before all its other routes: one of them may answer every path.
 
     Args:
-        router: of the API.
+        api: what is served.
         app: where; its other paths, errors and handlers stay as they are. What a FastAPI application demands of all
             its routes, such as ``dependencies``, it demands of ours.
         faces: what of the API.
+        prefix: of every path.
     """
     routes = app.router.routes
     before = len(routes)
-    if isinstance(app, FastAPI):
-        app.include_router(router, include_in_schema=faces.openapi)
-    else:
-        # FastAPI's routes work only inside a FastAPI application: one of our own stands behind each path.
-        inner = FastAPI(openapi_url=None)
-        inner.router.routes[:0] = router.routes
-        routes += [StarletteRoute(path, endpoint=inner) for path in paths_of(router)]
+    # FastAPI's routes work only inside a FastAPI application: in another, one of our own stands behind each path.
+    inner = app if isinstance(app, FastAPI) else FastAPI(openapi_url=None)
+    ours = api.add_to(inner.router, faces, prefix)
+    if inner is not app:
+        routes += [errors.PassedOn(path, endpoint=inner) for path in dict.fromkeys(route.path for route in ours)]
     routes[:0] = [routes.pop() for _ in range(len(routes) - before)][::-1]
-
-
-def paths_of(router: APIRouter) -> list[str]:
-    """The paths of our routes, each once."""
-    return list(dict.fromkeys(route.path for route in router.routes if isinstance(route, errors.Route)))
 
 
 def answer_in_our_form(app: FastAPI) -> None:
@@ -389,6 +398,7 @@ def answer_in_our_form(app: FastAPI) -> None:
 
 def _add(
     router: APIRouter,
+    prefix: str,
     method: str,
     path: str,
     endpoint: Callable[..., Any],
@@ -398,9 +408,10 @@ def _add(
     *,
     guard: Callable[..., Any] | None = None,
     refusals: tuple[int, ...] = (400, 401, 403, 503),
+    include_in_schema: bool,
 ) -> None:
     router.add_api_route(
-        path,
+        prefix + path,
         endpoint,
         methods=[method],
         response_model=None if isinstance(model, str) else model,
@@ -412,4 +423,9 @@ def _add(
             **{status: {"model": Failed} for status in refusals},
             **({200: {"content": {model: {"schema": {"type": "string"}}}}} if isinstance(model, str) else {}),
         },
+        include_in_schema=include_in_schema,
+        route_class_override=errors.Route,
     )
+    route = router.routes[-1]
+    assert isinstance(route, errors.Route)
+    route.guard = guard

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState as Connections
 
-from herenow.http.api import ALL_FACES, Api, answer_in_our_form
+from herenow.http.api import ALL_FACES, Api, answer_in_our_form, include
 from herenow.http.patience import patient
 
 PATIENCE_S: Final = 15.0
@@ -85,7 +85,7 @@ class Door:
 
     def _build(self) -> FastAPI:
         app = FastAPI(openapi_url=None)
-        app.router.routes[:0] = self._api.router(ALL_FACES).routes
+        include(self._api, app, ALL_FACES, "")
         answer_in_our_form(app)
         return app
 

@@ -19,7 +19,7 @@ code                   status
 No answer ever holds a stack trace.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -29,6 +29,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
+from starlette.routing import Route as StarletteRoute
 from starlette.types import Message, Receive, Scope, Send
 
 from herenow.errors import CursorInvalid, NotStarted, Replaced, StoreError, StoreUnavailable, TenantsNotKept
@@ -118,20 +119,51 @@ def respond(request: Request, error: Exception) -> Response:
     return refused.response()
 
 
+def has_whole_id(scope: Scope, inside: Scope, template: str) -> bool:
+    """Say whether what a path has in the place of an id is one segment of it.
+
+    A slash that belongs to an id is written as ``%2F``. With a plain one the path is another, and may be that of the
+    application, as ``/v1/users/alice/avatar``.
+
+    Args:
+        scope: of the request.
+        inside: what the route found in it.
+        template: the path of the route.
+    """
+    user_id = inside.get("path_params", {}).get("id", "")
+    if "/" not in user_id:
+        return True
+    behind = template.partition("{id")[2].count("/")
+    segments: list[bytes] = (scope.get("raw_path") or b"").split(b"/")
+    return len(segments) > behind and unquote_to_bytes(segments[-1 - behind]) == user_id.encode("utf-8", "replace")
+
+
+class PassedOn(StarletteRoute):
+    """A route of ours in an application that is not FastAPI's; one of that stands behind it."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match only a path with a whole id."""
+        match, inside = super().matches(scope)
+        return (match, inside) if has_whole_id(scope, inside, self.path) else (Match.NONE, {})
+
+
 class Route(APIRoute):
     """A route of ours: its errors are answered in our form even in somebody else's application.
 
     Attributes:
         allowed: the methods of all routes at its path, once they are known.
         answers_head: whether it answers HEAD too, as it does GET: what asks whether a server lives often does so.
+        guard: refuses who may not ask.
     """
 
     allowed: frozenset[str] = frozenset()
     answers_head: bool = False
+    guard: Callable[[Request], Awaitable[object]] | None = None
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Match as GET what it answers as that; a page that is served at every other path would have it else."""
-        return super().matches({**scope, "method": "GET"} if self._is_head(scope) else scope)
+        match, inside = super().matches({**scope, "method": "GET"} if self._is_head(scope) else scope)
+        return (match, inside) if has_whole_id(scope, inside, self.path) else (Match.NONE, {})
 
     def _is_head(self, scope: Scope) -> bool:
         return self.answers_head and scope.get("method") == "HEAD"
@@ -153,9 +185,8 @@ class Route(APIRoute):
         async def guarded(request: Request) -> Response:
             try:
                 _see_that_it_is_text(request.scope)
-                for guard in self.dependencies:  # before FastAPI reads, and parses, what a stranger sends
-                    if guard.dependency is not None:
-                        await guard.dependency(request)
+                if self.guard is not None:
+                    await self.guard(request)  # before FastAPI reads, and parses, what a stranger sends
                 return await handle(Request(request.scope, _limited(request.receive)))
             except Exception as error:  # the boundary: whatever it is, the client gets a sentence
                 return respond(request, error)

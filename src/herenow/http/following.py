@@ -12,8 +12,8 @@ from typing import Final
 from herenow.errors import NotStarted
 from herenow.logs import get_logger
 from herenow.model import Change
-from herenow.presence import Presence
 from herenow.registry.base import Batch
+from herenow.service import Service
 from herenow.wire import encode_change
 
 log = get_logger("herenow.http")
@@ -34,7 +34,7 @@ class Follower:
         tenant: whose changes.
     """
 
-    def __init__(self, presence: Presence, since: int | None, tenant: str | None = None) -> None:
+    def __init__(self, presence: Service, since: int | None, tenant: str | None = None) -> None:
         self._registry = presence.registry_of(tenant)
         self._tenants = presence.tenants
         self._on_fault = presence.supervisor.failed
@@ -109,7 +109,7 @@ def _encode(change: Change) -> bytes:
 class Followers:
     """All streams of a server, so that they can be ended."""
 
-    def __init__(self, presence: Presence) -> None:
+    def __init__(self, presence: Service) -> None:
         self._presence = presence
         self._followers: set[Follower] = set()
         self._ended = False
@@ -132,6 +132,11 @@ class Followers:
                 yield data
         finally:
             self._followers.discard(follower)
+
+    @property
+    def have_ended(self) -> bool:
+        """Whether the server stops."""
+        return self._ended
 
     def begin(self) -> None:
         """Let streams begin, after a start."""

@@ -8,7 +8,6 @@ repeats its own guard there (see ``store/base.py``), so a user who comes back me
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 
@@ -19,18 +18,17 @@ from herenow.http.models import (
     Drift,
     Ghost,
     OnlineUser,
-    Server,
+    ServerStatus,
     Stats,
     Status,
     StoreCounts,
     WriterHealth,
     of_tenant,
 )
+from herenow.keeper.judgement import DriftKind
 from herenow.model import Cause, UserPresence
-from herenow.presence import Presence
-from herenow.registry.base import Batch
-from herenow.registry.base import Stats as Counted
-from herenow.store.judgement import DriftKind
+from herenow.registry.base import Batch, RegistryStats
+from herenow.service import Service
 from herenow.store.nodes import is_same
 from herenow.store.rows import CLOCK_SLACK_MS
 from herenow.tenancy import tenant_of
@@ -41,12 +39,12 @@ DRAIN_S = 2.0
 
 
 class Maintenance:
-    """The orders and questions of an operator to one started :class:`~herenow.presence.Presence`."""
+    """The orders and questions of an operator to one started :class:`~herenow.service.Service`."""
 
-    def __init__(self, presence: Presence) -> None:
+    def __init__(self, presence: Service) -> None:
         self._presence = presence
 
-    def told(self, stats: Counted) -> Stats:
+    def told(self, stats: RegistryStats) -> Stats:
         """Put counts into an answer."""
         return Stats(
             online=stats.online,
@@ -71,14 +69,14 @@ class Maintenance:
             StoreError: the store cannot be read.
         """
         presence = self._presence
-        now = now_ms()
+        now = self._presence.registry.now().unix_ms
         counts, roll = await presence.store.counts(), await presence.store.roll()
         stats = await (presence.tenants.stats() if tenant is None else presence.stats(tenant=tenant))
         return Status(
             database=presence.store.name,
             time=to_iso(now),
             servers=[
-                Server.of(sighting, is_alive=sighting.is_fresh or is_same(sighting.node, presence.node))
+                ServerStatus.of(sighting, is_alive=sighting.is_fresh or is_same(sighting.node, presence.node))
                 for sighting in roll.sightings
                 if sighting.node.lease_ms
             ],
@@ -90,7 +88,7 @@ class Maintenance:
             online_first=[await self._online_user(each, user) for each, user in await self._online_first(tenant)],
             bounds=Bounds.of(presence.settings),
             drift=await self.drift(tenant),
-            troubles=list(presence.audit.upkeep.troubles),
+            troubles=list(presence.audit.troubles),
         )
 
     async def _online_first(self, tenant: str | None) -> list[tuple[str | None, UserPresence]]:
@@ -115,7 +113,7 @@ class Maintenance:
 
     def writer(self) -> WriterHealth:
         """Say how the store follows."""
-        state, objections = self._presence.writer.state(), self._presence.objections.found
+        state, objections = self._presence.writer.state(), self._presence.objections
         return WriterHealth(
             healthy=state.healthy and not objections,
             pending=state.pending,
@@ -191,7 +189,7 @@ class Maintenance:
             StoreError: the store cannot be read or written.
         """
         self._tenants(tenant)
-        now = now_ms()
+        now = self._presence.registry.now().unix_ms
         before_ms, after_ms = now - older_than_ms, now + CLOCK_SLACK_MS
         silent = offline = 0
         cursor: str | None = None
@@ -272,8 +270,3 @@ class Maintenance:
 def _is_of(tenant: str | None, key: str) -> bool:
     """Whether an order about this tenant, or about all, is about a user."""
     return tenant is None or tenant_of(key) == tenant
-
-
-def now_ms() -> int:
-    """The wall clock, in milliseconds."""
-    return time.time_ns() // 1_000_000

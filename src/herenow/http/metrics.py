@@ -9,8 +9,9 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from herenow.presence import Presence
-from herenow.registry.base import Stats
+from herenow.promises import bounds_s
+from herenow.registry.base import RegistryStats
+from herenow.service import Service
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -19,7 +20,7 @@ ProcessCollector(registry=_OUR_OWN)
 GCCollector(registry=_OUR_OWN)
 
 
-async def metrics(presence: Presence) -> bytes:
+async def metrics(presence: Service) -> bytes:
     """Return all metrics of a started server, and of its process."""
     state = CollectorRegistry(auto_describe=False)
     state.register(_State(presence, await presence.tenants.stats()))
@@ -29,7 +30,7 @@ async def metrics(presence: Presence) -> bytes:
 class _State(Collector):
     """What is known anyway, as of now."""
 
-    def __init__(self, presence: Presence, stats: Stats) -> None:
+    def __init__(self, presence: Service, stats: RegistryStats) -> None:
         self._presence = presence
         self._stats = stats
 
@@ -49,7 +50,7 @@ class _State(Collector):
         yield from self._store()
         yield from self._drift()
         bounds = GaugeMetricFamily("herenow_promise_bound_seconds", "What each promise says.", labels=["promise"])
-        for promise, bound_s in presence.promised_s().items():
+        for promise, bound_s in bounds_s(presence.settings).items():
             bounds.add_metric([promise], bound_s)
         yield bounds
 
@@ -68,7 +69,7 @@ class _State(Collector):
     def _drift(self) -> Iterable[Metric]:
         audit = self._presence.audit
         totals = audit.totals
-        troubles = len(audit.upkeep.troubles)
+        troubles = len(audit.troubles)
         yield GaugeMetricFamily("herenow_store_troubles", "What is missing of that which init makes.", troubles)
         yield CounterMetricFamily("herenow_audit_rounds", "Comparisons of the store with the registry.", totals.rounds)
         yield CounterMetricFamily("herenow_audit_failures", "Comparisons that could not be made.", totals.failures)

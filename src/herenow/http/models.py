@@ -199,7 +199,7 @@ class Readiness(Answer):
 # -- maintenance -----------------------------------------------------------------------------------------------------
 
 
-class Server(Answer):
+class ServerStatus(Answer):
     """A server that is in the store's list."""
 
     name: str
@@ -296,7 +296,7 @@ class Status(Answer):
 
     database: str
     time: Time
-    servers: list[Server]
+    servers: list[ServerStatus]
     complaints: list[str] = []
     stored: StoreCounts
     stats: Stats | None
@@ -335,7 +335,7 @@ class Cleaned(Answer):
     closed: int
 
 
-class Disconnected(Answer):
+class DisconnectAnswer(Answer):
     """How many connections were closed."""
 
     closed: int

@@ -24,7 +24,7 @@ import msgspec
 
 from herenow.settings import Settings, sqlite_path
 from herenow.store.address import identity_of
-from herenow.store.nodes import Node, is_gone, runs_here
+from herenow.store.nodes import Node, is_gone, node_process, runs_here
 
 LARGEST = 65_536
 """Bytes that are read of a file which somebody else may have put there."""
@@ -42,7 +42,8 @@ class ServerState(msgspec.Struct, frozen=True):
         phase: whether it may be asked.
         address: where the commands ask it; empty where it does not answer yet, or cannot.
         token: what lets them in.
-        waits_for: why it does not serve yet, as a sentence.
+        waits_for: why it does not serve yet, as a sentence; of one that serves, why it was not renewed.
+        is_renewed_by_signal: whether SIGHUP renews it; an application might end of it.
     """
 
     node: Node
@@ -52,6 +53,7 @@ class ServerState(msgspec.Struct, frozen=True):
     address: str
     token: str
     waits_for: str | None = None
+    is_renewed_by_signal: bool = False
 
 
 def state_directory() -> Path | None:
@@ -76,6 +78,7 @@ class StateFile:
     def __init__(self, settings: Settings) -> None:
         self._database = identity_of(settings.database, settings.users_collection)
         self._beside = beside(settings.database)
+        self.is_renewed_by_signal = False
         self._own: Path | None = None
         self._last: ServerState | None = None
 
@@ -87,7 +90,9 @@ class StateFile:
         Raises:
             OSError: it could be written at none of its places.
         """
-        state = ServerState(node, self._database, str(Path.cwd()), phase, address, token, waits_for)
+        state = ServerState(
+            node, self._database, str(Path.cwd()), phase, address, token, waits_for, self.is_renewed_by_signal
+        )
         errors = [error for path in self._places(phase) if (error := _written(path, state)) is not None]
         self._last = state
         if errors and len(errors) == len(self._places(phase)):
@@ -109,7 +114,10 @@ class StateFile:
     def claim(self) -> None:
         """Remove what dead servers of the same database left behind: it is ours now, and has one server at a time."""
         for path, state in _states():
-            if path != self._own and state.database == self._database and state.phase != "starting":
+            is_of_code_before = state.node.pid == os.getpid() and state.node.process == node_process()
+            if path == self._own or state.database != self._database:
+                continue
+            if state.phase != "starting" or is_of_code_before:
                 path.unlink(missing_ok=True)
 
     def remove(self) -> None:

@@ -4,14 +4,16 @@
 
 Order. A command takes its place at the call, not at the ``await``: commands of one caller apply in the order in which
   they were issued, awaited or not. Those of one tick of the event loop may travel as one batch.
-Atomicity. Each command applies whole or not at all, and none sees another half done.
+Atomicity. What is done to one user applies whole or not at all. A command for a crowd (``evict``, ``node_lost``,
+  ``leave``, ``adopt``, ``repair``) is done to one user after the other.
 Idempotence. A command that is repeated right away changes nothing the second time, so it may be sent again after doubt.
   Only a repair is answered again, as long as it is told of a wrong row.
 Reads. A read sees every command that this process issued before it. What it returns is immutable or the reader's own.
 Expiry. Lingers, claims and idleness end by themselves, at their time and without any call.
 Delivery. Every subscriber gets every batch once, in the order of versions, in the event loop, before the commands that
   caused it resolve. Changes and reads fit together without a gap: a :class:`Snapshot` holds all changes up to its
-  version and none after it, and those after it reach whoever had subscribed before the read.
+  version at least; one that it already has may come again, told by its version. Those after it reach whoever had
+  subscribed before the read.
 Isolation. A subscriber that raises is reported (by default to the event loop's exception handler), and harms nobody:
   neither the other subscribers, nor the commands, nor its own later batches.
 Failure. A command resolves when it is applied. Where the registry cannot be reached, it raises, and the command may or
@@ -20,12 +22,14 @@ Failure. A command resolves when it is applied. Where the registry cannot be rea
 All times are Unix milliseconds unless the name says otherwise. All methods belong to the event loop of the registry.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from asyncio import Future
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
 
-from herenow.model import Cause, Change, Claim, Closing, Connection, StoredUser, UserPresence
+from herenow.model import Cause, Change, Claim, Closing, Connection, Evicted, StoredUser, UserPresence
+from herenow.registry.commands import Now
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -33,11 +37,13 @@ class Batch(msgspec.Struct, frozen=True):
 
     ``changes`` are all that others can see, oldest first. ``rows`` are for the store: the net row of each user of whom
     it must know something new, visible or not; a change never comes without one. A row whose ``last_active_ms`` is
-    ``None`` leaves the stored one as it is.
+    ``None`` leaves the stored one as it is. ``evicted`` are the connections that the registry has dropped, and that
+    whoever serves them must close.
     """
 
     changes: tuple[Change, ...]
     rows: tuple[StoredUser, ...]
+    evicted: tuple[Evicted, ...]
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -55,7 +61,7 @@ class Page(msgspec.Struct, frozen=True):
     cursor: str | None
 
 
-class Stats(msgspec.Struct, frozen=True):
+class RegistryStats(msgspec.Struct, frozen=True):
     """How many there are.
 
     ``online``, ``away`` and ``busy`` are users as others see them, ``users`` their sum. ``held`` are the users in
@@ -103,10 +109,14 @@ class Registry(Protocol):
         """The version of the latest change that subscribers of this process have got."""
         ...
 
+    def now(self) -> Now:
+        """Return the time by which all here is stamped and judged: what is told of it goes by no other clock."""
+        ...
+
     def connect(
         self, user_id: str, connection_id: str, *, node: str, transport: str | None = None, address: str | None = None
-    ) -> Awaitable[None]:
-        """Add a connection of a user, served by ``node``; one with the same id is replaced.
+    ) -> Future[None]:
+        """Add a connection of a user, served by ``node``; one of the same user with the same id is replaced.
 
         Args:
             transport: how it speaks (``websocket``, ``polling``), for ``explain`` only.
@@ -114,25 +124,25 @@ class Registry(Protocol):
         """
         ...
 
-    def disconnect(self, connection_id: str, closing: Closing) -> Awaitable[None]:
-        """Remove a connection that ended so. After the last one, unless it ``LEFT``, the user lingers."""
+    def disconnect(self, user_id: str, connection_id: str, closing: Closing) -> Future[None]:
+        """Remove a user's connection that ended so. After the last one, unless it ``LEFT``, the user lingers."""
         ...
 
-    def active(self, connection_id: str) -> Awaitable[None]:
-        """Note that the device behind a connection was just used."""
+    def active(self, user_id: str, connection_id: str) -> Future[None]:
+        """Note that the device behind a user's connection was just used."""
         ...
 
-    def idle(self, connection_id: str) -> Awaitable[None]:
-        """Note that the device behind a connection has not been used for a while."""
+    def idle(self, user_id: str, connection_id: str) -> Future[None]:
+        """Note that the device behind a user's connection has not been used for a while."""
         ...
 
-    def claim(self, user_id: str, claim: Claim | None) -> Awaitable[None]:
+    def claim(self, user_id: str, claim: Claim | None) -> Future[None]:
         """Put a user's claim in place of the one before; ``None`` gives it up. One that has expired is none."""
         ...
 
     def evict(
         self, user_ids: Iterable[str] | None, *, disconnect: bool, cause: Cause = Cause.CLEANUP
-    ) -> Awaitable[tuple[Connection, ...]]:
+    ) -> Future[tuple[Evicted, ...]]:
         """Take users (``None``: all) offline at once, without grace.
 
         Args:
@@ -140,15 +150,20 @@ class Registry(Protocol):
             cause: what the changes say.
 
         Returns:
-            The connections that were removed. They are strangers to the registry now: the caller must close them.
+            The connections that were removed. They are strangers to the registry now; each batch brings its own to
+            whoever must close them.
         """
         ...
 
-    def node_lost(self, node: str, *, last_beat_ms: int) -> Awaitable[None]:
+    def node_lost(self, node: str, *, last_beat_ms: int) -> Future[None]:
         """Remove all connections of a node that died after ``last_beat_ms``, as if each had been closed then."""
         ...
 
-    def adopt(self, rows: Iterable[StoredUser], *, last_beat_ms: int, grace_ms: int) -> Awaitable[None]:
+    def leave(self, node: str) -> Future[None]:
+        """End a node on purpose: its connections are over. With the last node, all are offline at once."""
+        ...
+
+    def adopt(self, rows: Iterable[StoredUser], *, last_beat_ms: int, grace_ms: int) -> Future[None]:
         """Take over the users of a dead process from the store, before the first connection is let in.
 
         Whoever is online in ``rows`` lingers for ``grace_ms``, and shows no change if they come back in time. Claims
@@ -160,7 +175,7 @@ class Registry(Protocol):
         """
         ...
 
-    def repair(self, rows: Iterable[StoredUser], *, cause: Cause = Cause.REPAIR) -> Awaitable[None]:
+    def repair(self, rows: Iterable[StoredUser], *, cause: Cause = Cause.REPAIR) -> Future[None]:
         """Answer rows of the store that are wrong, each with a newer one that is true.
 
         A ghost becomes offline, with a change; another row is written again, without one. What is not known here is
@@ -169,11 +184,11 @@ class Registry(Protocol):
         """
         ...
 
-    def get(self, user_ids: Iterable[str]) -> Awaitable[Snapshot]:
+    def get(self, user_ids: Iterable[str]) -> Future[Snapshot]:
         """Return these users as others see them. Those whom the registry does not hold are absent from the result."""
         ...
 
-    def rows(self, user_ids: Iterable[str]) -> Awaitable[dict[str, StoredUser]]:
+    def rows(self, user_ids: Iterable[str]) -> Future[dict[str, StoredUser]]:
         """Return what the store is to say of these users, with the version of their latest change, or 0.
 
         Of those who are not held, whoever went as far back as the log of changes reaches is in it, offline and without
@@ -181,15 +196,15 @@ class Registry(Protocol):
         """
         ...
 
-    def known(self, gone: int) -> Awaitable[tuple[str, ...]]:
+    def known(self, gone: int) -> Future[tuple[str, ...]]:
         """Return the ids of all who are held, and of so many who went last, as far as the log of changes reaches."""
         ...
 
-    def own_view(self, user_id: str) -> Awaitable[UserPresence | None]:
+    def own_view(self, user_id: str) -> Future[UserPresence | None]:
         """Return a user as their own connections see them; ``None`` for one who is not held."""
         ...
 
-    def online(self, limit: int, cursor: str | None = None) -> Awaitable[Page]:
+    def online(self, limit: int, cursor: str | None = None) -> Future[Page]:
         """Return up to ``limit`` (at least 1) users who are online, most recently active first.
 
         Nobody who keeps their place is skipped or given twice, whatever others do between two pages. Who moves does so
@@ -200,23 +215,23 @@ class Registry(Protocol):
         """
         ...
 
-    def connection_ids(self) -> Awaitable[tuple[str, ...]]:
-        """Return the ids of all connections that this process has added and that have not ended."""
+    def connections_on(self, node: str) -> Future[tuple[tuple[str, str], ...]]:
+        """Return all connections that a node serves: of each its user, and its id."""
         ...
 
-    def connections_of(self, user_id: str) -> Awaitable[tuple[Connection, ...]]:
+    def connections_of(self, user_id: str) -> Future[tuple[Connection, ...]]:
         """Return a user's connections, oldest first."""
         ...
 
-    def explain(self, user_id: str) -> Awaitable[Explanation | None]:
+    def explain(self, user_id: str) -> Future[Explanation | None]:
         """Return all that decides how a user is shown; ``None`` for one who is not held, hence offline."""
         ...
 
-    def stats(self) -> Awaitable[Stats]:
+    def stats(self) -> Future[RegistryStats]:
         """Return the counts, in O(1)."""
         ...
 
-    def changes_since(self, version: int) -> Awaitable[tuple[Change, ...] | None]:
+    def changes_since(self, version: int) -> Future[tuple[Change, ...] | None]:
         """Return the net changes after ``version``: the latest one of each user, oldest first.
 
         Returns:
@@ -224,14 +239,14 @@ class Registry(Protocol):
         """
         ...
 
-    def changes_of(self, user_id: str, limit: int) -> Awaitable[tuple[Change, ...]]:
+    def changes_of(self, user_id: str, limit: int) -> Future[tuple[Change, ...]]:
         """Return the user's latest changes, the latest first, as far as the log of changes still has them.
 
         Costs a look at the whole log: for a person who asks, not for a program.
         """
         ...
 
-    def stamp(self) -> Awaitable[int]:
+    def stamp(self) -> Future[int]:
         """Give out a version: above that of every change before the call, below that of every change after it."""
         ...
 

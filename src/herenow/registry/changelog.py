@@ -1,9 +1,12 @@
 """The ring of recent changes, by version: what a client that was away for a moment has missed."""
 
 from bisect import bisect_right
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
-from herenow.model import Change
+from msgspec.structs import replace
+
+from herenow.model import Availability, Change, StoredUser
 
 
 class ChangeLog:
@@ -74,19 +77,45 @@ class ChangeLog:
                     break
         return tuple(found)
 
-    def last_of(self, user_ids: Container[str], at_most: int) -> dict[str, Change]:
-        """Return the latest change of each of these users that it still has one of, the latest first.
+    def last_of(self, user_ids: Container[str]) -> dict[str, Change]:
+        """Return the latest change of each of these users that it still has one of, the latest first."""
+        return self._last(lambda user_id: user_id in user_ids, len(self._ring))
 
-        Args:
-            user_ids: of whom.
-            at_most: so many; the rest is left out.
-        """
+    def last_but(self, holds: Callable[[str], bool], at_most: int) -> dict[str, Change]:
+        """Return the latest change of so many users who went last, the latest first: of whom ``holds`` is false."""
+        return self._last(lambda user_id: not holds(user_id), at_most)
+
+    def _last(self, meant: Callable[[str], bool], at_most: int) -> dict[str, Change]:
         found: dict[str, Change] = {}
         ring, size = self._ring, len(self._ring)
         for index in range(self._written - 1, self._written - 1 - size, -1):
             change = ring[index % size]
-            if change.user_id in user_ids and change.user_id not in found:
+            if change.user_id not in found and meant(change.user_id):
                 if len(found) == at_most:
                     break
                 found[change.user_id] = change
         return found
+
+    # -- what is remembered of users who have gone ---------------------------------------------------------------------
+
+    def rows_of(self, user_ids: Iterable[str], held: Mapping[str, StoredUser]) -> dict[str, StoredUser]:
+        """Return what the store is to say of users: the rows of those who are held, and what is known of the others."""
+        rows = dict(held)
+        unknown = {user_id for user_id in user_ids if user_id not in rows or rows[user_id].last_active_ms is None}
+        for user_id, change in (self.last_of(unknown) if unknown else {}).items():
+            row = rows.get(user_id)
+            rows[user_id] = _gone(change) if row is None else replace(row, last_active_ms=change.last_active_ms)
+        return rows
+
+    def recall(self, wrong: Iterable[StoredUser], gone: AbstractSet[str]) -> tuple[StoredUser, ...]:
+        """Put what is remembered of users who have gone into the place of what the store says of them."""
+        last = self.last_of(gone) if gone else {}
+        return tuple(
+            replace(row, claim=None, last_active_ms=last[row.user_id].last_active_ms) if row.user_id in last else row
+            for row in wrong
+        )
+
+
+def _gone(change: Change) -> StoredUser:
+    """The row of a user of whom nothing is left but their latest change."""
+    return StoredUser(change.user_id, False, Availability.OFFLINE, change.last_active_ms, None, change.version)

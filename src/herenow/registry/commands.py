@@ -1,16 +1,16 @@
-"""What the registry can be told, and what it answers: the alphabet of the rules.
+"""What can be done to a user, and what it does: the alphabet of the rules.
 
-A command is one frozen value without a time in it. The time comes beside it, as a :class:`Now`, so that a history of
-commands can be replayed, batched or sent to another process. Users and connections are opaque ids that were checked
-where they came in.
+A command is one frozen value about one user, without a time in it. The time comes beside it, as a :class:`Now`, so that
+a history of commands can be replayed, batched or sent to another process. What is done to a crowd is done to one after
+the other. Users and connections are opaque ids that were checked where they came in; a connection is known by both, so
+that no command ever touches two users.
 """
 
-import sys
 from typing import NamedTuple
 
 import msgspec
 
-from herenow.model import Cause, Change, Claim, Closing, Connection, StoredUser
+from herenow.model import Cause, Change, Claim, Closing, Evicted, StoredUser
 
 
 class Now(NamedTuple):
@@ -23,9 +23,14 @@ class Now(NamedTuple):
     unix_us: int
     steady_ms: int
 
+    @property
+    def unix_ms(self) -> int:
+        """The wall clock, in whole milliseconds."""
+        return self.unix_us // 1000
+
 
 class Connect(msgspec.Struct, frozen=True):
-    """A connection of a user opened. An id that is already there is replaced."""
+    """A connection of a user opened. One with an id that the user has already is replaced."""
 
     user_id: str
     connection_id: str
@@ -37,6 +42,7 @@ class Connect(msgspec.Struct, frozen=True):
 class Disconnect(msgspec.Struct, frozen=True):
     """A connection ended. An unknown connection is nothing."""
 
+    user_id: str
     connection_id: str
     closing: Closing
 
@@ -44,12 +50,14 @@ class Disconnect(msgspec.Struct, frozen=True):
 class Active(msgspec.Struct, frozen=True):
     """The device behind a connection was just used."""
 
+    user_id: str
     connection_id: str
 
 
 class Idle(msgspec.Struct, frozen=True):
     """The device behind a connection has not been used for a while."""
 
+    user_id: str
     connection_id: str
 
 
@@ -61,64 +69,71 @@ class SetClaim(msgspec.Struct, frozen=True):
 
 
 class NodeLost(msgspec.Struct, frozen=True):
-    """A node died with all its connections. ``last_beat_ms`` is when it was last known to live (Unix, ms).
+    """A node died with the user's connections there. ``last_beat_ms`` is when it was last known to live (Unix, ms)."""
 
-    ``user_ids`` are the users of whom it is to be done; ``None``: of all.
-    """
-
+    user_id: str
     node: str
     last_beat_ms: int
-    user_ids: tuple[str, ...] | None = None
 
 
 class Evict(msgspec.Struct, frozen=True):
-    """These users (``None``: all) are offline at once.
+    """The user is offline at once.
 
-    With ``disconnect`` their connections are removed too, and whoever sends this must close them; without it, a user
+    With ``disconnect`` their connections are removed too, and whoever serves them must close them; without it, a user
     who has a connection is left alone.
     """
 
-    user_ids: tuple[str, ...] | None
+    user_id: str
     disconnect: bool
     cause: Cause = Cause.CLEANUP
 
 
 class Adopt(msgspec.Struct, frozen=True):
-    """Take over what the store says of users whom a dead process served: who was online lingers for ``grace_ms``.
+    """Take over what the store says of a user whom a dead process served: who was online lingers for ``grace_ms``.
 
-    ``last_beat_ms`` (Unix, ms) is when that process was last known to live. Offline rows matter only for their claims.
+    ``last_beat_ms`` (Unix, ms) is when that process was last known to live. An offline row matters only for its claim.
     """
 
-    rows: tuple[StoredUser, ...]
+    row: StoredUser
     last_beat_ms: int
     grace_ms: int
 
+    @property
+    def user_id(self) -> str:
+        """Whose row it is."""
+        return self.row.user_id
+
 
 class Repair(msgspec.Struct, frozen=True):
-    """The store's rows that disagree with the registry: answer each with a row that is newer, and true."""
+    """The store's row of a user disagrees with the registry: answer it with one that is newer, and true."""
 
-    rows: tuple[StoredUser, ...]
+    row: StoredUser
     cause: Cause = Cause.REPAIR
+
+    @property
+    def user_id(self) -> str:
+        """Whose row it is."""
+        return self.row.user_id
 
 
 class Advance(msgspec.Struct, frozen=True):
-    """Time went by: what fell due takes effect, the earliest ``limit`` of each kind, so that no crowd is a stall."""
+    """Time went by: what fell due for a user takes effect."""
 
-    limit: int = sys.maxsize
+    user_id: str
 
 
 Command = Connect | Disconnect | Active | Idle | SetClaim | NodeLost | Evict | Adopt | Repair | Advance
 
 
 class Effects(NamedTuple):
-    """What one command did.
+    """What one command did, once it was committed.
 
-    ``changes`` are the steps that others can see, ``rows`` what the store must know: a row for each change, and one
-    where only a claim changed or the store was wrong. Both are in the order in which they happened. A row whose
-    ``last_active_ms`` is ``None`` does not know it, and leaves the stored one as it is. ``evicted`` are the connections
-    that were removed although they may still live.
+    ``changes`` are the steps that others can see, oldest first. ``row`` is what the store must know: there is one where
+    something changed that others see, or only a claim, or where the store was wrong. If its ``last_active_ms`` is
+    ``None`` it does not know it, and leaves the stored one as it is. ``evicted`` are the connections that were removed
+    although they may still live.
     """
 
-    changes: list[Change]
-    rows: list[StoredUser]
-    evicted: list[Connection]
+    changes: tuple[Change, ...]
+    row: StoredUser | None
+    evicted: tuple[Evicted, ...]

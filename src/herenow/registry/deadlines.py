@@ -24,8 +24,13 @@ class Deadlines:
     def __len__(self) -> int:
         return len(self._due)
 
-    def set(self, key: str, due_ms: int) -> None:
-        """Give ``key`` this deadline, in place of any other. A time that is already past is due at once."""
+    def set(self, key: str, due_ms: int | None) -> None:
+        """Give ``key`` this deadline, in place of any other; ``None``: none. One that is past is due at once."""
+        if due_ms == self._due.get(key):
+            return
+        if due_ms is None:
+            del self._due[key]  # it has one: else it would be the same
+            return
         self._due[key] = due_ms
         heapq.heappush(self._heap, (due_ms, key))
         if len(self._heap) > 2 * len(self._due) + _SLACK:

@@ -8,6 +8,8 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from operator import itemgetter
 
+from herenow.model import UserPresence
+
 _CHUNK = 512
 """Entries in a chunk after it was split; it is split at twice as many."""
 
@@ -70,3 +72,26 @@ class Recency:
                 yield from reversed(chunk[: bisect_left(chunk, before)])
         for older in range(at - 1, -1, -1):
             yield from reversed(chunks[older])
+
+
+def place_of(shown: UserPresence) -> Entry:
+    """Return where a user stands among those online: by last activity, then by id."""
+    return shown.last_active_ms or 0, shown.user_id
+
+
+def cursor_after(shown: UserPresence) -> str:
+    """Write the place of the last user of a page down, for the next page to begin after it."""
+    last_active_ms, user_id = place_of(shown)
+    return f"{last_active_ms}:{user_id}"
+
+
+def place_in(cursor: str) -> Entry:
+    """Read what :func:`cursor_after` wrote.
+
+    Raises:
+        ValueError: it is nothing of the kind.
+    """
+    last_active_ms, separator, user_id = cursor.partition(":")
+    if not separator or not last_active_ms.isdecimal():
+        raise ValueError(f"not a cursor that a page of online users gave: {cursor!r}")
+    return int(last_active_ms), user_id

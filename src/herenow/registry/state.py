@@ -3,16 +3,19 @@
 These are the only mutable objects of the registry. They never leave it: what goes out is built here, immutable.
 """
 
-from typing import NamedTuple
+import msgspec
 
-from herenow.model import Availability, Cause, Claim, Claimed, Connection, StoredUser, UserPresence
+from herenow.model import Availability, Cause, Claim, Claimed, Connection, Evicted, StoredUser, UserPresence
 
 Look = tuple[Availability, str | None, int | None]
 """Availability, status text, and when the status ends. Apart from the times, this is all that anybody sees."""
 
-_ABSENT: Look = (Availability.OFFLINE, None, None)
-_IN_USE: Look = (Availability.ONLINE, None, None)
-_IDLE: Look = (Availability.AWAY, None, None)
+_PLAIN: dict[Availability, Look] = {availability: (availability, None, None) for availability in Availability}
+"""The looks of those who claim nothing: one object for all who look so."""
+
+_ABSENT = _PLAIN[Availability.OFFLINE]
+_IN_USE = _PLAIN[Availability.ONLINE]
+_IDLE = _PLAIN[Availability.AWAY]
 _CLAIMED = {Claimed.AWAY: Availability.AWAY, Claimed.BUSY: Availability.BUSY}
 
 
@@ -20,8 +23,15 @@ AHEAD_MS = 1_000
 """So far ahead of the clock a moment may lie, since that may have been trimmed. What lies further ahead is wrong."""
 
 
-class Linger(NamedTuple):
-    """The grace after an unclean end, which was at ``ended_ms``.
+class Shown(msgspec.Struct, frozen=True, gc=False):
+    """What others were told of a user last. One for each user: so it is small, and nothing that is collected."""
+
+    look: Look
+    last_active_ms: int | None
+
+
+class Linger(msgspec.Struct, frozen=True, gc=False):
+    """The grace after an unclean end, which was at ``ended_ms``; it is over at ``due_ms`` on the steady clock.
 
     While it lasts, the user looks in use, or idle, as the lost connection was.
     """
@@ -29,16 +39,25 @@ class Linger(NamedTuple):
     in_use: bool
     cause: Cause
     ended_ms: int
+    due_ms: int
 
 
 class OpenConnection:
     """One connection. Its idleness is what the device said last, or the lack of activity that the rules noticed."""
 
-    __slots__ = ("address", "connection_id", "idle", "last_activity_ms", "node", "opened_ms", "transport", "user")
+    __slots__ = (
+        "address",
+        "connection_id",
+        "idle",
+        "idle_due_ms",
+        "last_activity_ms",
+        "node",
+        "opened_ms",
+        "transport",
+    )
 
     def __init__(
         self,
-        user: "User",
         connection_id: str,
         node: str,
         transport: str | None,
@@ -48,7 +67,6 @@ class OpenConnection:
         last_activity_ms: int | None,
         idle: bool,
     ) -> None:
-        self.user = user
         self.connection_id = connection_id
         self.node = node
         self.transport = transport
@@ -56,21 +74,21 @@ class OpenConnection:
         self.opened_ms = opened_ms
         self.last_activity_ms = opened_ms if last_activity_ms is None else last_activity_ms
         self.idle = idle
+        self.idle_due_ms: int | None = None  # steady clock: idle from then on; None: only if the device says so
 
-    def describe(self) -> Connection:
-        return Connection(
-            self.connection_id,
-            self.user.user_id,
-            self.node,
-            self.opened_ms,
-            self.last_activity_ms,
-            self.idle,
-            self.transport,
-            self.address,
-        )
+    def describe(self, user_id: str) -> Connection:
+        """Return it as data."""
+        return Connection(self.connection_id, user_id, *self._rest())
+
+    def evict(self, user_id: str, cause: Cause) -> Evicted:
+        """Return it as data, for whoever is to close it."""
+        return Evicted(self.connection_id, user_id, *self._rest(), cause)
+
+    def _rest(self) -> tuple[str, int, int, bool, str | None, str | None]:
+        return self.node, self.opened_ms, self.last_activity_ms, self.idle, self.transport, self.address
 
 
-class User:
+class HeldUser:
     """One user who is present or claims something."""
 
     __slots__ = ("claim", "connections", "last_active_ms", "linger", "rests_until_ms", "shown", "user_id")
@@ -82,16 +100,25 @@ class User:
         self.rests_until_ms = 0  # steady clock: until then, a connection that comes is one that was lost while idle
         self.claim: Claim | None = None
         self.last_active_ms: int | None = None  # exact; what others were told of it is in `shown`
-        self.shown: UserPresence | None = None  # what others saw last; None: nothing that this process knows of
+        self.shown: Shown | None = None  # None: nothing that is known here
 
     def is_present(self) -> bool:
+        """Tell whether the user has a connection, or lingers."""
         return bool(self.connections) or self.linger is not None
+
+    def is_gone(self) -> bool:
+        """Tell whether nothing is left of the user that would have to be remembered."""
+        return self.claim is None and not self.is_present()
+
+    def forget(self) -> None:
+        """Forget what others were told, and when the user was last active: the store knows it."""
+        self.shown = self.last_active_ms = None
 
     def is_invisible(self) -> bool:
         return self.claim is not None and self.claim.availability is Claimed.INVISIBLE
 
     def is_shown_online(self) -> bool:
-        return self.shown is not None and self.shown.is_online
+        return self.shown is not None and self.shown.look[0] is not Availability.OFFLINE
 
     def is_in_use(self) -> bool:
         for connection in self.connections.values():  # a plain loop: any() with a generator takes twice as long
@@ -138,28 +165,41 @@ class User:
 
     def last_look(self) -> Look:
         """Return how the user looked to others at the latest change."""
-        shown = self.shown
-        return _ABSENT if shown is None else (shown.availability, shown.status_text, shown.status_until_ms)
+        return _ABSENT if self.shown is None else self.shown.look
+
+    def due_ms(self) -> int | None:
+        """Return when, by the steady clock, something of the user's falls due; ``None``: nothing will."""
+        due_ms = None if self.linger is None else self.linger.due_ms
+        for connection in self.connections.values():
+            idle_due_ms = connection.idle_due_ms
+            if idle_due_ms is not None and (due_ms is None or idle_due_ms < due_ms):
+                due_ms = idle_due_ms
+        return due_ms
 
     def row(self, version: int) -> StoredUser:
         """Return the row that the store is to hold from ``version`` on."""
-        shown = self.shown
-        if shown is None:
-            return StoredUser(self.user_id, False, Availability.OFFLINE, None, self.claim, version)
-        return StoredUser(self.user_id, shown.is_online, shown.availability, shown.last_active_ms, self.claim, version)
+        availability, last_active_ms = Availability.OFFLINE, None
+        if self.shown is not None:
+            availability, last_active_ms = self.shown.look[0], self.shown.last_active_ms
+        is_online = availability is not Availability.OFFLINE
+        return StoredUser(self.user_id, is_online, availability, last_active_ms, self.claim, version)
+
+    def describe_connections(self) -> tuple[Connection, ...]:
+        """Return the connections as data, oldest first."""
+        return tuple(connection.describe(self.user_id) for connection in self.connections.values())
 
 
-def presence(user_id: str, look: Look, last_active_ms: int | None, version: int) -> UserPresence:
+def presence(user_id: str, shown: Shown, version: int) -> UserPresence:
     """Put a view together."""
-    availability, text, until_ms = look
+    availability, text, until_ms = shown.look
     is_online = availability is not Availability.OFFLINE
-    return UserPresence(user_id, is_online, availability, last_active_ms, text, until_ms, version)
+    return UserPresence(user_id, is_online, availability, shown.last_active_ms, text, until_ms, version)
 
 
-def seen_in(row: StoredUser) -> UserPresence:
+def shown_in(row: StoredUser) -> Shown:
     """Return what a row shows. Where its two words disagree, an app wrote one of them, and ``is_online`` is it."""
     if not row.is_online:
-        return presence(row.user_id, _ABSENT, row.last_active_ms, row.version)
+        return Shown(_ABSENT, row.last_active_ms)
     availability = Availability.ONLINE if row.availability is Availability.OFFLINE else row.availability
-    text, until_ms = (None, None) if row.claim is None else (row.claim.text, row.claim.until_ms)
-    return presence(row.user_id, (availability, text, until_ms), row.last_active_ms, row.version)
+    look = _PLAIN[availability] if row.claim is None else (availability, row.claim.text, row.claim.until_ms)
+    return Shown(look, row.last_active_ms)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from herenow.registry.base import Registry, Stats
+from herenow.registry.base import Registry, RegistryStats
 
 Make = Callable[[str | None, int], Registry]
 """Makes the registry of a tenant, whose versions are above a given one, in the event loop."""
@@ -103,10 +103,10 @@ class Tenants:
             self._lingers_saved += stats.lingers_saved
             await registry.close()
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> RegistryStats:
         """Count over all tenants: for the operator, and nobody else. The version is the highest."""
         every = await asyncio.gather(*(registry.stats() for registry in self._registries.values()))
-        return Stats(
+        return RegistryStats(
             version=max(each.version for each in every),
             online=sum(each.online for each in every),
             away=sum(each.away for each in every),

@@ -6,7 +6,7 @@ from typing import Final
 from herenow.logs import get_logger
 from herenow.sparing import Sparing
 
-from .addresses import customer_of
+from .engineio.addresses import customer_of
 
 LOGGER: Final = "herenow.socketio.faults"
 """What the lines are logged by, at level INFO."""

@@ -17,12 +17,12 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
-from .engine import Connection, Handshake
+from .engineio.connection import Connection, Handshake
+from .engineio.session import Reason, Transport
 from .errors import CallTimeout, Disconnected
 from .ids import new_id
 from .message import Message
 from .packets import RESERVED_EVENTS, Packet, PacketType, encode
-from .session import Reason, Transport
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 

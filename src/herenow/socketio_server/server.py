@@ -31,7 +31,6 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from herenow.logs import get_logger
@@ -39,89 +38,25 @@ from herenow.sparing import Sparing, alike
 from herenow.steady import Steady
 from herenow.supervision import OnFault
 
-from .asgi import EngineApp
-from .engine import Connection, Engine, EngineSettings
+from .client import Peer
+from .engineio.connection import Connection
+from .engineio.engine import Engine
+from .engineio.session import Reason
 from .errors import BadPacket, CallTimeout, ConnectRefused, Disconnected
 from .message import Message
 from .namespace import Handler, Namespace, Reply, Socket
-from .packets import Decoder, Packet, PacketType, encode
-from .requests import ASGIApp
-from .session import Reason
+from .packets import Packet, PacketType, encode
+from .settings import ServerSettings
+from .transports.asgi import EngineApp
+from .transports.requests import ASGIApp
 
 log = get_logger("herenow.socketio")
-
-MAX_BACKLOG: Final = 64
-"""Packets of one connection that may wait for its handlers; with more, nothing is read from it."""
 
 MAX_HELLO: Final = 131_072
 """Bytes of a message from a connection that is in no namespace, at most: what a stranger sends is a CONNECT."""
 
 MAX_REFUSALS: Final = 10
 """So many CONNECTs of one connection are refused; with one more it is closed. Each may cost a look into a database."""
-
-MAX_BACKLOG_BYTES: Final = 65_536
-"""And how much they may hold."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerSettings(EngineSettings):
-    """How a server behaves. All times are in milliseconds, all sizes in bytes.
-
-    Attributes:
-        connect_timeout_ms: how long a client may be connected to no namespace before it is closed.
-        max_packet: how much one packet may hold with its attachments.
-        max_running: async handlers of one connection that run at a time, at most.
-        greeting_ms: how long after a CONNECT over WebSocket the first event is held back, if the connect handler sent
-            one. A client whose library hands it all frames of one read in one turn, such as the published test suite's,
-            registers for the next event only after it has seen its CONNECT, and would miss one that came in the same
-            segment. (At 3 ms, one run in sixteen of that suite still lost one on a machine that was busy.) With 0 both
-            go at once, in one write: right where every client registers before it connects, as the stock ones do.
-    """
-
-    path: str = "/socket.io/"
-    connect_timeout_ms: int = 45_000
-    max_packet: int = 10_000_000
-    max_running: int = 64
-    greeting_ms: int = 10
-
-    def __post_init__(self) -> None:
-        super(ServerSettings, self).__post_init__()  # the short form fails in a dataclass with slots
-        for name in ("connect_timeout_ms", "max_packet", "max_running"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)}")
-        if self.greeting_ms < 0:
-            raise ValueError(f"greeting_ms must not be below 0, as {self.greeting_ms} is")
-
-
-class _Client:
-    """What the server knows of a connection.
-
-    Attributes:
-        sockets: by namespace; ``former`` are the namespaces that it was in before.
-        running: async handlers that run for it.
-        backlog: packets that wait, each with its size; ``backlog_size`` is that of all.
-        held: whether nothing is read because of the backlog.
-        incoming: the size of the packet that is being received.
-        refusals: how often it was not let into a namespace.
-    """
-
-    __slots__ = ("backlog", "backlog_size", "decoder", "former", "held", "incoming", "refusals", "running", "sockets")
-
-    def __init__(self, max_packet: int) -> None:
-        self.decoder = Decoder(max_packet)
-        self.sockets: dict[str, Socket] = {}
-        # Made when they are needed: an idle connection should cost little, and there are many.
-        self.former: frozenset[str] = frozenset()
-        self.running = 0
-        self.backlog: deque[tuple[Packet, int]] | None = None
-        self.backlog_size = 0
-        self.held = False
-        self.incoming = 0
-        self.refusals = 0
-
-    def is_full(self) -> bool:
-        """Whether more waits than may."""
-        return len(self.backlog or ()) > MAX_BACKLOG or self.backlog_size > MAX_BACKLOG_BYTES
 
 
 class Server:
@@ -167,7 +102,7 @@ class Server:
         """Return the ASGI application: this server at its path, ``other`` for the rest and for the lifespan.
 
         It wraps ``other`` rather than being mounted in it, so that it sees the lifespan: there the fast WebSocket finds
-        its server, and there the server is stopped. See :class:`~.asgi.EngineApp` for how to stop fast.
+        its server, and there the server is stopped. See :class:`~.transports.asgi.EngineApp` for how to stop fast.
         """
         return EngineApp(self.engine, other, on_shutdown=self.stop)
 
@@ -208,7 +143,7 @@ class Server:
 
     def opened(self, connection: Connection) -> None:
         """A connection is open: now it must name a namespace in time."""
-        connection.state = _Client(self.settings.max_packet)
+        connection.state = Peer(self.settings.max_packet)
         connection.set_timer(self.settings.connect_timeout_ms)
 
     def stopping(self) -> None:
@@ -227,14 +162,14 @@ class Server:
 
     def due(self, connection: Connection) -> None:
         """The connection is in no namespace for too long."""
-        client: _Client = connection.state
+        client: Peer = connection.state
         if not any(socket.connected for socket in client.sockets.values()):
             self.engine.on_refused("connect_timeout")
             connection.close()
 
     def received(self, connection: Connection, data: str | bytes) -> None:
         """A message came; when it completes a packet, act on it."""
-        client: _Client = connection.state
+        client: Peer = connection.state
         client.incoming += len(data)
         try:
             if client.incoming > MAX_HELLO and not client.sockets:
@@ -257,12 +192,12 @@ class Server:
             client.held = True
             connection.hold()
 
-    def _is_busy(self, connection: Connection, client: _Client) -> bool:
+    def _is_busy(self, connection: Connection, client: Peer) -> bool:
         return connection.slow or client.running >= self.settings.max_running
 
     def _work_off(self, connection: Connection) -> None:
         """Act on the packets that wait, as long as there is room for what comes of them."""
-        client: _Client = connection.state
+        client: Peer = connection.state
         while client.backlog and connection.is_open and not self._is_busy(connection, client):
             packet, size = client.backlog.popleft()
             client.backlog_size -= size
@@ -276,7 +211,7 @@ class Server:
 
     def closed(self, connection: Connection, reason: Reason) -> None:
         """The connection is closed, and with it all its sockets."""
-        client: _Client = connection.state
+        client: Peer = connection.state
         client.backlog = None
         for socket in list(client.sockets.values()):
             was_connected = socket.connected
@@ -297,7 +232,7 @@ class Server:
 
     # -- packets in ------------------------------------------------------------------------------------------------
 
-    def _packet(self, connection: Connection, client: _Client, packet: Packet) -> None:
+    def _packet(self, connection: Connection, client: Peer, packet: Packet) -> None:
         socket = client.sockets.get(packet.namespace)
         if packet.type is PacketType.CONNECT:
             if socket is not None:
@@ -320,7 +255,7 @@ class Server:
         else:
             raise BadPacket("a packet that a client does not send, or not before it is connected")
 
-    def _connect(self, connection: Connection, client: _Client, packet: Packet) -> None:
+    def _connect(self, connection: Connection, client: Peer, packet: Packet) -> None:
         namespace = self._namespaces.get(packet.namespace)
         if namespace is None:
             self._refuse(connection, packet.namespace, ConnectRefused("Invalid namespace"))
@@ -382,12 +317,12 @@ class Server:
             self._sparing.say(log.exception, event, of=alike(error), namespace=namespace)
             message = Message(*encode(Packet(PacketType.CONNECT_ERROR, namespace, {"message": "Internal error"})))
         connection.push(message)
-        client: _Client = connection.state
+        client: Peer = connection.state
         client.refusals += 1
         if client.refusals > MAX_REFUSALS:
             connection.close()
 
-    def _event(self, connection: Connection, client: _Client, socket: Socket, packet: Packet) -> None:
+    def _event(self, connection: Connection, client: Peer, socket: Socket, packet: Packet) -> None:
         name, *args = packet.data
         registered = socket.namespace.handlers.get(name)
         handler = socket.namespace.unknown_handler if registered is None else registered.handler
@@ -445,7 +380,7 @@ class Server:
 
     def _start(self, connection: Connection, work: Any) -> None:
         """Run an async handler as a task, and go on with what waits when it has ended."""
-        client: _Client = connection.state
+        client: Peer = connection.state
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         client.running += 1
@@ -458,7 +393,7 @@ class Server:
         task.add_done_callback(ended)
 
     def _forget(self, socket: Socket, reason: Reason) -> None:
-        client: _Client = socket.connection.state
+        client: Peer = socket.connection.state
         socket.end(reason)
         socket.namespace.sockets.pop(socket.id, None)
         client.sockets.pop(socket.namespace.name, None)

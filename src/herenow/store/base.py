@@ -56,7 +56,7 @@ class Applied(msgspec.Struct, frozen=True):
     refused: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-class Page(msgspec.Struct, frozen=True):
+class RowPage(msgspec.Struct, frozen=True):
     """Some users, and the cursor of those that follow; ``None`` after the last."""
 
     users: tuple[StoredUser, ...]
@@ -169,6 +169,7 @@ class Store(Protocol):
         dry_run: bool = False,
         schema: bool = False,
         adopt_only: bool = False,
+        values: bool = True,
         on_progress: Progress | None = None,
     ) -> InitReport:
         """Create what is missing, or adopt what the application has: fields with their defaults, and the indexes.
@@ -179,6 +180,8 @@ class Store(Protocol):
             dry_run: change nothing, say what would be done.
             schema: let the database itself demand the fields, with their types, of every user that the application
                 writes. A database whose tables do so in any case has nothing to add.
+            values: also put right what users have in the fields; whoever is not known to be online is offline then. A
+                server under way leaves that to its audit, which knows who is online.
             adopt_only: where there is no place for users yet, change nothing: it is another database than was meant.
             on_progress: told while existing users are given their defaults.
 
@@ -221,7 +224,7 @@ class Store(Protocol):
         """
         ...
 
-    async def online(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
+    async def online(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> RowPage:
         """Read who is online, most recently active first.
 
         The cursor is stable: a user who stays online with the same ``last_active_ms`` is on exactly one page, whatever
@@ -244,11 +247,16 @@ class Store(Protocol):
         """
         ...
 
-    def odd_ids(self) -> AsyncIterator[list[str]]:
-        """Walk through the ids of those of ``Counts.odd``, page by page."""
+    def odd_ids(self, *, after_ms: int) -> AsyncIterator[list[str]]:
+        """Walk through the ids of those of ``Counts.odd``, page by page; then of who is offline and has no such time.
+
+        A `lastActive` is no time if it is none of the past: not a time at all, before 1970, or after ``after_ms``.
+        Where the index of those online does not show it, or is not there, it is not found here, but by ``sift``. Of
+        these only some are given, a few thousand at most: whoever has them mended finds others the next time.
+        """
         ...
 
-    async def claimed(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
+    async def claimed(self, *, after: str | None = None, limit: int = PAGE_SIZE) -> RowPage:
         """Read the users who have a claim, online or not, in the order of their ids.
 
         Claims outlive restarts, and the registry must know them before their users connect. A claim may have expired.
@@ -258,7 +266,7 @@ class Store(Protocol):
         """
         ...
 
-    async def sift(self, *, version: int, after_ms: int, after: str | None = None, limit: int = PAGE_SIZE) -> Page:
+    async def sift(self, *, version: int, after_ms: int, after: str | None = None, limit: int = PAGE_SIZE) -> RowPage:
         """Look at the next users, in the order of their ids, and read those of whom something may be wrong.
 
         Those are whoever has a claim, fields that hold what no store of ours would have written (``StoredUser.odd``), a
@@ -282,7 +290,7 @@ class Store(Protocol):
 
     async def stale(
         self, before_ms: int, *, after_ms: int | None = None, after: str | None = None, limit: int = PAGE_SIZE
-    ) -> Page:
+    ) -> RowPage:
         """Read who is online but was last active before a moment, or never; most recently active first.
 
         Args:

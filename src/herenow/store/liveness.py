@@ -15,6 +15,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
 
+from herenow.errors import StoreError
 from herenow.store.nodes import Node, Roll, Sighting, is_gone, is_running, is_same
 
 STEP_S = 0.1
@@ -73,6 +74,18 @@ class Watch:
 
     def _keys(self) -> list[tuple[object, ...]]:
         return [key for key in self._still_s if isinstance(key, tuple)]
+
+
+async def is_served(look: Look) -> bool:
+    """Say at once whether a server seems to live; to be sure takes a lease.
+
+    Of a store that was never prepared, or cannot be read, it says that none does.
+    """
+    try:
+        roll = await look()
+    except StoreError:
+        return False
+    return any(sighting.is_fresh and not is_gone(sighting.node) for sighting in roll.sightings)
 
 
 async def find_living(

@@ -61,7 +61,7 @@ class Node(msgspec.Struct, frozen=True):
             epoch=epoch,
             host=socket.gethostname(),
             pid=os.getpid(),
-            process=_identity(os.getpid()) or "",
+            process=node_process(),
             address=address,
             started_ms=now_ms,
             beat_ms=now_ms,
@@ -187,6 +187,11 @@ def in_use(database: str, owner: Node) -> StoreInUse:
     is_worker = multiprocessing.parent_process() is not None or "gunicorn" in os.environ.get("SERVER_SOFTWARE", "")
     is_sibling = is_worker and _is_other_here(owner) and _parent_of(owner.pid) == os.getppid()
     return StoreInUse(database, host=owner.host, pid=owner.pid, beat_ms=owner.beat_ms, is_sibling=is_sibling)
+
+
+def node_process() -> str:
+    """What tells this very process from any other that ever had its id; empty where the system does not say."""
+    return _identity(os.getpid()) or ""
 
 
 def _is_other_here(owner: Node) -> bool:

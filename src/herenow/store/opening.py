@@ -37,12 +37,12 @@ def open_store(settings: StoreSettings) -> Store:
         StoreUrlInvalid: no store has such an address, or its driver is not installed.
     """
     if not is_mongo(settings.database):
-        from herenow.store.sql import SqlStore
+        from herenow.store.sqlite.store import SqlStore
 
         return SqlStore(settings.database, timeout_s=settings.database_timeout_s, log_limit=settings.sqlite_log_limit)
     try:
-        from herenow.store.mongo import MongoStore
-        from herenow.store.mongo_documents import Fields
+        from herenow.store.mongo.documents import Fields
+        from herenow.store.mongo.store import MongoStore
     except ModuleNotFoundError as error:
         shown = without_secrets(settings.database)
         raise StoreUrlInvalid(shown, f"MongoDB needs {error.name}: pip install 'herenow[mongo]'") from error

@@ -5,11 +5,8 @@ is refused.
 """
 
 import re
-from collections.abc import Mapping
 
-from herenow.errors import StoreRefused
-from herenow.model import Availability, StoredUser
-from herenow.tenancy import shown_key
+from herenow.model import Availability, StoredUser, UserPresence
 from herenow.times import LATEST_MS, from_iso
 
 VERSION_LIMIT = 2**53
@@ -109,13 +106,18 @@ def read_availability(value: object, *, is_online: bool) -> Availability:
     return Availability.BUSY if value == Availability.BUSY else Availability.ONLINE
 
 
-def refused_by_reset(database: str, changed: int, refused: Mapping[str, str]) -> StoreRefused:
-    """Say that some users could not be set offline, of whom one is named with the reason."""
-    user, reason = next(iter(refused.items()))
-    whom = f"refused, and online as before: {len(refused):,}, such as {shown_key(user)}: {reason}"
-    return StoreRefused(database, f"set offline: {changed:,}; {whom}")
-
-
 def _check_time(time_ms: int | None) -> None:
     if time_ms is not None and not 0 <= time_ms <= LATEST_MS:
         raise UnstorableRow(f"{time_ms} ms is not between the years 1970 and 9999")
+
+
+def as_offline(user_id: str, row: StoredUser | None, version: int) -> UserPresence:
+    """A user who is not in the registry: offline, whatever the store says; it only knows since when.
+
+    A row may be ahead of ``version``, the registry's, if another program wrote it: clients, who keep what has the
+    higher version, would then not believe the next change.
+    """
+    if row is None:
+        return UserPresence(user_id, False, Availability.OFFLINE, None, None, None, 0)
+    stored = min(row.version, version)
+    return UserPresence(user_id, False, Availability.OFFLINE, row.last_active_ms, None, None, stored)

@@ -1,0 +1,1 @@
+"""How well clients are served."""

@@ -1,0 +1,33 @@
+"""What falls due of whom: lingers and idleness by the steady clock, claims by the wall clock."""
+
+from herenow.registry.commands import Now
+from herenow.registry.deadlines import Deadlines
+
+
+class Dues:
+    """Of each user at most one deadline on either clock.
+
+    Attributes:
+        steady: when lingers and idleness end.
+        wall: when claims do.
+    """
+
+    __slots__ = ("steady", "wall")
+
+    def __init__(self) -> None:
+        self.steady = Deadlines()
+        self.wall = Deadlines()
+
+    def pop(self, now: Now, limit: int) -> list[str]:
+        """Return up to ``limit`` users of whom something is due. They are given once."""
+        users = self.steady.pop_due(now.steady_ms, limit)
+        return users + self.wall.pop_due(now.unix_ms, limit - len(users))
+
+    def wait_ms(self, now: Now) -> int | None:
+        """Return in how many milliseconds something falls due, if the clocks run evenly; ``None``: nothing will."""
+        waits = [
+            due_ms - clock_ms
+            for deadlines, clock_ms in ((self.steady, now.steady_ms), (self.wall, now.unix_ms))
+            if (due_ms := deadlines.next_due()) is not None
+        ]
+        return max(0, min(waits)) if waits else None

@@ -1,0 +1,1 @@
+"""Sessions of Engine.IO, and what keeps them alive."""

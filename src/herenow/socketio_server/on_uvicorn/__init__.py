@@ -1,0 +1,1 @@
+"""The fast way, past uvicorn's own WebSocket."""

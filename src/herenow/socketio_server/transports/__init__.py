@@ -1,0 +1,1 @@
+"""WebSocket and polling over any ASGI server."""

@@ -1,0 +1,1 @@
+"""Users in an application's own MongoDB collection."""

@@ -1,0 +1,1 @@
+"""Users in a SQLite file: the embedded default."""
