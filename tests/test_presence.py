@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from herenow.errors import NotStarted, StoreCorrupt, StoreInUse, StoreTooNew, StoreUrlInvalid
+from herenow.keeper.writer import Writer
 from herenow.model import Availability, Change, Claim, Claimed, Closing, StoredUser
 from herenow.presence import Presence
 from herenow.store.sqlite.store import SqlStore
@@ -191,7 +192,9 @@ async def test_a_database_that_is_full_for_a_while_loses_nothing(tmp_path: Path)
     assert (await presence.stats()).online == 5_000, "presence goes on in real time"
     roomy = SqlStore(presence.settings.database)
     await roomy.open()
-    full, presence.writer._store = presence.writer._store, roomy  # somebody made room
+    writer = presence.writer
+    assert isinstance(writer, Writer)
+    full, writer._store = writer._store, roomy  # somebody made room
     await until(lambda: presence.writer.state().pending == 0)
     assert (await roomy.counts()).online == 5_000
     await presence.stop()

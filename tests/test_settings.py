@@ -26,11 +26,11 @@ def test_the_defaults_fit_together_and_are_those_of_the_design() -> None:
 def test_an_argument_beats_the_environment_which_beats_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "herenow.toml").write_text('port = 1\nhost = "127.0.0.2"\nnode = "file"\n')
+    (tmp_path / "herenow.toml").write_text('port = 1\nhost = "127.0.0.2"\nnode_name = "file"\n')
     monkeypatch.setenv("HERENOW_PORT", "2")
     monkeypatch.setenv("HERENOW_HOST", "127.0.0.3")
     settings = Settings.load(port=3, host=None)
-    assert (settings.port, settings.host, settings.node) == (3, "127.0.0.3", "file")
+    assert (settings.port, settings.host, settings.node_name) == (3, "127.0.0.3", "file")
 
 
 @pytest.mark.parametrize("name", ["api_keys", "jwt_public_keys", "tenant_api_keys"])
@@ -64,7 +64,8 @@ def test_a_variable_that_is_not_json_is_named_and_not_told(name: str, monkeypatc
         ({"port": 70_000}, ["port"]),
         ({"port": "many"}, ["port"]),
         ({"ping_interval_s": 0}, ["ping_interval_s"]),
-        ({"node": ""}, ["node"]),
+        ({"node_name": ""}, ["node_name"]),
+        ({"cluster": "http://redis"}, ["cluster", "redis+sentinel://"]),
         ({"colour": "red"}, ["colour"]),
     ],
 )

@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from herenow.clashes import see_no_clash
-from herenow.errors import SettingsInvalid, StoreError
+from herenow.errors import HerenowError, RegistryUnavailable, SettingsInvalid, StoreError
 from herenow.gateway.auth import identity
 from herenow.gateway.handlers import Gateway
 from herenow.http.access import Access
@@ -112,7 +112,7 @@ class Mounted:
         address: str = "",
         *,
         on_lost: Callable[[StoreError], None] | None = None,
-        on_waiting: Callable[[StoreError], None] | None = None,
+        on_waiting: Callable[[HerenowError], None] | None = None,
         renews: tuple[int, int] | None = None,
     ) -> AsyncIterator[dict[str, Any]]:
         """Serve while inside; gives the lifespan state in which the fast WebSocket finds its engine.
@@ -120,8 +120,8 @@ class Mounted:
         Args:
             address: where this server's HTTP is, if it is all ours; else the commands get a door of their own.
             on_lost: called if another server takes the store over. By default the clients are sent away.
-            on_waiting: called each time the store cannot be used for now at the start, which is then tried again.
-                By default that is an error.
+            on_waiting: called each time the store, or the cluster, cannot be used for now at the start, which is then
+                tried again. By default that is an error.
             renews: as :meth:`Service.start` has it.
 
         Raises:
@@ -153,7 +153,7 @@ class Mounted:
         self,
         address: str,
         on_lost: Callable[[StoreError], None] | None,
-        on_waiting: Callable[[StoreError], None] | None,
+        on_waiting: Callable[[HerenowError], None] | None,
         announced: Announced,
         renews: tuple[int, int] | None,
     ) -> None:
@@ -163,7 +163,7 @@ class Mounted:
                 shown = address or self._presence.settings.address or ""
                 await self._presence.start(shown, on_lost=on_lost or (lambda _: self.stop()), renews=renews)
                 return
-            except StoreError as error:
+            except (StoreError, RegistryUnavailable) as error:
                 if on_waiting is None or not error.temporary:
                     raise
                 on_waiting(error)

@@ -31,8 +31,6 @@ from herenow.logs import get_logger
 from herenow.metering import Meters
 from herenow.model import Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, RegistryStats, Snapshot
-from herenow.registry.clock import LoopClock
-from herenow.registry.local import LocalRegistry
 from herenow.registry.tenants import Tenants
 from herenow.settings import Settings
 from herenow.sparing import EVERY_S, Sparing, alike
@@ -43,10 +41,14 @@ from herenow.store.nodes import Node
 from herenow.store.opening import open_store
 from herenow.store.rows import as_offline
 from herenow.supervision import WELL_S, Supervisor, end
-from herenow.tenancy import is_tenant, key_of, keyed, split
+from herenow.tenancy import is_tenant, key_of, split
 
 if TYPE_CHECKING:
+    from herenow.cluster.elsewhere import Elsewhere
+    from herenow.cluster.keeper import ClusterKeeper
     from herenow.gateway.access.sight import CanWatch
+
+    AnyKeeper = Keeper | ClusterKeeper
 
 log = get_logger("herenow.presence")
 
@@ -64,10 +66,6 @@ HOOKS_END_S = 2.0
 
 SWEEP_TENANTS_S = 10.0
 """Between two looks for tenants of whom nobody is left."""
-
-LOG_CAPACITY = 65_536
-TENANT_LOG_CAPACITY = 8_192
-"""Changes kept for a ``since``: of no tenant, at most 16 MB; of each tenant, at most 2 MB."""
 
 
 class Service:
@@ -94,7 +92,7 @@ class Service:
         self.steady = Steady()
         """By which clients and users are waited for, by all parts of this server."""
         self.supervisor = Supervisor(lambda name: self.meters.task_failures.labels(name).inc())
-        self._keeper: Keeper | None = None
+        self._keeper: AnyKeeper | None = None
         self._registry: Registry | None = None  # that of no tenant; the others are made when they are asked for
         self._tenants: Tenants | None = None
         self._open: Tenants | None = None  # the same, until they are closed
@@ -104,6 +102,7 @@ class Service:
         self._hooks = Hooks(self.meters.hook_drops.inc)
         self._sparing = Sparing()
         self.lines = Lines()
+        self._missed: list[Callable[[str | None], None]] = []
         self._on_lost: Callable[[StoreError], None] | None = None
         self._lost: StoreInUse | None = None
         self._starting = False
@@ -149,26 +148,37 @@ class Service:
         return self._started(self._truth)
 
     @property
-    def writer(self) -> Writer:
-        """The writer; raises ``NotStarted`` as above."""
-        return self._started(self._keeper).writer
+    def writer(self) -> "Writer | Elsewhere":
+        """The writer, or what is known of the one of another node; raises ``NotStarted`` as above."""
+        return self._kept().writer
 
     @property
     def audit(self) -> Audit:
         """The audit; raises ``NotStarted`` as above."""
         if self._lost is not None:
             raise Replaced
-        return self._started(self._keeper).audit
+        return self._kept().audit
 
     @property
     def objections(self) -> Sequence[str]:
         """The rules of the database that refuse what is written; raises ``NotStarted`` as above."""
-        return self._started(self._keeper).objections.found
+        return self._kept().objections
 
     @property
     def node(self) -> Node:
         """This server, as its row in the store says; raises ``NotStarted`` as above."""
-        return self._started(self._keeper).node
+        return self._kept().node
+
+    @property
+    def cluster(self) -> "ClusterKeeper | None":
+        """This server among the nodes of its cluster; ``None``: it is alone. Raises ``NotStarted`` as above."""
+        keeper = self._kept()
+        return None if isinstance(keeper, Keeper) else keeper
+
+    def _kept(self) -> "AnyKeeper":
+        if self._keeper is None:
+            raise NotStarted if self._lost is None else Replaced
+        return self._keeper
 
     def _started(self, part: T | None) -> T:
         if part is None:
@@ -211,7 +221,7 @@ class Service:
         self, address: str, on_lost: Callable[[StoreError], None] | None, renews: tuple[int, int] | None
     ) -> None:
         self._lost, self._on_lost = None, on_lost
-        keeper = Keeper(self.store, self.settings, self.supervisor, self._lose)
+        keeper = self._make_keeper()
         try:
             await keeper.prepare(adopt_only=self.refuses_unknown or not self.store.creates_users)
             if self.refuses_unknown and self.store.creates_users:
@@ -220,7 +230,8 @@ class Service:
                     "come: name the application's database, or set unknown_users to serve"
                 )
             await keeper.claim(address, renews=renews)
-            tenants = await keeper.adopt(partial(self._make_registry, keeper.writer))
+            make = partial(keeper.make_tenants, self._batch, self.supervisor.failed, self.steady)
+            tenants = await keeper.adopt(make)
         except BaseException:
             await keeper.end(release=False)
             raise
@@ -235,19 +246,20 @@ class Service:
             keep("tenants", lambda: _sweep(tenants), well_s=WELL_S + 2 * SWEEP_TENANTS_S),
         ]
 
-    def _make_registry(self, writer: Writer, tenant: str | None, last_version: int) -> Registry:
-        settings = self.settings
-        registry = LocalRegistry(
-            grace_ms=round(settings.grace_s * 1000),
-            last_version=last_version,
-            idle_after_ms=None if settings.idle_after_s is None else round(settings.idle_after_s * 1000),
-            last_active_granularity_ms=round(settings.last_active_granularity_s * 1000),
-            log_capacity=LOG_CAPACITY if tenant is None else TENANT_LOG_CAPACITY,
-            clock=LoopClock(self.steady),
-            on_fault=self.supervisor.failed,
-        )
-        registry.subscribe(lambda batch: self._batch(batch, writer, tenant))
-        return registry
+    def _make_keeper(self) -> "AnyKeeper":
+        if self.settings.cluster is None:
+            return Keeper(self.store, self.settings, self.supervisor, self._lose)
+        from herenow.cluster.keeper import ClusterKeeper  # brings Redis' client, which a server alone does not need
+
+        return ClusterKeeper(self.store, self.settings, self.supervisor, self._miss)
+
+    def on_missed(self, handler: Callable[[str | None], None]) -> None:
+        """Call ``handler(tenant)`` when nobody here knows what happened for a while to the users of a tenant."""
+        self._missed.append(handler)
+
+    def _miss(self, tenant: str | None) -> None:
+        for handler in self._missed:
+            handler(tenant)
 
     async def _begin_minutes(self) -> None:
         while True:
@@ -274,24 +286,17 @@ class Service:
         if self._open is None or self._keeper is None:
             return
         tenants, keeper = self._open, self._keeper
-        if self._lost is None and not to_renew:
-            await self._leave(tenants, keeper.node.name)
+        if not to_renew or self.cluster is not None:  # of several nodes, the others have the users meanwhile
+            await keeper.leave(tenants, self.supervisor.failed)
         left, _ = await asyncio.gather(keeper.drain(STOP_TIMEOUT_S), self._hooks.drain(HOOKS_END_S))
         if left:
             log.error("users were not written offline: the store did not take them", users=left)
-        await tenants.close()
         await end(self._tasks)
+        await tenants.close()
         self._registry = self._keeper = self._tenants = self._open = self._truth = None
         self.steady.end()
         await keeper.end(release=not left and not to_renew)
         log.info("stopped", store=self.store.name)
-
-    async def _leave(self, tenants: Tenants, node: str) -> None:
-        for tenant in tenants.names():
-            try:
-                await self.registry_of(tenant).leave(node)
-            except Exception as error:  # the others are to be offline all the same
-                self.supervisor.failed("leave", error)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -398,10 +403,7 @@ class Service:
         for handler in tuple(self._after_audit):
             await handler()
 
-    def _batch(self, batch: Batch, writer: Writer, tenant: str | None) -> None:
-        if self._lost is not None:
-            return  # such as a grace that ends: not true any more
-        writer.submit(keyed(tenant, batch.rows))
+    def _batch(self, batch: Batch, tenant: str | None) -> None:
         of_tenant = {} if tenant is None else {"tenant": tenant}
         for change in batch.changes if log.tells_info else ():
             if self.lines.change.take(key_of(tenant, change.user_id)):

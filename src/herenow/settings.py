@@ -43,6 +43,16 @@ FIELD_NAME = r"^[^.$\x00][^.\x00]*$"
 _CLAIMS = {"exp", "nbf", "iat", "iss", "aud", "watch", "tenant"}
 """Claims that are no user's id."""
 
+_ALIKE = (
+    "offline_within_s", "restart_grace_s", "node_lease_s", "node_beat_s", "idle_after_s", "last_active_granularity_s",
+    "stale_after_s", "users_collection", "is_online_field", "last_active_field", "presence_field", "tenant_field",
+    "create_users", "unknown_users", "jwt_user_claim", "jwt_issuer", "jwt_audience", "dev",
+)  # fmt: skip
+"""Settings that all nodes of a cluster must have alike."""
+
+CLUSTERS = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+"""How the address of a cluster's Redis begins."""
+
 SQLITE = "sqlite:///"
 """How the address of a SQLite file begins."""
 
@@ -98,7 +108,23 @@ class Settings(BaseSettings):
         pattern="^(/[^/?#\\s]+)*$",
         description="The prefix under which a proxy serves `herenow serve`, as in /presence, be it taken off or not.",
     )
-    node: str = Field("local", min_length=1, max_length=64, description="What this server is called in the store.")
+    node_name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="What this server is called; in a cluster each node's own, and by default one of its own making.",
+    )
+    cluster: SecretStr | None = Field(
+        None,
+        description="Several nodes serve the same users: redis://user:password@host:6379/0 of a Redis or Valkey (6.2, "
+        "7.2 or later), rediss:// with TLS, unix:///path, or redis+sentinel://host:26379,host:26379/name.",
+    )
+    cluster_prefix: str = Field(
+        "hn",
+        pattern=r"^[A-Za-z0-9._-]{1,64}$",
+        description="How all its keys in Redis begin, so that several clusters may share one.",
+    )
     dev: bool = Field(False, description="Believe the userId that a client names. On loopback only.")
     jwt_secret: SecretStr | None = Field(
         None, description="The secret of the HS256 tokens that clients connect with; at least 32 bytes."
@@ -197,6 +223,24 @@ class Settings(BaseSettings):
     max_status_text: int = Field(140, gt=0, description="Characters of a status text.")
 
     @property
+    def node(self) -> str:
+        """What this server is called where it is the only one."""
+        return self.node_name or "local"
+
+    @property
+    def cluster_url(self) -> str:
+        """Where the cluster's Redis is, with the password."""
+        return "" if self.cluster is None else self.cluster.get_secret_value()
+
+    def shared_by_cluster(self) -> dict[str, str]:
+        """What all nodes of a cluster must have alike, by name; of secrets digests, one of which must match."""
+        same = {name: str(getattr(self, name)) for name in _ALIKE}
+        secrets = [self.jwt_secret, *self.jwt_previous_secrets]
+        digests = (digest_of(secret.get_secret_value()) for secret in secrets if secret is not None)
+        same["jwt_secret"] = " ".join(digest.hex()[:12] for digest in digests)
+        return same
+
+    @property
     def grace_s(self) -> float:
         """How long a user lingers after the last connection closed uncleanly."""
         return self.offline_within_s - DISPATCH_BUDGET_S
@@ -288,6 +332,10 @@ class Settings(BaseSettings):
                 self.node_beat_s * 2 < self.node_lease_s,
                 f"node_beat_s ({self.node_beat_s:g}) × 2 must be below node_lease_s ({self.node_lease_s:g}): "
                 "one late beat would make a live server count as dead",
+            ),
+            (
+                self.cluster is None or self.cluster_url.startswith(CLUSTERS),
+                f"cluster must begin with one of {', '.join(CLUSTERS)}: it is where the nodes' Redis is",
             ),
             (
                 self.last_active_granularity_s < self.stale_after_s,
@@ -392,6 +440,8 @@ def _see_that_names_are_right(environment: Iterable[str], known: Iterable[str]) 
     settings = {name.upper() for name in known}
     for variable in environment:
         name = variable.upper().removeprefix(PREFIX)
+        if variable.upper() == f"{PREFIX}NODE":
+            raise SettingsInvalid(f"{variable} is called {PREFIX}NODE_NAME now")
         if variable.upper().startswith(PREFIX) and name not in settings:
             for meant in get_close_matches(name, settings, 1, 0.85):
                 raise SettingsInvalid(f"there is no setting {variable}: is {PREFIX}{meant} meant?")

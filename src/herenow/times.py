@@ -11,6 +11,8 @@ from functools import lru_cache
 LATEST_MS = 253_402_300_799_999
 """The last millisecond that four digits of year can say."""
 
+_LATEST_US = LATEST_MS * 1000
+
 # Linux's own monotonic clock stands still while the machine sleeps. Elsewhere the system's does not.
 _STEADY = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
 
@@ -24,7 +26,8 @@ def unix_us() -> int:
     A clock that is so wrong that its time cannot be written (a machine without a battery, a year of five digits) is
     taken for the nearest time that can.
     """
-    return min(max(0, time.time_ns() // 1000), LATEST_MS * 1000)
+    now_us = time.time_ns() // 1000
+    return now_us if 0 <= now_us <= _LATEST_US else min(max(0, now_us), _LATEST_US)
 
 
 def unix_s() -> float:

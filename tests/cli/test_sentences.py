@@ -40,7 +40,7 @@ def run(*arguments: str, **environment: str) -> Result:
         (("status",), {"HERENOW_PORT": "http"}, "port must be a whole number, not 'http'"),
         (("status",), {"HERENOW_DEV": "maybe"}, "dev must be true or false, not 'maybe'"),
         (("status",), {"HERENOW_PING_INTERVAL_S": "0"}, "ping_interval_s must be above 0, not 0"),
-        (("status",), {"HERENOW_NODE": ""}, "node must have at least 1 characters"),
+        (("status",), {"HERENOW_NODE_NAME": ""}, "node_name must have at least 1 characters"),
         (("status",), {"HERENOW_TENANT_FIELD": "a.b"}, "tenant_field must be the name of one field"),
         (("status",), {"HERENOW_JWT_SECRET": "short"}, "openssl rand -hex 32"),
         (("serve",), {}, "set HERENOW_JWT_SECRET to the secret that signs your users' tokens"),

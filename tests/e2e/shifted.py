@@ -52,8 +52,8 @@ def shift_clocks(path: Path) -> None:
 if __name__ == "__main__":
     shift_clocks(Path(sys.argv[1]))
     sys.argv[1:] = sys.argv[2:]
-    from herenow import service  # here: what is loaded may keep the clock by name
     from herenow.cli.entry import main
+    from herenow.keeper import policy  # here: what is loaded may keep the clock by name
 
-    service.LOG_CAPACITY = int(os.environ.get(LOG_CAPACITY, service.LOG_CAPACITY))
+    policy.LOG_CAPACITY = int(os.environ.get(LOG_CAPACITY, policy.LOG_CAPACITY))
     main()

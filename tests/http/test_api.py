@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 from herenow.cli.socketio_client import Caller
 from herenow.errors import StoreCorrupt, StoreUnavailable
+from herenow.keeper.writer import Writer
 from herenow.model import Availability, StoredUser
 from herenow.presence import Presence
 from herenow.store.base import Applied
@@ -423,7 +424,9 @@ async def test_how_the_store_does_is_told_only_to_operators(tmp_path: Path, monk
 
         apply = api.presence.store.apply
         monkeypatch.setattr(api.presence.store, "apply", fail)
-        api.presence.writer.submit([StoredUser("a", False, Availability.OFFLINE, None, None, 1)])
+        writer = api.presence.writer
+        assert isinstance(writer, Writer)
+        writer.submit([StoredUser("a", False, Availability.OFFLINE, None, None, 1)])
         await until(lambda: not api.presence.writer.state().healthy)
         stranger = await api.http.get("/readyz")
         assert (stranger.status_code, set(stranger.json())) == (503, {"ready", "reason", "node"})

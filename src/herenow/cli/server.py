@@ -28,7 +28,7 @@ from herenow.cli.limits import raise_file_limit
 from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, at_the_end, complain, out
 from herenow.cli.renewal import Renewed, Terminal, become_new, hear_signals, hold_signals, take_over, try_new_code
 from herenow.cli.starting import Starting
-from herenow.errors import StoreError
+from herenow.errors import HerenowError, RegistryUnavailable, StoreError
 from herenow.http.api import answer_in_our_form
 from herenow.http.headers import DOCS, SecurityHeaders
 from herenow.http.patience import patient
@@ -180,12 +180,13 @@ class Waiting:
         self._said = ""
         self._at_s = 0.0
 
-    def tell(self, error: StoreError) -> None:
+    def tell(self, error: HerenowError) -> None:
         """Say it, unless it was said a moment ago."""
         now_s = time.monotonic()
         if str(error) != self._said or now_s - self._at_s > SAY_AGAIN_S:
             self._said, self._at_s = str(error), now_s
-            log.warning("waiting for the database", error=self._said)
+            is_redis = isinstance(error, RegistryUnavailable)
+            log.warning("waiting for Redis" if is_redis else "waiting for the database", error=self._said)
 
 
 class _Process:
@@ -273,7 +274,7 @@ class _Process:
         waiting = Waiting()
         async with Starting(self._listener, self.config.ssl) as starting:
 
-            def wait(error: StoreError) -> None:
+            def wait(error: HerenowError) -> None:
                 waiting.tell(error)
                 starting.begin()
 

@@ -35,11 +35,21 @@ Code = Literal[
     "too_many_watches",
     "slow_reader",
     "shutting_down",
+    "unavailable",
     "internal",
 ]
 
 _TEMPORARY: Final = frozenset(
-    ("token_expiring", "rate_limited", "too_many_connections", "overloaded", "slow_reader", "shutting_down", "internal")
+    (
+        "token_expiring",
+        "rate_limited",
+        "too_many_connections",
+        "overloaded",
+        "slow_reader",
+        "shutting_down",
+        "unavailable",
+        "internal",
+    )
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from herenow.errors import TenantsNotKept
+from herenow.errors import RegistryUnavailable, TenantsNotKept
 from herenow.gateway import events
 from herenow.gateway.access.comings import Comings
 from herenow.gateway.access.limits import TokenBucket
@@ -95,10 +95,12 @@ class Gateway:
         self._pace = Pace(settings.flush_interval_s, settings.flush_longest_s)
         self._evictions = Evictions(self._namespace.sockets.get, self._failed)
         self._departures: Departures  # once it is started
+        self._node = ""
         self._audiences: dict[str | None, Audience] = {None: self._make_audience(None)}
         self.server.on_stop(self._say_goodbye)
         strangers = Strangers(presence, lambda: self._audiences, self._namespace.sockets.get, self._notify)
         presence.on_audit(strangers.look)
+        presence.on_missed(self._begin_anew)
         self._register()
 
     def _register(self) -> None:
@@ -128,10 +130,11 @@ class Gateway:
         self._audiences[None].open()
         self.server.engine.start_again()
         self._departures = Departures(self.presence.tenants, self._failed)
+        self._node = self.presence.node.name
         every_s = self._settings.audit_every_s
         roll_call = RollCall(
             self.presence.tenants,
-            self._settings.node,
+            self.presence.node.name,
             self._namespace.sockets,
             lambda socket: close(socket, may_return=True),
             self._departures,
@@ -160,6 +163,15 @@ class Gateway:
             audience.mute()
         notice = _shutting_down().body()
         self._namespace.emit(self._namespace.sockets.values(), events.ERROR, notice)
+
+    def _begin_anew(self, tenant: str | None) -> None:
+        """Have all clients of a tenant come back: nobody here knows what they should have been told."""
+        audience = self._audiences.get(tenant)
+        for socket in tuple(self._namespace.sockets.values()):
+            client: Client | None = socket.data
+            if client is not None and client.audience is audience and audience is not None:
+                client.closing = Closing.CLOSED
+                close(socket, may_return=True)
 
     def heard_ms_ago(self, connection_id: str) -> int | None:
         """How long ago a connection last answered a heartbeat; ``None`` before the first, or if it is not here."""
@@ -201,6 +213,12 @@ class Gateway:
             self._meters.refused.labels(error.code).inc()
             self._throttle.rest(socket)
             raise _refused(error) from error
+        except RegistryUnavailable as error:
+            self._meters.refused.labels("unavailable").inc()
+            self._sparing.say(
+                log.warning, "connection refused", of=("unavailable",), code="unavailable", reason=str(error)
+            )
+            raise _refused(_unavailable()) from error
         except Exception as error:  # the application's own, in its ``authenticate``, or ours
             self._sparing.say(log.exception, "connect failed", of=alike(error), connection=socket.id[:6])
             self._meters.refused.labels("internal").inc()
@@ -242,7 +260,7 @@ class Gateway:
             await audience.registry.connect(
                 user_id,
                 socket.id,
-                node=settings.node,
+                node=self._node,
                 transport=socket.transport,
                 address=address[0] if address else None,
             )
@@ -367,6 +385,8 @@ class Gateway:
             of = client.audience.tenant, client.user_id, error.code
             self._sparing.say(log.info, "event refused", of=of, code=error.code, **client.about, event_name=event)
             return self._refusal(error)
+        except RegistryUnavailable:
+            return self._refusal(_unavailable())
         except Exception as error:  # whatever it is, the client gets an answer, and no more of it than that
             if self._stopping:  # and what it needed has stopped before it
                 return self._refusal(_shutting_down())
@@ -399,6 +419,10 @@ class Gateway:
 
 def _shutting_down() -> WireError:
     return WireError("shutting_down", "the server is shutting down")
+
+
+def _unavailable() -> WireError:
+    return WireError("unavailable", "who is here cannot be known right now")
 
 
 def _customer(socket: Socket) -> str | None:

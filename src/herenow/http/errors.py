@@ -13,6 +13,7 @@ code                   status
 ``store_failed``          500  the store cannot do it, and will not until somebody mends it
 ``internal``              500  our fault; the log has the rest
 ``store_unavailable``     503  the store cannot do it now
+``registry_unavailable``  503  the registry of a cluster cannot be reached now
 ``shutting_down``         503  the server is starting or stopping
 =====================  ======  =====================================================================
 
@@ -32,7 +33,15 @@ from starlette.routing import Match
 from starlette.routing import Route as StarletteRoute
 from starlette.types import Message, Receive, Scope, Send
 
-from herenow.errors import CursorInvalid, NotStarted, Replaced, StoreError, StoreUnavailable, TenantsNotKept
+from herenow.errors import (
+    CursorInvalid,
+    NotStarted,
+    RegistryUnavailable,
+    Replaced,
+    StoreError,
+    StoreUnavailable,
+    TenantsNotKept,
+)
 from herenow.logs import get_logger
 
 MAX_BODY: Final = 1_000_000
@@ -43,7 +52,7 @@ _UNPARSED: Final = "There was an error parsing the body"
 
 log = get_logger("herenow.http")
 
-_TEMPORARY: Final = frozenset(("timeout", "internal", "store_unavailable", "shutting_down"))
+_TEMPORARY: Final = frozenset(("timeout", "internal", "store_unavailable", "registry_unavailable", "shutting_down"))
 STATUSES: Final = {
     "bad_request": 400,
     "unauthorized": 401,
@@ -55,6 +64,7 @@ STATUSES: Final = {
     "store_failed": 500,
     "internal": 500,
     "store_unavailable": 503,
+    "registry_unavailable": 503,
     "shutting_down": 503,
 }
 _CODES: Final = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed",
@@ -104,6 +114,8 @@ def refusal(error: Exception) -> Refused:
             return Refused("forbidden", str(error))
         case CursorInvalid():
             return Refused("bad_request", f"cursor: {error}")
+        case RegistryUnavailable():
+            return Refused("registry_unavailable", str(error))
         case StoreUnavailable():
             return Refused("store_unavailable", str(error))
         case StoreError():

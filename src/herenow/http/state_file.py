@@ -78,6 +78,7 @@ class StateFile:
     def __init__(self, settings: Settings) -> None:
         self._database = identity_of(settings.database, settings.users_collection)
         self._beside = beside(settings.database)
+        self._is_alone = settings.cluster is None
         self.is_renewed_by_signal = False
         self._own: Path | None = None
         self._last: ServerState | None = None
@@ -112,10 +113,12 @@ class StateFile:
         return found is not None and self._last is not None and found.token == self._last.token
 
     def claim(self) -> None:
-        """Remove what dead servers of the same database left behind: it is ours now, and has one server at a time."""
+        """Remove what dead servers of the same database left behind: one serves it, or the nodes of one cluster do."""
         for path, state in _states():
             is_of_code_before = state.node.pid == os.getpid() and state.node.process == node_process()
             if path == self._own or state.database != self._database:
+                continue
+            if not self._is_alone and not is_of_code_before and not is_gone(state.node):
                 continue
             if state.phase != "starting" or is_of_code_before:
                 path.unlink(missing_ok=True)

@@ -32,7 +32,6 @@ from herenow.errors import StoreError
 from herenow.keeper.judgement import Difference, DriftKind, Moment, judge, plan, to_repair
 from herenow.keeper.undone import Undone
 from herenow.keeper.upkeep import Upkeep
-from herenow.keeper.writer import Writer
 from herenow.logs import get_logger
 from herenow.model import StoredUser
 from herenow.store.base import PAGE_SIZE, Store
@@ -57,6 +56,14 @@ _log = get_logger(__name__)
 
 Stamps = Callable[[str], int]
 """For a user: a version that is newer than all before it of this user, and older than all after it."""
+
+
+class Underway(Protocol):
+    """Knows which rows are on their way to the store."""
+
+    def is_pending(self, user_id: str) -> bool:
+        """Say whether the store still lacks a row of this user."""
+        ...
 
 
 class AnyTruth(Protocol):
@@ -125,7 +132,7 @@ class Audit:
         self,
         store: Store,
         truth: AnyTruth,
-        writer: Writer,
+        writer: Underway,
         *,
         every_s: float = 30.0,
         then: Callable[[], Awaitable[None]] | None = None,

@@ -13,20 +13,29 @@ import msgspec
 from herenow.errors import StoreError, StoreInUse
 from herenow.keeper.adoption import adopt, read_ahead
 from herenow.keeper.audit import Audit
+from herenow.keeper.policy import log_capacity, policy_of
 from herenow.keeper.truth import Truth
 from herenow.keeper.writer import Writer
 from herenow.logs import get_logger
-from herenow.registry.tenants import Make, Tenants
+from herenow.registry.base import Batch, Registry
+from herenow.registry.clock import LoopClock
+from herenow.registry.local import LocalRegistry
+from herenow.registry.tenants import Tenants
 from herenow.settings import Settings
 from herenow.sparing import Sparing
+from herenow.steady import Steady
 from herenow.store.base import Store
 from herenow.store.liveness import is_served
 from herenow.store.nodes import Node
 from herenow.store.objections import Objections
-from herenow.supervision import WELL_S, Supervisor, end
+from herenow.supervision import WELL_S, OnFault, Supervisor, end
+from herenow.tenancy import keyed
 from herenow.times import steady_s, unix_ms, unix_us
 
 log = get_logger("herenow.presence")
+
+Deliver = Callable[[Batch, str | None], None]
+"""Told a batch, and of which tenant."""
 
 WINDOW_S = 0.05
 """How long the writer gathers rows before it writes them."""
@@ -46,7 +55,6 @@ class Keeper:
 
     Attributes:
         writer: takes rows from the beginning; writes them once it has begun.
-        objections: the rules of the database that refuse what is written.
         node: this server, as its row in the store says; once it is claimed.
         audit: once it has begun.
         lost: who has taken the store over.
@@ -59,7 +67,7 @@ class Keeper:
         self, store: Store, settings: Settings, supervisor: Supervisor, on_lost: Callable[[StoreInUse], None]
     ) -> None:
         self.writer = Writer(store, window_s=WINDOW_S)
-        self.objections = Objections(store, every_s=settings.audit_every_s)
+        self._objections = Objections(store, every_s=settings.audit_every_s)
         self.lost: StoreInUse | None = None
         self._store = store
         self._settings = settings
@@ -69,6 +77,11 @@ class Keeper:
         self._sparing = Sparing()
         self._dead: Sequence[Node] = ()  # whom it follows, who left their rows behind
         self._began_s = 0.0
+
+    @property
+    def objections(self) -> Sequence[str]:
+        """The rules of the database that refuse what is written, a sentence each, with the change to make."""
+        return self._objections.found
 
     async def prepare(self, *, adopt_only: bool) -> None:
         """Open the store, and make what it lacks.
@@ -85,12 +98,14 @@ class Keeper:
             for step in (await self._store.init(adopt_only=adopt_only, values=values)).steps:
                 log.info("store prepared", step=step)
 
-    async def claim(self, address: str, *, renews: tuple[int, int] | None = None) -> None:
+    async def claim(self, address: str, *, renews: tuple[int, int] | None = None, cluster: str | None = None) -> None:
         """Own the store from now on, and say again and again that it is so.
 
         Args:
             address: where this server's HTTP is, for the commands to find it.
             renews: of the same server, renewed in place: the stamp of its life that goes on, and when it served last.
+            cluster: the name of all who keep the store one after the other. Whoever of them comes next takes it over at
+                once: that the one before has lost it, the cluster has decided.
 
         Raises:
             StoreInUse: another live server owns it; the sentence names it.
@@ -98,22 +113,54 @@ class Keeper:
         """
         settings = self._settings
         self.node = Node.here(
-            name=settings.node,
+            name=settings.node if cluster is None else cluster,
             epoch=unix_us() if renews is None else renews[0],
             address=address,
             now_ms=unix_ms(),
             lease_ms=round(settings.node_lease_s * 1000),
         )
-        self._dead = await self._store.claim_node(self.node)
+        self._dead = await self._store.claim_node(self.node, succeeds=cluster is not None)
         if renews is not None:
             self._dead = (msgspec.structs.replace(self.node, beat_ms=renews[1]),)
         self._began_s = steady_s()  # after the claim, which may have had to wait
         # From here on, and not only once all is read, which may take longer than a lease.
         self._tasks.append(self._supervisor.start("beat", self._beat, well_s=WELL_S + 2 * settings.node_beat_s))
-        await self.objections.look()
+        await self._objections.look()
 
-    async def adopt(self, make: Make) -> Tenants:
+    def make_tenants(self, deliver: Deliver, on_fault: OnFault, steady: Steady, last_version: int) -> Tenants:
+        """Make the registries of all tenants, in this process.
+
+        Args:
+            deliver: told each batch of each tenant.
+            on_fault: told of what fails, and goes on.
+            steady: by which users have their grace.
+            last_version: the highest version in the store.
+        """
+
+        def make(tenant: str | None, last_version: int) -> Registry:
+            registry = LocalRegistry(
+                **policy_of(self._settings),
+                last_version=last_version,
+                log_capacity=log_capacity(tenant),
+                clock=LoopClock(steady),
+                on_fault=on_fault,
+            )
+
+            def hear(batch: Batch) -> None:
+                if self.lost is None:  # else it is not true any more, such as a grace that ends
+                    self.writer.submit(keyed(tenant, batch.rows))
+                    deliver(batch, tenant)
+
+            registry.subscribe(hear)
+            return registry
+
+        return Tenants(make, last_version=last_version, now_us=unix_us)
+
+    async def adopt(self, make: Callable[[int], Tenants]) -> Tenants:
         """Make the registries, and have whomever a dead server left online linger in them.
+
+        Args:
+            make: makes them, given the highest version in the store.
 
         Raises:
             StoreInUse: another server took the store over meanwhile.
@@ -124,7 +171,7 @@ class Keeper:
             read_ahead(store.online, pages=PAGES_AHEAD) as online,
             read_ahead(store.claimed, pages=1) as claimed,
         ):
-            tenants = Tenants(make, last_version=await store.max_version(), now_us=unix_us)
+            tenants = make(await store.max_version())
             last_beat_ms = self._dead[0].beat_ms if self._dead else 0
             adopted = await adopt(
                 tenants, online, claimed, settings=self._settings, last_beat_ms=last_beat_ms, began_s=self._began_s
@@ -147,8 +194,16 @@ class Keeper:
         self._tasks += [
             keep("writer", self.writer.run),
             keep("audit", self.audit.run, well_s=well_s),
-            keep("objections", self.objections.run, well_s=well_s),
+            keep("objections", self._objections.run, well_s=well_s),
         ]
+
+    async def leave(self, tenants: Tenants, on_fault: OnFault) -> None:
+        """Take everyone offline: nobody serves them any more."""
+        for tenant in tenants.names() if self.lost is None else ():
+            try:
+                await tenants.registry(tenant).leave(self.node.name)
+            except Exception as error:  # the others are to be offline all the same
+                on_fault("leave", error)
 
     async def drain(self, within_s: float) -> int:
         """Wait until all rows are written; return how many are not, after so many seconds.
@@ -157,18 +212,20 @@ class Keeper:
         """
         return await self.writer.drain(within_s) if self.lost is None else 0
 
-    async def end(self, *, release: bool) -> None:
+    async def end(self, *, release: bool, close: bool = True) -> None:
         """Stop, and let go of the store. Idempotent.
 
         Args:
             release: nobody is online by us any more. Else our row stays: it tells the next start until when the users
                 may have been here.
+            close: close the store too: nobody else here reads it.
         """
         await end(self._tasks)
         if release:
             with contextlib.suppress(StoreError):  # without the row's end, the next start waits for its lease at most
                 await self._store.release_node(self.node)
-        await self._store.close()
+        if close:
+            await self._store.close()
 
     async def _beat(self) -> None:
         while True:

@@ -152,6 +152,13 @@ class Writer:
         """Say whether the store still lacks a row of this user that was submitted."""
         return user_id in self._waiting or user_id in self._under_way or user_id in self._doubtful
 
+    def oldest_s(self) -> float | None:
+        """Since when (by the writer's clock) the store has lacked something that was submitted; ``None``: nothing."""
+        # those waiting are in the order of since_s: rows are added at the end, and renewed in their place
+        oldest = [row.since_s for row in islice(self._waiting.values(), 1)]
+        oldest += [row.since_s for rows in (self._under_way, self._doubtful) for row in rows.values()]
+        return min(oldest) if oldest else None
+
     def pending(self, user_id: str) -> StoredUser | None:
         """Return the newest row of this user that the store still lacks; ``None`` if it lacks none."""
         waiting = self._waiting.get(user_id) or self._under_way.get(user_id) or self._doubtful.get(user_id)
@@ -387,10 +394,8 @@ class Writer:
         return True
 
     def _lag_ms(self) -> int:
-        # those waiting are in the order of since_s: rows are added at the end, and renewed in their place
-        oldest = [row.since_s for row in islice(self._waiting.values(), 1)]
-        oldest += [row.since_s for rows in (self._under_way, self._doubtful) for row in rows.values()]
-        return round((self._clock() - min(oldest)) * 1000) if oldest else 0
+        oldest_s = self.oldest_s()
+        return 0 if oldest_s is None else round((self._clock() - oldest_s) * 1000)
 
     async def _wait_for(self, event: asyncio.Event, seconds: float) -> None:
         """Wait for an event, but no longer than so many seconds of the writer's clock."""

@@ -155,8 +155,17 @@ class Registry(Protocol):
         """
         ...
 
-    def node_lost(self, node: str, *, last_beat_ms: int) -> Future[None]:
-        """Remove all connections of a node that died after ``last_beat_ms``, as if each had been closed then."""
+    def node_lost(
+        self, node: str, *, last_beat_ms: int, grace_ms: int | None = None, cause: Cause = Cause.NODE_LOST
+    ) -> Future[None]:
+        """Remove all connections of a node that is gone since ``last_beat_ms``, as if each had been closed then.
+
+        Args:
+            node: of which nothing comes any more.
+            last_beat_ms: when it was last known to live.
+            grace_ms: how long its users linger; ``None``: as always.
+            cause: what the changes say.
+        """
         ...
 
     def leave(self, node: str) -> Future[None]:

@@ -16,7 +16,7 @@ class ChangeLog:
     reached the store, so a version from before ``start`` gets no answer but "take a new snapshot".
     """
 
-    __slots__ = ("_capacity", "_covered_from", "_ring", "_written", "version")
+    __slots__ = ("_capacity", "_covered_from", "_ring", "_written", "start", "version")
 
     def __init__(self, capacity: int, start: int) -> None:
         """Begin with nothing.
@@ -26,6 +26,7 @@ class ChangeLog:
             start: the version at which the process began: everything up to it is unknown here.
         """
         self._capacity = capacity
+        self.start = start
         self._covered_from = start
         self._ring: list[Change] = []
         self._written = 0
@@ -114,6 +115,13 @@ class ChangeLog:
             replace(row, claim=None, last_active_ms=last[row.user_id].last_active_ms) if row.user_id in last else row
             for row in wrong
         )
+
+
+def row_of(change: Change) -> StoredUser:
+    """The row that goes with a change; without the claim, of which a change shows only what it looks like."""
+    return StoredUser(
+        change.user_id, change.is_online, change.availability, change.last_active_ms, None, change.version
+    )
 
 
 def _gone(change: Change) -> StoredUser:

@@ -30,13 +30,17 @@ class Now(NamedTuple):
 
 
 class Connect(msgspec.Struct, frozen=True):
-    """A connection of a user opened. One with an id that the user has already is replaced."""
+    """A connection of a user opened. One with an id that the user has already is replaced.
+
+    With ``is_idle`` it has been open for a while, and its device was not used lately: it is only said again.
+    """
 
     user_id: str
     connection_id: str
     node: str
     transport: str | None = None
     address: str | None = None
+    is_idle: bool = False
 
 
 class Disconnect(msgspec.Struct, frozen=True):
@@ -69,11 +73,17 @@ class SetClaim(msgspec.Struct, frozen=True):
 
 
 class NodeLost(msgspec.Struct, frozen=True):
-    """A node died with the user's connections there. ``last_beat_ms`` is when it was last known to live (Unix, ms)."""
+    """A node is gone, and the user's connections there with it; the user lingers.
+
+    ``last_beat_ms`` is when it was last known to live (Unix, ms), ``grace_ms`` how long the user lingers: ``None`` for
+    the usual grace.
+    """
 
     user_id: str
     node: str
     last_beat_ms: int
+    grace_ms: int | None = None
+    cause: Cause = Cause.NODE_LOST
 
 
 class Evict(msgspec.Struct, frozen=True):
@@ -116,13 +126,24 @@ class Repair(msgspec.Struct, frozen=True):
         return self.row.user_id
 
 
+class Retell(msgspec.Struct, frozen=True):
+    """Others were told of a user by a commit that was lost: tell them how it is. ``row`` is what they were told."""
+
+    row: StoredUser
+
+    @property
+    def user_id(self) -> str:
+        """Whose row it is."""
+        return self.row.user_id
+
+
 class Advance(msgspec.Struct, frozen=True):
     """Time went by: what fell due for a user takes effect."""
 
     user_id: str
 
 
-Command = Connect | Disconnect | Active | Idle | SetClaim | NodeLost | Evict | Adopt | Repair | Advance
+Command = Connect | Disconnect | Active | Idle | SetClaim | NodeLost | Evict | Adopt | Repair | Retell | Advance
 
 
 class Effects(NamedTuple):

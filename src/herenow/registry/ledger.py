@@ -65,28 +65,29 @@ class Ledger:
             self._version = decision.above
         view = self._views.get(user_id)
         changes: tuple[Change, ...] = ()
+        version = decision.above  # without a change, the look is the one that the store has
         for shift in decision.changes:
-            change = _change(user_id, shift.shown, self._next_version(), shift.cause)
+            version = self._next_version()
+            change = _change(user_id, shift.shown, version, shift.cause)
             self.log.append(change)
             changes += (change,)
         row = None
         if decision.row:
-            row = user.row(changes[-1].version if changes else self._next_version())
+            row = user.row(version if changes else self._next_version())
+        shown, claim, due_ms = user.shown, user.claim, None
         if user.is_gone():
             self._users.pop(user_id, None)
-            self._show(user_id, view, None)
-            self._dues.steady.set(user_id, None)
-            self._dues.wall.set(user_id, None)
+            shown = None
         else:
             self._users[user_id] = user
-            if user.shown is None:
-                self._show(user_id, view, None)
-            elif changes or view is None:  # without a change, the look is the one that the store has
-                version = changes[-1].version if changes else decision.above
-                self._show(user_id, view, presence(user_id, user.shown, version))
-            self._dues.steady.set(user_id, user.due_ms())
-            if user.claim is not None or decision.row:  # else there was none before either
-                self._dues.wall.set(user_id, None if user.claim is None else user.claim.until_ms)
+            due_ms = user.due_ms()
+        if shown is None:
+            self._show(user_id, view, None)
+        elif changes or view is None:
+            self._show(user_id, view, presence(user_id, shown, version))
+        self._dues.steady.set(user_id, due_ms)
+        if claim is not None or decision.row:  # else there was none before either
+            self._dues.wall.set(user_id, None if claim is None else claim.until_ms)
         self.connections += decision.connections
         self.lingers_saved += decision.saved_linger
         return Effects(changes, row, decision.evicted)

@@ -111,10 +111,13 @@ class LocalRegistry:
             )
         )
 
-    def node_lost(self, node: str, *, last_beat_ms: int) -> asyncio.Future[None]:
-        return self._submit_crowd(
-            lambda: (NodeLost(user_id, node, last_beat_ms) for user_id in self._ledger.user_ids())
-        )
+    def node_lost(
+        self, node: str, *, last_beat_ms: int, grace_ms: int | None = None, cause: Cause = Cause.NODE_LOST
+    ) -> asyncio.Future[None]:
+        def plan() -> Iterable[Command]:
+            return (NodeLost(user_id, node, last_beat_ms, grace_ms, cause) for user_id in self._ledger.user_ids())
+
+        return self._submit_crowd(plan)
 
     def leave(self, node: str) -> asyncio.Future[None]:
         # One process is the first and the last node. Whoever lingers has nobody left to end it.
@@ -265,8 +268,10 @@ class LocalRegistry:
 
     def _apply(self, command: Command, now: Now) -> Effects:
         effects = self._ledger.apply(command, now)
-        self._changes += effects.changes
-        self._evicted += effects.evicted
+        if effects.changes:
+            self._changes += effects.changes
+        if effects.evicted:
+            self._evicted += effects.evicted
         if effects.row is not None:
             self._rows[effects.row.user_id] = effects.row
         return effects

@@ -52,6 +52,7 @@ from herenow.registry.commands import (
     NodeLost,
     Now,
     Repair,
+    Retell,
     SetClaim,
 )
 from herenow.registry.state import HeldUser, Linger, Look, OpenConnection, Shown, shown_in
@@ -143,7 +144,7 @@ class _Case(Decision, kw_only=True, gc=False):
         if replaced is not None:
             idle = replaced.idle  # the same session, said again
         else:
-            idle = user.is_resting(self.steady_ms)
+            idle = command.is_idle or user.is_resting(self.steady_ms)
             self.connections = 1
             self.saved_linger = user.linger is not None
             user.linger = None
@@ -191,7 +192,7 @@ class _Case(Decision, kw_only=True, gc=False):
     def node_lost(self, command: NodeLost) -> None:
         lost = [connection for connection in self.user.connections.values() if connection.node == command.node]
         if lost:
-            self.end(lost, Cause.NODE_LOST, min(command.last_beat_ms, self.now_ms))
+            self.end(lost, command.cause, min(command.last_beat_ms, self.now_ms), grace_ms=command.grace_ms)
 
     def evict(self, command: Evict) -> None:
         user = self.user
@@ -230,6 +231,13 @@ class _Case(Decision, kw_only=True, gc=False):
             user.last_active_ms = row.last_active_ms if user.last_active_ms is None else user.last_active_ms
         self.settle(command.cause, is_row_new=True)
 
+    def retell(self, command: Retell) -> None:
+        user, row = self.user, command.row
+        self.above = row.version
+        if not user.is_gone():
+            user.shown = shown_in(row)
+            self.settle(Cause.REPAIR, is_row_new=True)
+
     def advance(self, _: Advance) -> None:
         user, has_rested = self.user, False
         for connection in user.connections.values():
@@ -259,9 +267,18 @@ class _Case(Decision, kw_only=True, gc=False):
             connection.idle_due_ms = self.steady_ms + self.policy.idle_after_ms
         self.user.touch(self.now_ms, self.now_ms)
 
-    def end(self, connections: list[OpenConnection], cause: Cause, ended_ms: int, *, grace: bool = True) -> None:
-        """Take some of the connections away, as of ``ended_ms``."""
+    def end(
+        self,
+        connections: list[OpenConnection],
+        cause: Cause,
+        ended_ms: int,
+        *,
+        grace: bool = True,
+        grace_ms: int | None = None,
+    ) -> None:
+        """Take some of the connections away, as of ``ended_ms``; the grace is the usual one, or ``grace_ms``."""
         user = self.user
+        grace_ms = self.policy.grace_ms if grace_ms is None else grace_ms
         lost_use = False
         self.connections = -len(connections)
         for connection in connections:
@@ -273,14 +290,14 @@ class _Case(Decision, kw_only=True, gc=False):
                 user.linger = None
             else:
                 in_use = lost_use or (user.linger is not None and user.linger.in_use)
-                self.linger(in_use, cause, ended_ms, self.policy.grace_ms)
+                self.linger(in_use, cause, ended_ms, grace_ms)
             self.settle(cause)
         else:
             if grace and not user.is_in_use() and user.linger is None:
                 if lost_use and not user.is_invisible():
-                    self.linger(True, cause, ended_ms, self.policy.grace_ms)
+                    self.linger(True, cause, ended_ms, grace_ms)
                 elif not lost_use:
-                    user.rest_until(self.steady_ms + self.policy.grace_ms)
+                    user.rest_until(self.steady_ms + grace_ms)
             self.settle(Cause.IDLE)
 
     def linger(self, in_use: bool, cause: Cause, ended_ms: int, grace_ms: int) -> None:
@@ -370,5 +387,6 @@ _DO: dict[type[Command], Any] = {
     Evict: _Case.evict,
     Adopt: _Case.adopt,
     Repair: _Case.repair,
+    Retell: _Case.retell,
     Advance: _Case.advance,
 }

@@ -108,7 +108,7 @@ class HeldUser:
 
     def is_gone(self) -> bool:
         """Tell whether nothing is left of the user that would have to be remembered."""
-        return self.claim is None and not self.is_present()
+        return self.claim is None and not self.connections and self.linger is None
 
     def forget(self) -> None:
         """Forget what others were told, and when the user was last active: the store knows it."""

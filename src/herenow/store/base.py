@@ -342,13 +342,14 @@ class Store(Protocol):
         """
         ...
 
-    async def claim_node(self, node: Node) -> tuple[Node, ...]:
+    async def claim_node(self, node: Node, *, succeeds: bool = False) -> tuple[Node, ...]:
         """Own the store with this node, or learn who does. Rows of dead nodes are replaced in the same step.
 
         At once where it is clear who lives; else it watches them, for as long as a lease (``liveness.py``).
 
         Args:
             node: the claimant; this is its first beat. To claim again with the same epoch is no error.
+            succeeds: take it over from a node of the same name, be it dead or not.
 
         Returns:
             The dead nodes that it replaced, the latest beat first, told by our clock: their users are the ones to

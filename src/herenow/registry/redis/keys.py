@@ -12,6 +12,21 @@ class Keys:
     Args:
         prefix: of all keys of one herenow, so that several may share a Redis.
         shard: its number.
+
+    Attributes:
+        log: what every commit has said.
+        sequence: how many entries it had: who misses one sees it.
+        skew: milliseconds to add to the time of Redis.
+        nodes: of each node that is a member what it says of itself: who is none commits nothing.
+        beats: of each node how often it has said that it lives.
+        lost: nodes that were given up, and whose users are being looked after.
+        leader: which node keeps the store.
+        generation: which Redis process the nodes have agreed on, and the entry of the log with which they did.
+        filled: whether the users that the store had are here: ``yes``; or ``left``: they are, but all nodes have left,
+            and the store was told that nobody is online.
+        cursor: up to which entry of the log the store has all.
+        tenants: those that have ever had a user here.
+        id: what tells this cluster from all others.
     """
 
     def __init__(self, prefix: str, shard: int = 0) -> None:
@@ -19,6 +34,15 @@ class Keys:
         self.log = f"{self._base}:log"
         self.sequence = f"{self._base}:sequence"
         self.skew = f"{self._base}:skew"
+        self.nodes = f"{self._base}:nodes"
+        self.beats = f"{self._base}:beats"
+        self.lost = f"{self._base}:lost"
+        self.leader = f"{self._base}:leader"
+        self.generation = f"{self._base}:generation"
+        self.filled = f"{self._base}:filled"
+        self.cursor = f"{self._base}:cursor"
+        self.tenants = f"{self._base}:tenants"
+        self.id = f"{self._base}:id"
 
     def outcomes(self, node: str) -> str:
         """What became of a node's last commit of each tenant."""

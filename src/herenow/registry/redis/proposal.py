@@ -3,12 +3,12 @@
 It is the ledger's law, said of one user and without the versions, which only the commit can give out. Pure.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import msgspec
 
 from herenow.model import Availability, Evicted, StoredUser
-from herenow.registry.commands import Command, Now
+from herenow.registry.commands import Adopt, Command, Connect, Now, SetClaim
 from herenow.registry.redis.blob import Held, encode
 from herenow.registry.redis.news import write_news
 from herenow.registry.rules import Policy, Shift, decide
@@ -16,6 +16,8 @@ from herenow.registry.state import HeldUser
 
 COUNTS = ("online", "away", "busy", "connections", "held", "lingers_saved")
 """What is counted, in the order in which a proposal has it."""
+
+_BRINGING = (Connect, SetClaim, Adopt)
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -36,6 +38,7 @@ class Proposal(msgspec.Struct, frozen=True):
         leaves: nodes that no longer do.
         news: what the log is to say of it; empty: nothing.
         evicted: the connections that were removed although they may still live.
+        brings: whether it is about something new, which has to wait where the memory of Redis is full.
     """
 
     user_id: str
@@ -53,9 +56,10 @@ class Proposal(msgspec.Struct, frozen=True):
     leaves: tuple[str, ...]
     news: bytes
     evicted: tuple[Evicted, ...]
+    brings: bool
 
 
-def propose(held: Held, commands: Iterable[Command], now: Now, policy: Policy) -> Proposal:
+def propose(held: Held, commands: Sequence[Command], now: Now, policy: Policy) -> Proposal:
     """Decide commands of one user, one after the other.
 
     Args:
@@ -110,6 +114,7 @@ def propose(held: Held, commands: Iterable[Command], now: Now, policy: Policy) -
         leaves=tuple(nodes - _nodes(user)),
         news=write_news(user.user_id, steps, versions, row, evicted) if has_news else b"",
         evicted=evicted,
+        brings=any(isinstance(command, _BRINGING) for command in commands),
     )
 
 

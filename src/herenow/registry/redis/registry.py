@@ -1,7 +1,7 @@
 """The registry of one tenant in a cluster, as one node sees it.
 
-Commands are decided here by the rules, on what Redis holds, and committed together; whoever lost a race with another
-node decides again. A command resolves when the node has read its own entry in the log, after all that came before it.
+What is asked waits for its turn (``turns.py``); commands are committed together (``committing.py``), reads go beside
+each other (``reads.py``). What falls due of whom was committed here, this node looks after.
 """
 
 import asyncio
@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from functools import partial
 from typing import Any, TypeVar
 
-from herenow.errors import RegistryUnavailable
 from herenow.model import Cause, Change, Claim, Closing, Connection, Evicted, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Page, RegistryStats, Snapshot, Subscriber
 from herenow.registry.changelog import ChangeLog
@@ -29,13 +28,13 @@ from herenow.registry.commands import (
     SetClaim,
 )
 from herenow.registry.crowds import USERS_AT_ONCE
-from herenow.registry.dues import Dues
-from herenow.registry.recency import cursor_after, place_in
-from herenow.registry.redis.blob import Held, UnreadableState, decode
+from herenow.registry.redis.committing import Committer
 from herenow.registry.redis.keys import NO_TENANT
 from herenow.registry.redis.news import News
-from herenow.registry.redis.proposal import Proposal, propose
-from herenow.registry.redis.shard import Shard
+from herenow.registry.redis.reads import Reads
+from herenow.registry.redis.serving import Serving, lost_changes, to_retell
+from herenow.registry.redis.shard import Fenced, Shard
+from herenow.registry.redis.standing import Alone, Place
 from herenow.registry.redis.tail import Tail
 from herenow.registry.redis.turns import Commands, Turns
 from herenow.registry.rules import Policy
@@ -45,8 +44,8 @@ from herenow.supervision import OnFault, tell_loop
 
 T = TypeVar("T")
 
-HEARD_WITHIN_S = 5.0
-"""After a commit the node hears of it from the log; later than this, nobody knows whether the log still has it."""
+REMEMBERED = 2_000
+"""Entries of the log that a node reads back when it begins."""
 
 
 class RedisRegistry:
@@ -65,6 +64,8 @@ class RedisRegistry:
         log_capacity: int = 65_536,
         clock: Clock | None = None,
         on_fault: OnFault = tell_loop,
+        place: Place | None = None,
+        missed: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin to hear of a tenant.
 
@@ -79,6 +80,8 @@ class RedisRegistry:
             log_capacity: changes kept for :meth:`changes_since`, at least 1; some 250 bytes each.
             clock: the time of the cluster.
             on_fault: told of a subscriber that raises, and of a fault of our own.
+            place: this node's in the cluster.
+            missed: called when the log was cut before it was read: nobody here knows what was said meanwhile.
         """
         self._shard = shard
         self._tail = tail
@@ -90,26 +93,49 @@ class RedisRegistry:
         self._wall = Wall(start)
         self._log = ChangeLog(log_capacity, start)
         self._subscribers = Subscribers(on_fault)
-        self._turns = Turns(begin=tail.begin, commit=self._do, rest=self._wait_for_dues)
-        self._dues = Dues()  # of those who were committed here last
+        self._place: Place = Alone(shard) if place is None else place
+        self._returns = self._place.returns
+        self._serving = Serving()
+        self._missed = missed
+        self._has_begun = False
+        self._log_capacity = log_capacity
+        self._turns = Turns(begin=self._begin, commit=self._do, rest=self._wait_for_dues)
+        self._committer = Committer(
+            shard,
+            tail,
+            self._tenant,
+            self._policy,
+            self._place,
+            now=self.now,
+            seen=lambda: self._log.version,
+            begin=self._begin,
+        )
+        self._dues = self._committer.dues
+        self._reads = Reads(shard, self._tenant, lambda: self._log, self.now, on_fault)
         self._alarm = Alarm(self._clock, self._ring)
         self._closed = False
-        self._hear_no_more = tail.tell(self._tenant, self._hear)
+        self._hear_no_more = tail.tell(self._tenant, self._hear, self._miss)
 
     # -- commands ---------------------------------------------------------------------------------------------------
 
     def connect(
         self, user_id: str, connection_id: str, *, node: str, transport: str | None = None, address: str | None = None
     ) -> asyncio.Future[None]:
-        return self._command(Connect(user_id, connection_id, node, transport, address))
+        command = Connect(user_id, connection_id, node, transport, address)
+        if node == self._place.name:
+            self._serving.begin(command)
+        return self._command(command)
 
     def disconnect(self, user_id: str, connection_id: str, closing: Closing) -> asyncio.Future[None]:
+        self._serving.end(user_id, connection_id)
         return self._command(Disconnect(user_id, connection_id, closing))
 
     def active(self, user_id: str, connection_id: str) -> asyncio.Future[None]:
+        self._serving.note_use(user_id, connection_id, is_idle=False)
         return self._command(Active(user_id, connection_id))
 
     def idle(self, user_id: str, connection_id: str) -> asyncio.Future[None]:
+        self._serving.note_use(user_id, connection_id, is_idle=True)
         return self._command(Idle(user_id, connection_id))
 
     def claim(self, user_id: str, claim: Claim | None) -> asyncio.Future[None]:
@@ -123,13 +149,23 @@ class RedisRegistry:
         commands = [Evict(user_id, disconnect, cause) for user_id in user_ids]
         return self._alone(partial(self._do_crowd, commands))
 
-    def node_lost(self, node: str, *, last_beat_ms: int) -> asyncio.Future[None]:
-        return self._alone(partial(self._lose, node, last_beat_ms))
+    def node_lost(
+        self, node: str, *, last_beat_ms: int, grace_ms: int | None = None, cause: Cause = Cause.NODE_LOST
+    ) -> asyncio.Future[None]:
+        return self._alone(partial(self._lose, node, last_beat_ms, grace_ms, cause))
 
     def leave(self, node: str) -> asyncio.Future[None]:
-        # As of the last node. Of one of several, only its own connections are over, and their users linger: that is to
-        # come, with the nodes.
+        # As of the last node. One of several hands its users on instead: ``node_lost``, with a longer grace.
         return self._alone(partial(self._evict_all, disconnect=True, cause=Cause.RESTART))
+
+    def advance(self, user_ids: Iterable[str]) -> None:
+        """Look at users of whom something is due; that whoever committed it has not done so."""
+        for user_id in user_ids:
+            self._turns.remind(Advance(user_id))
+
+    def say_again(self) -> asyncio.Future[None]:
+        """Say again what this node serves, if it has registered anew."""
+        return self._alone(_nothing)
 
     def adopt(self, rows: Iterable[StoredUser], *, last_beat_ms: int, grace_ms: int) -> asyncio.Future[None]:
         commands = [Adopt(row, last_beat_ms, grace_ms) for row in rows]
@@ -148,31 +184,31 @@ class RedisRegistry:
         return self._wall.believe(self._clock.now())
 
     def get(self, user_ids: Iterable[str]) -> asyncio.Future[Snapshot]:
-        return self._read(partial(self._get, tuple(user_ids)))
+        return self._read(partial(self._reads.get, tuple(user_ids)))
 
     def rows(self, user_ids: Iterable[str]) -> asyncio.Future[dict[str, StoredUser]]:
-        return self._read(partial(self._rows, tuple(user_ids)))
+        return self._read(partial(self._reads.rows, tuple(user_ids)))
 
     def known(self, gone: int) -> asyncio.Future[tuple[str, ...]]:
-        return self._read(partial(self._known, gone))
+        return self._read(partial(self._reads.known, gone))
 
     def own_view(self, user_id: str) -> asyncio.Future[UserPresence | None]:
-        return self._read(partial(self._of, user_id, Held.own_view))
+        return self._read(partial(self._reads.own_view, user_id))
 
     def online(self, limit: int, cursor: str | None = None) -> asyncio.Future[Page]:
-        return self._read(partial(self._online, limit, cursor))
+        return self._read(partial(self._reads.online, limit, cursor))
 
     def connections_on(self, node: str) -> asyncio.Future[tuple[tuple[str, str], ...]]:
-        return self._read(partial(self._connections_on, node))
+        return self._read(partial(self._reads.connections_on, self._id_of(node)))
 
     def connections_of(self, user_id: str) -> asyncio.Future[tuple[Connection, ...]]:
-        return self._read(partial(self._connections_of, user_id))
+        return self._read(partial(self._reads.connections_of, user_id))
 
     def explain(self, user_id: str) -> asyncio.Future[Explanation | None]:
-        return self._read(partial(self._of, user_id, self._explain))
+        return self._read(partial(self._reads.explain, user_id))
 
     def stats(self) -> asyncio.Future[RegistryStats]:
-        return self._read(self._stats)
+        return self._read(self._reads.stats)
 
     def changes_since(self, version: int) -> asyncio.Future[tuple[Change, ...] | None]:
         return self._read(partial(_at_once, self._log.since, version))
@@ -181,7 +217,7 @@ class RedisRegistry:
         return self._read(partial(_at_once, self._log.of, user_id, limit))
 
     def stamp(self) -> asyncio.Future[int]:
-        return self._read(self._stamp)
+        return self._read(self._reads.stamp)
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -217,9 +253,57 @@ class RedisRegistry:
         self._refuse_if_closed()
         return self._turns.read(read)
 
+    async def _begin(self) -> None:
+        """Follow the log; and if this node has registered anew, say again what it serves, before all else."""
+        await self._tail.begin()
+        if not self._has_begun:
+            await self._remember_changes()
+            self._has_begun = True
+        while self._returns != (returns := self._place.returns):
+            registrations = self._place.registrations
+            try:
+                await self._say_again()
+            except Fenced:
+                await self._place.join_again(registrations)
+            else:
+                self._returns = returns
+
+    async def _remember_changes(self) -> None:
+        """Fill the log of changes with what others have said before: so a client finds here what it has not heard."""
+        last, heard = await self._shard.version(self._tenant), self._log
+        changes = [
+            change
+            for entry in await self._tail.before(REMEMBERED)
+            if entry.tenant == self._tenant
+            for news in entry.news
+            for change in news.changes
+        ]
+        if changes:
+            self._log = ChangeLog(self._log_capacity, changes[0].version)
+            for change in (*changes[1:], *(heard.since(heard.start) or ())):
+                if change.version > self._log.version:
+                    self._log.append(change)
+        elif last and not len(heard):
+            self._log = ChangeLog(self._log_capacity, last)
+
+    async def _say_again(self) -> None:
+        """Say all that this node serves; then see to whom the others were told of by commits that Redis has lost."""
+        for part in self._serving.all():
+            await self._say(part)
+        lost = lost_changes(self._log, await self._shard.version(self._tenant))
+        users = list(lost)
+        for start in range(0, len(users), USERS_AT_ONCE):
+            there = await self._reads.find(users[start : start + USERS_AT_ONCE])
+            await self._say(to_retell(lost, there, now_ms=self.now().unix_ms, grace_ms=self._policy.grace_ms))
+
+    async def _say(self, commands: Commands) -> None:
+        _, faults = await self._committer.decide(commands)
+        for fault in faults.values():
+            self._on_fault("a user's state", fault)
+
     async def _do(self, commands: Commands) -> Mapping[str, Exception]:
         try:
-            _, faults = await self._commit(commands)
+            _, faults = await self._committer.commit(commands)
         except Exception as error:
             self._put_off(commands, dict.fromkeys(commands, error))
             raise
@@ -233,68 +317,22 @@ class RedisRegistry:
                 self._on_fault("wheel", fault)
                 self._dues.steady.set(user_id, self.now().steady_ms + AGAIN_MS)
 
-    async def _commit(
-        self, commands: Commands, known: Mapping[str, bytes | None] | None = None
-    ) -> tuple[list[Evicted], dict[str, Exception]]:
-        """Decide commands and commit them, again with whomever another node was faster; then hear of it.
-
-        Args:
-            commands: by user.
-            known: what is there of users, as read before.
-
-        Returns:
-            Whom they evicted, and what kept those of a user from being decided: it keeps nobody else's.
-        """
-        there: dict[str, bytes | None] = dict(known or {})
-        # Of who connects it is guessed that they are not there: where that is wrong, the commit says what is.
-        unread = [user for user, asked in commands.items() if user not in there and type(asked[0]) is not Connect]
-        there.update(await self._shard.read(self._tenant, unread))
-        evicted: list[Evicted] = []
-        faults: dict[str, Exception] = {}
-        left: Iterable[str] = commands
-        while left:
-            now = self.now()
-            proposals: list[Proposal] = []
-            for user in left:
-                try:
-                    proposals.append(propose(decode(user, there.get(user)), commands[user], now, self._policy))
-                except Exception as error:
-                    faults[user] = error
-            there = await self._propose(proposals, now)
-            for proposal in proposals:
-                if proposal.user_id not in there:
-                    self._note(proposal)
-                    evicted += proposal.evicted
-            left = there
-        return evicted, faults
-
-    async def _propose(self, proposals: list[Proposal], now: Now) -> dict[str, bytes | None]:
-        """Have proposals committed; returns with whom another node was faster, and what is there of them."""
-        written = [each for each in proposals if each.state is not None]
-        if not written:
-            return {}
-        committed = await self._shard.commit(self._tenant, written, now_us=now.unix_us, seen=self._log.version)
-        if committed.entry is not None:
-            try:
-                async with asyncio.timeout(HEARD_WITHIN_S):
-                    await self._tail.reached(committed.entry)
-            except TimeoutError:
-                raise RegistryUnavailable("its log cannot be followed") from None
-        return committed.faster
-
-    def _note(self, proposal: Proposal) -> None:
-        """Remember when something falls due of a user."""
-        self._dues.steady.set(proposal.user_id, proposal.steady_due_ms)
-        self._dues.wall.set(proposal.user_id, proposal.wall_due_ms)
-
     def _hear(self, news: tuple[News, ...]) -> None:
         """Hear of a commit, of this node or of another."""
+        evicted = tuple(gone for each in news for gone in each.evicted)
+        for gone in evicted:
+            self._serving.dropped(gone, self._place.node)
         changes = tuple(change for each in news for change in each.changes)
         for change in changes:
             if change.version > self._log.version:
                 self._log.append(change)
         rows = tuple(each.row for each in news if each.row is not None)
-        self._subscribers.tell(Batch(changes, rows, tuple(gone for each in news for gone in each.evicted)))
+        self._subscribers.tell(Batch(changes, rows, evicted))
+
+    def _miss(self) -> None:
+        """Begin the log of changes anew: nobody here knows what was said meanwhile."""
+        self._log = ChangeLog(self._log_capacity, self._log.version + 1)
+        self._missed()
 
     # -- time -------------------------------------------------------------------------------------------------------
 
@@ -312,6 +350,10 @@ class RedisRegistry:
             self._wait_for_dues()
 
     # -- crowds -----------------------------------------------------------------------------------------------------
+
+    def _id_of(self, node: str) -> str:
+        """What a node is called in Redis: this one by its name."""
+        return self._place.node if node == self._place.name else node
 
     async def _do_crowd(self, commands: Sequence[Command]) -> tuple[Evicted, ...]:
         async def parts() -> AsyncIterator[tuple[Commands, None]]:
@@ -335,7 +377,7 @@ class RedisRegistry:
         evicted: list[Evicted] = []
         faults: dict[str, Exception] = {}
         async for commands, known in parts:
-            some, failed = await self._commit(commands, known)
+            some, failed = await self._committer.commit(commands, known)
             evicted += some
             faults |= failed
         for fault in faults.values():
@@ -345,96 +387,19 @@ class RedisRegistry:
     async def _evict_all(self, *, disconnect: bool, cause: Cause) -> tuple[Evicted, ...]:
         return await self._do_all(self._shard.all(self._tenant), lambda user_id: Evict(user_id, disconnect, cause))
 
-    async def _lose(self, node: str, last_beat_ms: int) -> None:
+    async def _lose(self, node: str, last_beat_ms: int, grace_ms: int | None, cause: Cause) -> None:
+        node = self._id_of(node)
         pages = self._shard.served(self._tenant, node)
-        await self._do_all(pages, lambda user_id: NodeLost(user_id, node, last_beat_ms))
+        await self._do_all(pages, lambda user_id: NodeLost(user_id, node, last_beat_ms, grace_ms, cause))
 
     async def _repair(self, wrong: tuple[StoredUser, ...], cause: Cause) -> None:
-        there = await self._find(row.user_id for row in wrong)
+        there = await self._reads.find(row.user_id for row in wrong)
         gone = {row.user_id for row in wrong if there[row.user_id].user.shown is None}
         await self._do_crowd([Repair(row, cause) for row in self._log.recall(wrong, gone)])
 
-    # -- what it can be asked ---------------------------------------------------------------------------------------
 
-    async def _find(self, user_ids: Iterable[str]) -> dict[str, Held]:
-        blobs = await self._shard.read(self._tenant, list(dict.fromkeys(user_ids)))
-        return {user_id: self._decode(user_id, blob) for user_id, blob in blobs.items()}
-
-    def _decode(self, user_id: str, blob: bytes | None) -> Held:
-        """Read a user's state; one that cannot be read is told, and keeps no read from telling of the others."""
-        try:
-            return decode(user_id, blob)
-        except UnreadableState as error:
-            self._on_fault("a user's state", error)
-            return decode(user_id, None)
-
-    async def _of(self, user_id: str, tell: Callable[[Held], T]) -> T | None:
-        held = (await self._find([user_id]))[user_id]
-        return tell(held) if held.revision else None
-
-    async def _get(self, user_ids: tuple[str, ...]) -> Snapshot:
-        version = self._log.version  # before the look: so all up to it is in what is seen
-        views = {user_id: held.view() for user_id, held in (await self._find(user_ids)).items()}
-        return Snapshot(version, {user_id: view for user_id, view in views.items() if view is not None})
-
-    async def _rows(self, user_ids: tuple[str, ...]) -> dict[str, StoredUser]:
-        there = await self._find(user_ids)
-        held = {user_id: each.user.row(each.version) for user_id, each in there.items() if each.revision}
-        return self._log.rows_of(user_ids, held)
-
-    async def _known(self, gone: int) -> tuple[str, ...]:
-        held = dict.fromkeys([user_id async for page in self._shard.all(self._tenant) for user_id in page])
-        return (*held, *self._log.last_but(held.__contains__, gone))
-
-    async def _online(self, limit: int, cursor: str | None) -> Page:
-        after = None if cursor is None else place_in(cursor)
-        version = self._log.version
-        found = await self._shard.page(self._tenant, limit + 1, after)
-        users = [view for user_id, blob in found.items() if (view := self._decode(user_id, blob).view()) is not None]
-        more = len(users) > limit
-        del users[limit:]
-        return Page(version, tuple(users), cursor_after(users[-1]) if more else None)
-
-    async def _connections_on(self, node: str) -> tuple[tuple[str, str], ...]:
-        found: dict[tuple[str, str], None] = {}
-        async for page in self._shard.served(self._tenant, node):
-            for user_id, blob in page.items():
-                for connection in self._decode(user_id, blob).user.connections.values():
-                    if connection.node == node:
-                        found[user_id, connection.connection_id] = None
-        return tuple(found)
-
-    async def _connections_of(self, user_id: str) -> tuple[Connection, ...]:
-        return (await self._find([user_id]))[user_id].user.describe_connections()
-
-    def _explain(self, held: Held) -> Explanation:
-        user = held.user
-        linger = user.linger
-        return Explanation(
-            view=held.view(),
-            own_view=held.own_view(),
-            claim=user.claim,
-            connections=user.describe_connections(),
-            lingers_ms=None if linger is None else max(0, linger.due_ms - self.now().steady_ms),
-            linger_cause=None if linger is None else linger.cause,
-        )
-
-    async def _stamp(self) -> int:
-        return await self._shard.stamp(self._tenant, now_us=self.now().unix_us, seen=self._log.version)
-
-    async def _stats(self) -> RegistryStats:
-        counts = await self._shard.counts(self._tenant)
-        online, away, busy = (counts.get(name, 0) for name in ("online", "away", "busy"))
-        return RegistryStats(
-            version=self._log.version,
-            online=online,
-            away=away,
-            busy=busy,
-            users=online + away + busy,
-            connections=counts.get("connections", 0),
-            held=counts.get("held", 0),
-            lingers_saved=counts.get("lingers_saved", 0),
-        )
+async def _nothing() -> None:
+    """What there is to do once the turn has begun."""
 
 
 async def _at_once(read: Callable[..., T], *args: Any) -> T:

@@ -1,7 +1,7 @@
 """A shard: what a node asks of Redis. Each method is one trip; what fails is tried again until a time is over.
 
-No try is left to the client library: it would repeat a commit that was done, and whose answer was lost. Here a commit
-is sent again with the number that it had, so that the script tells the first answer once more.
+A commit is sent again with the stamp that it had, so that the script tells the first answer once more. What no further
+try can mend is told apart: :class:`Fenced` and :class:`Skewed`.
 """
 
 import asyncio
@@ -14,12 +14,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from herenow.errors import RegistryUnavailable
-from herenow.registry.redis.keys import Keys
+from herenow.registry.redis.connecting import AnotherProcess, Identity, connect
+from herenow.registry.redis.keys import NO_TENANT, Keys
 from herenow.registry.redis.proposal import Proposal
 
 LOG_LENGTH = 65_536
@@ -36,13 +35,34 @@ TIMEOUT_S = 2.0
 """How long one answer may take."""
 
 _PASSING = (
-    "READONLY", "UNBLOCKED", "MASTERDOWN", "LOADING", "MISCONF", "OOM", "BUSY", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN",
-    "SKEWED",
+    "READONLY", "UNBLOCKED", "MASTERDOWN", "LOADING", "MISCONF", "BUSY", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN",
+    "NOSCRIPT",
 )  # fmt: skip
 """How Redis begins an answer that says: not now."""
 
 SCANNED = 500
 """Users that are gone through at a time."""
+
+
+class Fenced(RegistryUnavailable):
+    """This node is no member of the cluster as Redis has it: it must register anew before it may commit."""
+
+    def __init__(self) -> None:
+        super().__init__("this node was given up there, and has not come back yet")
+
+
+class Full(RegistryUnavailable):
+    """The memory of Redis is full: it takes nothing new."""
+
+    def __init__(self) -> None:
+        super().__init__("its memory is full (maxmemory)")
+
+
+class Skewed(RegistryUnavailable):
+    """This node's time is not that of the cluster: it must be looked at anew before it decides."""
+
+    def __init__(self) -> None:
+        super().__init__("its clock was set, and this node has not followed yet")
 
 
 class Committed(NamedTuple):
@@ -60,11 +80,16 @@ class Shard:
     """One shard of one cluster, as one node uses it.
 
     Args:
-        url: where Redis is, as ``redis://user:password@host:6379/0``, ``rediss://…`` or ``unix:///…``.
+        url: where Redis is (``connecting.py``).
         prefix: of all keys.
         node: the name of this node.
         slack_ms: how far this node's time may be from that of Redis; 0: that is not looked at.
         patience_s: how long something is tried again before it counts as failed.
+
+    Attributes:
+        node: what this node is called there: its name, until it is a member.
+        is_member: whether it commits as a member only.
+        identity: which Redis it is.
     """
 
     def __init__(
@@ -72,15 +97,21 @@ class Shard:
     ) -> None:
         self.keys = Keys(prefix)
         self.node = node
-        self.redis = connect(url, timeout_s=TIMEOUT_S)
+        self.is_member = False
+        self.identity = Identity()
+        self.redis = self.connect(url, timeout_s=TIMEOUT_S)
         self._slack_us = slack_ms * 1000
         self._patience_s = patience_s
-        self._commit = self.redis.register_script(_script("commit"))
-        self._page = self.redis.register_script(_script("page"))
-        self._stamp = self.redis.register_script(_script("stamp"))
+        self._commit = script(self.redis, "commit")
+        self._page = script(self.redis, "page")
+        self._stamp = script(self.redis, "stamp")
         # No two commits have the same number, nor the same stamp: not those of a later life of this node either.
         self._life = secrets.token_bytes(4)
         self._commits = 0
+
+    def connect(self, url: str, *, timeout_s: float) -> Redis:
+        """Make another way to the same Redis."""
+        return connect(url, timeout_s=timeout_s, check=self.identity.check)
 
     async def commit(self, tenant: str, proposals: Sequence[Proposal], *, now_us: int, seen: int) -> Committed:
         """Commit what was decided of users, of each at most one proposal.
@@ -92,6 +123,9 @@ class Shard:
             seen: the highest version of the tenant that this node has seen.
 
         Raises:
+            Fenced: it was not done, for this node is no member.
+            Skewed: it was not done, for the time is wrong.
+            Full: it was not done, for there is no room for what it brings.
             RegistryUnavailable: it may or may not have been done.
         """
         self._commits += 1
@@ -111,12 +145,16 @@ class Shard:
             keys.outcomes(self.node),
             keys.sequence,
             keys.skew,
+            keys.nodes,
+            keys.tenants,
             *(keys.on(tenant, node) for node in nodes),
         ]
-        args: list[Any] = [tenant, stamp, now_us, self._slack_us, seen, LOG_LENGTH]
+        brings = any(proposal.brings for proposal in proposals)
+        member = self.node if self.is_member else ""
+        args: list[Any] = [tenant, stamp, now_us, self._slack_us, seen, LOG_LENGTH, member, 0 if brings else 1]
         for each in proposals:
             args += (each.user_id, each.revision, each.state, each.news, _numbers(each, nodes))
-        entry, *outcomes = await self._try(lambda: self._commit(keys=names, args=args))
+        entry, *outcomes = await self.trying(lambda: self._commit(keys=names, args=args))
         faster = {
             proposal.user_id: outcome
             for proposal, outcome in zip(proposals, outcomes, strict=True)
@@ -128,32 +166,37 @@ class Shard:
         """Read what is there of users."""
         if not user_ids:
             return {}
-        blobs = await self._try(lambda: self.redis.hmget(self.keys.users(tenant), list(user_ids)))
+        blobs = await self.trying(lambda: self.redis.hmget(self.keys.users(tenant), list(user_ids)))
         return dict(zip(user_ids, blobs, strict=True))
 
     async def page(self, tenant: str, limit: int, after: tuple[int, str] | None) -> dict[str, bytes]:
         """Read who is online, most recently active first, after a place."""
         args: list[Any] = [limit] if after is None else [limit, *after]
-        found = await self._try(
+        found = await self.trying(
             lambda: self._page(keys=[self.keys.order(tenant), self.keys.users(tenant)], args=args),
         )
         return {user_id.decode(): blob for user_id, blob in zip(found[::2], found[1::2], strict=True)}
 
     async def counts(self, tenant: str) -> dict[str, int]:
         """Read how many there are, by what is counted."""
-        counts = await self._try(lambda: self.redis.hgetall(self.keys.counts(tenant)))
+        counts = await self.trying(lambda: self.redis.hgetall(self.keys.counts(tenant)))
         return {name.decode(): int(count) for name, count in counts.items()}
+
+    async def version(self, tenant: str) -> int:
+        """Read the last version that was given out; 0: none."""
+        return int(await self.trying(lambda: self.redis.get(self.keys.version(tenant))) or 0)
 
     async def stamp(self, tenant: str, *, now_us: int, seen: int) -> int:
         """Give out a version that no change has."""
-        return int(await self._try(lambda: self._stamp(keys=[self.keys.version(tenant)], args=[now_us, seen])))
+        keys, args = [self.keys.version(tenant), self.keys.tenants], [now_us, seen, tenant]
+        return int(await self.trying(lambda: self._stamp(keys=keys, args=args)))
 
     async def all(self, tenant: str) -> AsyncIterator[dict[str, bytes]]:
         """Go through all users, some at a time. Who comes or goes meanwhile may be among them, and anybody twice."""
         cursor = 0
         while True:
             scan = partial(self.redis.hscan, self.keys.users(tenant), cursor, count=SCANNED)
-            cursor, found = await self._try(scan)
+            cursor, found = await self.trying(scan)
             if found:
                 yield {user_id.decode(): blob for user_id, blob in found.items()}
             if not int(cursor):
@@ -164,15 +207,33 @@ class Shard:
         cursor = 0
         while True:
             scan = partial(self.redis.sscan, self.keys.on(tenant, node), cursor, count=SCANNED)
-            cursor, found = await self._try(scan)
+            cursor, found = await self.trying(scan)
             if found:
                 yield await self.read(tenant, [user_id.decode() for user_id in found])
             if not int(cursor):
                 return
 
+    async def tenants(self) -> list[str]:
+        """Read which tenants have ever had a user here."""
+        return sorted(name.decode() for name in await self.trying(lambda: self.redis.smembers(self.keys.tenants)))
+
+    async def due(self, tenants: Sequence[str], now_ms: int, limit: int) -> dict[str, list[str]]:
+        """Read of whom something is due, by tenant: of each at most ``limit`` users."""
+
+        async def ask() -> list[list[bytes]]:
+            async with self.redis.pipeline(transaction=False) as asked:
+                for tenant in tenants:
+                    asked.zrange(self.keys.due(tenant), "-inf", now_ms, byscore=True, offset=0, num=limit)
+                return list(await asked.execute())
+
+        if not tenants:
+            return {}
+        found = zip(tenants, await self.trying(ask), strict=True)
+        return {tenant: [user.decode() for user in users] for tenant, users in found if users}
+
     async def last_entry(self) -> bytes:
         """Return the id of the log's last entry."""
-        found = await self._try(lambda: self.redis.xrevrange(self.keys.log, count=1))
+        found = await self.trying(lambda: self.redis.xrevrange(self.keys.log, count=1))
         last: bytes = found[0][0] if found else b"0-0"
         return last
 
@@ -180,28 +241,39 @@ class Shard:
         """Let go of Redis."""
         await self.redis.aclose()
 
-    async def _try(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+    async def trying(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Ask, and again while it may still go well.
+
+        Raises:
+            Fenced: this node, or the Redis that answers, is not what it was.
+            Skewed: the time is not.
+            Full: there is no room.
+            RegistryUnavailable: it did not go well in time; it may or may not have been done.
+        """
         loop = asyncio.get_running_loop()
         ends_s, pause_s = loop.time() + self._patience_s, PAUSE_S
         while True:
             try:
                 return await ask()
+            except AnotherProcess as error:
+                raise Fenced from error
             except (RedisError, OSError) as error:
+                said = str(error)
+                if said.startswith("FENCED"):
+                    raise Fenced from error
+                if said.startswith("SKEWED"):
+                    raise Skewed from error
+                if said.startswith("OOM"):
+                    raise Full from error
                 if loop.time() + pause_s > ends_s or not is_passing(error):
                     raise RegistryUnavailable(describe(error)) from error
             await asyncio.sleep(pause_s * (0.5 + random.random() / 2))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
-def connect(url: str, *, timeout_s: float) -> Redis:
-    """Make a client of Redis that tries nothing twice by itself."""
-    return Redis.from_url(
-        url,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        client_name="herenow",
-    )
+def script(redis: Redis, name: str) -> Callable[..., Awaitable[Any]]:
+    """Make one of the scripts beside this file callable."""
+    return redis.register_script((files(__package__) / f"{name}.lua").read_text())
 
 
 def is_passing(error: Exception) -> bool:
@@ -214,8 +286,9 @@ def describe(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def _script(name: str) -> str:
-    return (files(__package__) / f"{name}.lua").read_text()
+def tenant_of(name: str) -> str | None:
+    """Say which tenant is written so in Redis."""
+    return None if name == NO_TENANT else name
 
 
 def _numbers(proposal: Proposal, nodes: dict[str, int]) -> bytes:

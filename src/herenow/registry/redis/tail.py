@@ -1,12 +1,18 @@
-"""The tail: what all nodes have said in the log of a shard, in order, brought to who asks for a tenant's."""
+"""The tail: what all nodes have said in the log of a shard, in order, brought to who asks for a tenant's.
+
+Each entry has a place, one more than that of the entry before. Who finds one missing was so far behind that the log was
+cut, or the log itself lost it: then nobody here knows what was said meanwhile, and those who listen are told so.
+"""
 
 import asyncio
 import heapq
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from herenow.registry.redis.news import News, read_news
-from herenow.registry.redis.shard import LONGEST_PAUSE_S, PAUSE_S, Shard, connect
+from herenow.registry.redis.shard import LONGEST_PAUSE_S, PAUSE_S, Shard
 from herenow.supervision import OnFault, end
 
 BLOCK_S = 2.0
@@ -15,11 +21,24 @@ BLOCK_S = 2.0
 READ_AT_ONCE = 500
 """Entries."""
 
-Place = tuple[int, int]
+SCHEMA = b"1"
+"""Of the entries that are written and understood."""
+
+_HEAD = {b"schema", b"place", b"tenant"}
+
+Position = tuple[int, int]
 """An entry's id: milliseconds, and a number."""
 
 Receive = Callable[[tuple[News, ...]], None]
 """Told the news of one commit."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One entry of the log: of which tenant it tells, and what."""
+
+    position: Position
+    tenant: str
+    news: tuple[News, ...]
 
 
 class Tail:
@@ -29,15 +48,26 @@ class Tail:
         url: where Redis is.
         shard: whose log.
         on_fault: told of an entry that cannot be read, and of a part that raises.
+        start: read from behind this entry on; by default from the end of the log.
+
+    Attributes:
+        position: of the last entry that was read.
+        place: its place; 0: none was read yet.
+        skipped: how many entries of a newer herenow were not understood.
     """
 
-    def __init__(self, url: str, shard: Shard, on_fault: OnFault) -> None:
+    def __init__(self, url: str, shard: Shard, on_fault: OnFault, *, start: Position | None = None) -> None:
         self._shard = shard
-        self._redis = connect(url, timeout_s=2 * BLOCK_S)
+        self._redis = shard.connect(url, timeout_s=2 * BLOCK_S)
         self._on_fault = on_fault
         self._receivers: dict[str, Receive] = {}
-        self._place: Place = (0, 0)
-        self._waiting: list[tuple[Place, int, asyncio.Future[None]]] = []
+        self._missed: dict[str, Callable[[], None]] = {}
+        self._receive_all: Callable[[Entry], None] | None = None
+        self._start = start
+        self.position: Position = (0, 0)
+        self.place = 0
+        self.skipped = 0
+        self._waiting: list[tuple[Position, int, asyncio.Future[None]]] = []
         self._asked = 0
         self._begun = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -48,29 +78,49 @@ class Tail:
             return
         async with self._begun:
             if self._task is None:
-                last = await self._shard.last_entry()
-                self._place = place_of(last)
+                self.position = position_of(await self._shard.last_entry()) if self._start is None else self._start
                 self._task = asyncio.create_task(self._follow(), name="herenow tail")
 
-    def tell(self, tenant: str, receive: Receive) -> Callable[[], None]:
-        """Tell of a tenant from now on; returns what ends that."""
-        self._receivers[tenant] = receive
+    def tell(self, tenant: str, receive: Receive, missed: Callable[[], None]) -> Callable[[], None]:
+        """Tell of a tenant from now on, and whether something was missed; returns what ends that."""
+        self._receivers[tenant], self._missed[tenant] = receive, missed
 
         def end() -> None:
             self._receivers.pop(tenant, None)
+            self._missed.pop(tenant, None)
 
         return end
+
+    def tell_all(self, receive: Callable[[Entry], None], missed: Callable[[], None]) -> None:
+        """Tell of every entry, whose ever it is, and whether something was missed; before it begins."""
+        self._receive_all, self._missed[""] = receive, missed
 
     def reached(self, entry: bytes) -> asyncio.Future[None]:
         """Return what is done once an entry was told."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place = place_of(entry)
-        if place <= self._place:
+        position = position_of(entry)
+        if position <= self.position:
             future.set_result(None)
         else:
             self._asked += 1
-            heapq.heappush(self._waiting, (place, self._asked, future))
+            heapq.heappush(self._waiting, (position, self._asked, future))
         return future
+
+    async def before(self, entries: int) -> list[Entry]:
+        """Read the latest entries up to where this has read, oldest first. Of a newer herenow's it knows nothing."""
+        keys, last = self._shard.keys, "{}-{}".format(*self.position)
+        found = await self._shard.trying(lambda: self._shard.redis.xrevrange(keys.log, max=last, count=entries))
+        return [each for entry, fields in reversed(found) if (each := _read(position_of(entry), fields)) is not None]
+
+    async def go_back(self, entry: bytes) -> None:
+        """Read again what follows an entry, where that lies behind: another Redis may have written over it."""
+        if position_of(entry) < self.position:
+            self.position, self.place = position_of(entry), 0
+            await self.reconnect()
+
+    async def reconnect(self) -> None:
+        """Read over a new connection: the old one may lead to a Redis that nobody writes to any more."""
+        await self._redis.connection_pool.disconnect()
 
     async def close(self) -> None:
         """Read no more."""
@@ -80,10 +130,10 @@ class Tail:
     async def _follow(self) -> None:
         pause_s = PAUSE_S
         while True:
-            cursor = "{}-{}".format(*self._place)
+            position = self.position
             try:
                 answer: Any = await self._redis.xread(
-                    {self._shard.keys.log: cursor}, count=READ_AT_ONCE, block=round(BLOCK_S * 1000)
+                    {self._shard.keys.log: "{}-{}".format(*position)}, count=READ_AT_ONCE, block=round(BLOCK_S * 1000)
                 )
                 pause_s = PAUSE_S
             except Exception as error:  # whatever it is: all commands wait for what is read here
@@ -93,29 +143,53 @@ class Tail:
                 continue
             for _, entries in answer:
                 for entry, fields in entries:
-                    self._tell(fields)
-                    self._pass(place_of(entry))
+                    if self.position != position:  # it was told to go back meanwhile
+                        break
+                    self._take(position := position_of(entry), fields)
 
-    def _tell(self, fields: dict[bytes, bytes]) -> None:
+    def _take(self, position: Position, fields: dict[bytes, bytes]) -> None:
         try:
-            if fields.pop(b"schema") != b"1":
-                return  # of a newer herenow, which does not say such things before all nodes know them
-            fields.pop(b"place")
-            receive = self._receivers.get(fields.pop(b"tenant").decode())
-            if receive is not None:
-                receive(tuple(read_news(said, int(name.partition(b":")[0])) for name, said in fields.items()))
+            self._tell(position, fields)
         except Exception as error:  # one entry that cannot be read keeps back none of the others
             self._on_fault("tail", error)
-
-    def _pass(self, place: Place) -> None:
-        self._place = place
-        while self._waiting and self._waiting[0][0] <= place:
+        self.position = position
+        while self._waiting and self._waiting[0][0] <= position:
             _, _, future = heapq.heappop(self._waiting)
             if not future.done():
                 future.set_result(None)
 
+    def _tell(self, position: Position, fields: dict[bytes, bytes]) -> None:
+        place = int(fields[b"place"])
+        has_missed = self.place and place != self.place + 1
+        self.place = place
+        if has_missed and b"again" not in fields:  # with which the nodes agreed on another Redis: its places go on anew
+            for miss in tuple(self._missed.values()):
+                miss()
+        if fields[b"schema"] != SCHEMA:  # of a newer herenow, which says nothing such before all nodes know it
+            self.skipped += 1
+            return
+        receive = self._receivers.get(fields[b"tenant"].decode())
+        if receive is None and self._receive_all is None:
+            return
+        entry = _read(position, fields)
+        if entry is None:
+            return
+        if self._receive_all is not None:
+            self._receive_all(entry)
+        if receive is not None:
+            receive(entry.news)
 
-def place_of(entry: Any) -> Place:
+
+def _read(position: Position, fields: dict[bytes, bytes]) -> Entry | None:
+    """Read an entry; ``None``: it tells nothing of users, or nothing that this herenow knows."""
+    if fields[b"schema"] != SCHEMA or b"again" in fields:
+        return None
+    said = ((name, what) for name, what in fields.items() if name not in _HEAD)
+    news = tuple(read_news(what, int(name.partition(b":")[0])) for name, what in said)
+    return Entry(position, fields[b"tenant"].decode(), news)
+
+
+def position_of(entry: bytes | str) -> Position:
     """Read an entry's id."""
-    milliseconds, _, number = entry.decode().partition("-")
+    milliseconds, _, number = (entry.decode() if isinstance(entry, bytes) else entry).partition("-")
     return int(milliseconds), int(number)

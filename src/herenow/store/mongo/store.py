@@ -262,7 +262,7 @@ class MongoStore:
 
     # nodes
 
-    async def claim_node(self, node: Node) -> tuple[Node, ...]:
+    async def claim_node(self, node: Node, *, succeeds: bool = False) -> tuple[Node, ...]:
         while True:
             found = Look(None, Roll())
 
@@ -271,7 +271,8 @@ class MongoStore:
                 found = await self._look()
                 return found.roll
 
-            rival = await find_living(look, Watch(node.lease_ms / 1000, claimant=node))
+            watch = Watch(node.lease_ms / 1000, claimant=node, predecessor=node.name if succeeds else None)
+            rival = await find_living(look, watch)
             if rival is not None:
                 raise in_use(self.name, rival.node)
             sent_s = self._fence.now_s()

@@ -281,18 +281,20 @@ class SqlStore:
 
     # nodes
 
-    async def claim_node(self, node: Node) -> tuple[Node, ...]:
+    async def claim_node(self, node: Node, *, succeeds: bool = False) -> tuple[Node, ...]:
         if not self._lock.acquire(node):
             raise await self._tell_owner()
         try:
-            return await self._take_over(node)
+            return await self._take_over(node, predecessor=node.name if succeeds else None)
         except BaseException:
             self._lock.release()
             raise
 
-    async def _take_over(self, node: Node) -> tuple[Node, ...]:
+    async def _take_over(self, node: Node, *, predecessor: str | None) -> tuple[Node, ...]:
         while True:
-            watch = Watch(node.lease_ms / 1000, claimant=node, dead_hosts=self._dead_hosts(node))
+            watch = Watch(
+                node.lease_ms / 1000, claimant=node, predecessor=predecessor, dead_hosts=self._dead_hosts(node)
+            )
             found = Roll()
 
             async def look() -> Roll:

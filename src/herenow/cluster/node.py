@@ -1,0 +1,309 @@
+"""This process as one node of a cluster: it registers, says again and again that it lives, and comes back if given up.
+
+Each registration has an id of its own. Who was given up (since they stood still for longer than the lease, or Redis has
+forgotten them) commits nothing more under the old one; what the old one served is let go of by whoever leads, and what
+this process still serves it says again under the new one, before it commits anything else.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+
+from redis.exceptions import RedisError
+
+from herenow.errors import RegistryUnavailable, SettingsInvalid
+from herenow.logs import get_logger
+from herenow.registry.redis.clock import ClusterClock
+from herenow.registry.redis.connecting import AnotherProcess
+from herenow.registry.redis.members import Member, Members, Standing
+from herenow.registry.redis.shard import Fenced, Shard, describe
+from herenow.registry.redis.tail import Tail, position_of
+from herenow.registry.redis.watch import Watch
+from herenow.times import steady_s
+
+log = get_logger("herenow.cluster")
+
+SLACK_US = 1_000_000
+"""The clocks of two Redis may differ by so much; by more, the time of the cluster goes on as it was."""
+
+CAUGHT_UP_WITHIN_S = 5.0
+"""How long a node that comes back reads what it has missed, before it says again what it serves."""
+
+FILLED_WITHIN_S = 5.0
+"""How long a node that comes back to an empty Redis waits for what the store knows."""
+
+TAIL_STANDS_S = 2.0
+"""A tail that has not moved for so long, though the log has, reads over a new connection."""
+
+
+class ClusterNode:
+    """This process, as :class:`~herenow.registry.redis.standing.Place`.
+
+    Args:
+        shard: as this process uses it.
+        tail: of that shard.
+        clock: that of the cluster.
+        member: what this process says of itself.
+        lease_s: a node that stands still for so long is given up.
+        beat_s: between two beats.
+        is_named: whether the name was given, and so must be nobody else's.
+
+    Attributes:
+        name: what callers call it.
+        node: its id in Redis.
+        registrations: how often it has registered.
+        returns: how often all that it serves had to be said again.
+        cluster: what tells the cluster from others.
+        members: all that are.
+        standing: as the last beat told it; ``None`` before the first.
+        away_since_s: since when Redis has not answered, by the steady clock; ``None``: it does.
+        dead: who stands still, each with their beats.
+        watch: watches them.
+    """
+
+    def __init__(
+        self,
+        shard: Shard,
+        tail: Tail,
+        clock: ClusterClock,
+        member: Member,
+        *,
+        lease_s: float,
+        beat_s: float,
+        is_named: bool,
+    ) -> None:
+        self.name = member.name
+        self.node = member.name
+        self.registrations = 0
+        self.returns = 0
+        self.cluster = secrets.token_hex(8)
+        self.members = Members(shard)
+        self.standing: Standing | None = None
+        self.away_since_s: float | None = None
+        self.dead: dict[str, int] = {}
+        self.watch = Watch(lease_s - beat_s)
+        self._shard = shard
+        self._tail = tail
+        self._clock = clock
+        self._member = member
+        self._lease_s = lease_s
+        self._beat_s = beat_s
+        self._is_named = is_named
+        self._registering = asyncio.Lock()
+        self._returned_s: float | None = None
+        self._stands_since_s: float | None = None
+        self._stood_at = (0, 0)
+        self._came_back: list[Callable[[], object]] = []
+        self._told: list[Callable[[Standing], Awaitable[None]]] = []
+
+    def on_return(self, say_again: Callable[[], object]) -> None:
+        """Call this after each further registration."""
+        self._came_back.append(say_again)
+
+    def on_beat(self, told: Callable[[Standing], Awaitable[None]]) -> None:
+        """Call this after each beat."""
+        self._told.append(told)
+
+    # -- coming ------------------------------------------------------------------------------------------------------
+
+    async def join(self) -> None:
+        """Register for the first time.
+
+        Raises:
+            SettingsInvalid: its settings do not fit to those of the others, or its name is another's.
+            RegistryUnavailable: Redis cannot be reached.
+        """
+        await self._shard.trying(self._shard.redis.ping)
+        await self.look_at_clock()
+        await self._see_that_name_is_free()
+        await self._tail.begin()
+        async with self._registering:
+            await self._register()
+        await self._see_that_settings_agree()
+
+    async def _see_that_name_is_free(self) -> None:
+        """Watch whoever has the same name for as long as a lease: who is dead does not move."""
+        if not self._is_named:
+            return
+        first = (await self._beat()).beats
+        namesakes = [node for node, each in (await self.members.all()).items() if each.name == self.name]
+        ends_s = steady_s() + self._lease_s
+        while namesakes and steady_s() < ends_s:
+            await asyncio.sleep(self._beat_s / 2)
+            standing = await self._beat()
+            for node in namesakes:
+                if node in standing.beats and standing.beats[node] != first.get(node):
+                    other = (await self.members.all()).get(node)
+                    place = "" if other is None else f": process {other.pid} on {other.host}"
+                    raise SettingsInvalid(
+                        f"node_name {self.name} is another node's, which lives{place}; give each node one of its own, "
+                        "or none at all"
+                    )
+            namesakes = [node for node in namesakes if node in standing.beats]
+
+    async def _see_that_settings_agree(self) -> None:
+        for node, other in (await self.members.all()).items():
+            if node == self.node or other.process == self._member.process:
+                continue
+            for name, value in self._member.settings.items():
+                theirs = other.settings.get(name, value)
+                if theirs != value and not (name == "jwt_secret" and set(theirs.split()) & set(value.split())):
+                    await self.retire()
+                    raise SettingsInvalid(_unlike(name, value, theirs, other))
+
+    async def join_again(self, registrations: int) -> None:
+        """Register anew, unless that was done since so many registrations; then all is said again.
+
+        Raises:
+            RegistryUnavailable: it cannot be done now.
+        """
+        async with self._registering:
+            if self.registrations != registrations:
+                return
+            await self._catch_up()
+            await self._register()
+            log.warning("this node was given up, and has come back", node=self.node)
+        if self._returned_s is None:
+            self._returned_s = steady_s()
+        self._say_again_if_filled()
+
+    def _say_again_if_filled(self) -> None:
+        """Have all said again; where Redis was empty, behind what the store knows: so nobody seems to come anew."""
+        if self._returned_s is None or self.standing is None:
+            return
+        if self.standing.filled or steady_s() - self._returned_s > FILLED_WITHIN_S:
+            self._returned_s = None
+            self.returns += 1
+            for say_again in self._came_back:
+                say_again()
+
+    async def _catch_up(self) -> None:
+        """Hear what was said meanwhile: whom somebody has sent away must not be said again."""
+        if self._shard.identity.met:
+            return  # the log is another one
+        last = await self._shard.last_entry()
+        try:
+            async with asyncio.timeout(CAUGHT_UP_WITHIN_S):
+                await self._tail.reached(last)
+        except TimeoutError:
+            await self._tail.reconnect()
+
+    async def _register(self) -> None:
+        before = self.node if self.registrations else ""
+        node = f"{self.name}:{secrets.token_hex(4)}"
+        is_other = bool(self._shard.identity.met)
+        self._shard.identity.agree()
+        now = self._clock.now()
+        is_first, entry = await self.members.adopt(
+            seen=self._tail.position, place=self._tail.place, now_us=now.unix_us, slack_us=SLACK_US
+        )
+        if is_other:
+            await self._tail.go_back(entry)
+            if is_first:
+                log.warning("another Redis answers than before, and the nodes begin to agree on it")
+        await self.look_at_clock()
+        now_ms = self._clock.now().unix_ms
+        self.cluster = await self.members.register(
+            node, self._member, before=before, now_ms=now_ms, cluster=self.cluster
+        )
+        self.node = self._shard.node = node
+        self._shard.is_member = True
+        self.registrations += 1
+
+    async def retire(self) -> int:
+        """Be no member any more; returns how many are left."""
+        now_ms = self._clock.now().unix_ms
+        return await self.members.give_up(self.node, beats=None, last_ms=now_ms)
+
+    # -- living ------------------------------------------------------------------------------------------------------
+
+    async def look_at_clock(self) -> None:
+        """Follow the clock of the cluster.
+
+        Raises:
+            RegistryUnavailable: it cannot be asked now.
+        """
+        await self._shard.trying(self._beat)
+
+    async def run(self) -> None:
+        """Say that this node lives, until cancelled."""
+        while True:
+            await asyncio.sleep(self._beat_s)
+            await self.beat()
+
+    async def beat(self) -> None:
+        """Say once that this node lives, and take in how the cluster stands."""
+        registrations = self.registrations
+        try:
+            standing = await self._beat()
+            if not standing.is_member:
+                await self.join_again(registrations)
+                return
+        except (AnotherProcess, Fenced):
+            await self._return(registrations)
+            return
+        except RegistryUnavailable as error:
+            self._note_away(str(error))
+            return
+        except (RedisError, OSError) as error:
+            self._note_away(describe(error))
+            return
+        if self.away_since_s is not None:
+            log.info("Redis is back", outage_ms=round((steady_s() - self.away_since_s) * 1000))
+            self.away_since_s = None
+        self._say_again_if_filled()
+        await self._see_that_tail_moves(standing)
+        dead = self.watch.look(standing.beats, steady_s())
+        dead.pop(self.node, None)
+        self.dead = dead
+        for told in self._told:
+            await told(standing)
+
+    async def _return(self, registrations: int) -> None:
+        try:
+            await self.join_again(registrations)
+        except RegistryUnavailable as error:
+            self._note_away(str(error))
+
+    async def _beat(self) -> Standing:
+        sent_s = steady_s()
+        standing = await self.members.beat()
+        set_by_us = self._clock.look(standing.time_us, sent_s=sent_s, heard_s=steady_s())
+        if set_by_us and standing.is_member:
+            await self._go_on_evenly(standing, set_by_us)
+        self.standing = standing
+        return standing
+
+    async def _go_on_evenly(self, standing: Standing, set_by_us: int) -> None:
+        """The clock of Redis was set: let the time of the cluster go on as it was, unless another node has done so."""
+        skew_ms = int(standing.skew or 0) - round(set_by_us / 1000)
+        if await self.members.replace(self._shard.keys.skew, standing.skew, str(skew_ms)):
+            log.warning("the clock of Redis was set", by_ms=round(set_by_us / 1000))
+        sent_s = steady_s()
+        told = await self.members.beat()
+        self._clock.look(told.time_us, sent_s=sent_s, heard_s=steady_s())
+
+    async def _see_that_tail_moves(self, standing: Standing) -> None:
+        """Reconnect a tail that stands still though the log has gone on."""
+        position, now_s = self._tail.position, steady_s()
+        if position >= position_of(standing.last) or position != self._stood_at:
+            self._stands_since_s, self._stood_at = now_s, position
+        elif self._stands_since_s is not None and now_s - self._stands_since_s >= TAIL_STANDS_S:
+            log.warning("the log is read over a new connection: nothing has come over the old one")
+            self._stands_since_s = now_s
+            await self._tail.reconnect()
+
+    def _note_away(self, reason: str) -> None:
+        if self.away_since_s is None:
+            self.away_since_s = steady_s()
+            log.error("Redis cannot be reached: who is online stays so, and nobody new is let in", error=reason)
+
+
+def _unlike(name: str, here: str, there: str, other: Member) -> str:
+    where = f"the node {other.name} on {other.host}"
+    if name == "jwt_secret":
+        return (
+            f"jwt_secret is another one than that of {where}: all nodes of a cluster must have one in common (to "
+            "change it, give all of them the new one as a previous one first)"
+        )
+    return f"{name} is {here} here, and {there} at {where}: all nodes of a cluster must have the same"

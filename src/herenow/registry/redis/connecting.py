@@ -1,0 +1,95 @@
+"""The way to Redis: by its address, or by that of the Sentinels which know where it is; and to the same one as before.
+
+No try is left to the client library: it would repeat a commit that was done, and whose answer was lost.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+SENTINEL = ("redis+sentinel", "rediss+sentinel")
+"""How the address of Sentinels begins: ``redis+sentinel://one:26379,two:26379/name``."""
+
+
+class AnotherProcess(RedisConnectionError):
+    """A connection leads to another Redis process than the nodes have agreed on: one that may know less."""
+
+
+class Identity:
+    """Which Redis process the nodes have agreed on, as far as this one knows.
+
+    Attributes:
+        process: its run id; empty until the first connection has told it.
+        met: another one that a connection has led to since.
+    """
+
+    def __init__(self) -> None:
+        self.process = ""
+        self.met = ""
+
+    async def check(self, connection: AbstractConnection) -> None:
+        """Greet, and see who answers.
+
+        Raises:
+            AnotherProcess: somebody else than before.
+        """
+        await connection.on_connect()
+        await connection.send_command("INFO", "server")
+        answer = await connection.read_response()
+        text = answer.decode() if isinstance(answer, bytes) else str(answer)
+        found = next((line for line in text.splitlines() if line.startswith("run_id:")), "run_id:?")
+        process = found.removeprefix("run_id:").strip()
+        if not self.process:
+            self.process = process
+        elif process != self.process:
+            self.met = process
+            raise AnotherProcess("another Redis process answers than before")
+
+    def agree(self) -> None:
+        """Speak to the one that was met from now on."""
+        self.process, self.met = self.met or self.process, ""
+
+
+def connect(url: str, *, timeout_s: float, check: Callable[[AbstractConnection], Awaitable[None]] | None) -> Redis:
+    """Make a client of Redis that tries nothing twice by itself.
+
+    Args:
+        url: ``redis://user:password@host:6379/0``, ``rediss://…`` (TLS), ``unix:///path``, or that of Sentinels.
+        timeout_s: how long one answer may take.
+        check: called with each new connection, in the place of the usual greeting.
+    """
+    options: dict[str, Any] = {
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "client_name": "herenow",
+        "redis_connect_func": check,
+    }
+    address = urlsplit(url)
+    if address.scheme not in SENTINEL:
+        return Redis.from_url(url, **options)
+    name, _, database = address.path.strip("/").partition("/")
+    credentials, _, hosts = address.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    sentinels = [_host(each) for each in hosts.split(",")]
+    known = {"username": unquote(user) or None, "password": unquote(password) or None}
+    timeouts = {"socket_timeout": timeout_s, "socket_connect_timeout": timeout_s}
+    if address.scheme.startswith("rediss"):
+        options["ssl"] = timeouts["ssl"] = True
+    manager: Any = Sentinel(  # type: ignore[no-untyped-call]
+        sentinels, sentinel_kwargs=timeouts, **known
+    )
+    client: Redis = manager.master_for(name, db=int(database or 0), **options)
+    return client
+
+
+def _host(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":") if ":" in text and not text.endswith("]") else (text, "", "26379")
+    return host.strip("[]"), int(port)

@@ -1,0 +1,16 @@
+-- Makes a node a member: from now on it may commit. What it was before is no member any more.
+--
+-- KEYS  nodes, beats, lost, id
+-- ARGV  node, what it says of itself, the node that it was before (none: it was none), time (ms), the id of the cluster
+--       as the node knows it, or one for a new cluster
+-- Gives the id of the cluster.
+redis.call('PERSIST', KEYS[1]) -- also where the memory is full; see commit.lua
+if ARGV[3] ~= '' then
+  redis.call('HDEL', KEYS[1], ARGV[3])
+  redis.call('HDEL', KEYS[2], ARGV[3])
+  redis.call('HSETNX', KEYS[3], ARGV[3], ARGV[4])
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[1], 1)
+redis.call('SET', KEYS[4], ARGV[5], 'NX')
+return redis.call('GET', KEYS[4])

@@ -1,0 +1,53 @@
+"""How a node stands in its cluster, as its registries ask: under which id it serves, and what to do if that is over."""
+
+from typing import Protocol
+
+from herenow.registry.redis.shard import Shard
+
+
+class Place(Protocol):
+    """A node's place in the cluster.
+
+    Attributes:
+        name: what callers call this node.
+        node: what it is called in Redis: an id that is new with each registration.
+        registrations: how often it has registered.
+        returns: how often it has come back since: then all that it serves must be said again.
+    """
+
+    name: str
+    node: str
+    registrations: int
+    returns: int
+
+    async def join_again(self, registrations: int) -> None:
+        """Register anew, unless that was done since so many registrations.
+
+        Raises:
+            RegistryUnavailable: it cannot be done now.
+        """
+        ...
+
+    async def look_at_clock(self) -> None:
+        """Follow the clock of the cluster, which was set.
+
+        Raises:
+            RegistryUnavailable: it cannot be asked now.
+        """
+        ...
+
+
+class Alone:
+    """The place of a node that is no member of anything: nobody gives it up, and its clock is its own."""
+
+    registrations = returns = 0
+
+    def __init__(self, shard: Shard) -> None:
+        self.name = self.node = shard.node
+        self._shard = shard
+
+    async def join_again(self, registrations: int) -> None:
+        self._shard.identity.agree()
+
+    async def look_at_clock(self) -> None:
+        return

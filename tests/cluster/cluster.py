@@ -1,0 +1,126 @@
+"""A cluster of herenow servers in processes of their own, on a Redis and a database of their own."""
+
+import contextlib
+import signal
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import redis_server
+from e2e.servers import PresenceServer
+from support import http_get
+
+LEASE_S = 2.0
+BEAT_S = 0.5
+RESTART_GRACE_S = 10.0
+"""Shorter than by default, so that the tests do not wait for so long."""
+
+
+class Node(PresenceServer):
+    """One node.
+
+    Args:
+        directory: for its log.
+        number: which one.
+        database: the address of the database of all.
+        redis: the Redis of all.
+        settings: further settings, by name.
+    """
+
+    def __init__(self, directory: Path, number: int, database: str, redis: str, **settings: Any) -> None:
+        self._address = database
+        super().__init__(
+            directory / f"node-{number}.db",
+            **{
+                "cluster": redis,
+                "node_name": f"n{number}",
+                "node_lease_s": LEASE_S,
+                "node_beat_s": BEAT_S,
+                "restart_grace_s": RESTART_GRACE_S,
+                **settings,
+            },
+        )
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, "XDG_STATE_HOME": str(self.database.parent / self.database.stem)}
+
+    def rows(self) -> dict[str, tuple[bool, str]]:
+        path = self._address.removeprefix("sqlite:///")
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5) as connection:
+            found = connection.execute("SELECT id, isOnline, lastActive FROM users").fetchall()
+        connection.close()
+        return {str(user): (online == 1, str(active)) for user, online, active in found}
+
+    def pause(self) -> None:
+        """Stop it in its tracks."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def stats(self) -> dict[str, Any]:
+        """Read how many it says are online."""
+        found: dict[str, Any] = http_get(f"{self.url}/v1/stats", timeout=5).json()
+        return found
+
+    def online(self) -> set[str]:
+        """Read whom it says are online."""
+        return {user["userId"] for user in http_get(f"{self.url}/v1/online?limit=1000", timeout=5).json()["users"]}
+
+
+class Cluster:
+    """Some nodes.
+
+    Attributes:
+        redis: the Redis of all.
+        nodes: not started yet.
+    """
+
+    def __init__(self, directory: Path, redis: redis_server.RedisServer, number: int, database: str | None) -> None:
+        self.redis = redis
+        self._directory = directory
+        self._database = database or f"sqlite:///{directory}/app.db"
+        self._settings: dict[str, Any] = {"cluster_prefix": redis_server.fresh_prefix()}
+        self.nodes = [self.make(each) for each in range(1, number + 1)]
+
+    def make(self, number: int, **settings: Any) -> Node:
+        """Make a further node."""
+        return Node(self._directory, number, self._database, self.redis.url, **{**self._settings, **settings})
+
+    def start(self) -> None:
+        """Start all nodes."""
+        for node in self.nodes:
+            node.start()
+
+
+@contextlib.contextmanager
+def running(
+    directory: Path, number: int, *, redis: redis_server.RedisServer | None = None, database: str | None = None
+) -> Iterator[Cluster]:
+    """Run a cluster; at the end its nodes are killed."""
+    own = redis is None
+    server = redis or redis_server.RedisServer()
+    if own:
+        server.start()
+    cluster = Cluster(directory, server, number, database)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        for node in cluster.nodes:
+            if node.is_running():
+                node.resume()
+                node.kill()
+        if own:
+            server.close()

@@ -1,0 +1,184 @@
+"""Nodes of one cluster, each a process of its own: what one knows all know, and none of them is needed."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+import redis_server
+from clients import Client
+from cluster.cluster import LEASE_S, RESTART_GRACE_S, Cluster, running
+from support import until
+
+EXTRA_S = 1.5
+"""What a busy test machine may add to a bound."""
+
+
+async def test_users_on_one_node_are_seen_on_the_others_and_stored(tmp_path: Path) -> None:
+    with running(tmp_path, 3) as cluster:
+        first, second, third = cluster.nodes
+        bob = await Client.connect(second.url, "bob")
+        await bob.watch("alice")
+        alice = await Client.connect(first.url, "alice")
+        await bob.until(lambda: bob.shows("alice") == "online")
+        await until(lambda: first.online_rows() == {"alice", "bob"})
+        assert third.online() == {"alice", "bob"}
+        assert third.stats()["connections"] == 2
+        await alice.leave()
+        await bob.until(lambda: bob.shows("alice") == "offline")
+        await until(lambda: first.online_rows() == {"bob"})
+        await bob.close()
+
+
+async def test_a_node_is_killed_and_who_comes_back_elsewhere_was_never_gone(tmp_path: Path) -> None:
+    """C2 and C6: also where it kept the store."""
+    with running(tmp_path, 3) as cluster:
+        first, second, third = cluster.nodes
+        watcher = await Client.connect(third.url, "watcher")
+        await watcher.watch("alice", "ghost")
+        await Client.connect(first.url, "alice")
+        await Client.connect(first.url, "ghost")
+        await watcher.until(lambda: watcher.shows("alice") == watcher.shows("ghost") == "online")
+        first.kill()
+        killed_s = time.monotonic()
+        await asyncio.sleep(1)
+        alice = await Client.connect(second.url, "alice")
+        await watcher.until(lambda: watcher.shows("ghost") == "offline", LEASE_S + RESTART_GRACE_S + EXTRA_S)
+        assert time.monotonic() - killed_s > RESTART_GRACE_S - EXTRA_S
+        assert watcher.causes("alice") == ["connect"]
+        await until(lambda: second.online_rows() == {"alice", "watcher"}, 5)
+        await alice.close()
+        await watcher.close()
+
+
+async def test_all_nodes_are_renewed_one_after_the_other_and_nobody_sees_it(tmp_path: Path) -> None:
+    """C3: a deployment."""
+    with running(tmp_path, 2) as cluster:
+        watcher = await Client.connect(cluster.nodes[1].url, "watcher")
+        await watcher.watch("alice")
+        alice = await Client.connect(cluster.nodes[0].url, "alice")
+        await watcher.until(lambda: watcher.shows("alice") == "online")
+        told = list(watcher.diffs)
+        for _ in range(2):
+            old, other = cluster.nodes
+            assert old.stop() < 5
+            assert "alice" in other.online()
+            alice = await Client.connect(other.url, "alice")
+            old.start()
+            cluster.nodes.reverse()
+            if old is cluster.nodes[1]:
+                await asyncio.sleep(0.1)
+            await watcher.settle()
+            if watcher.closed.is_set():
+                break
+            assert watcher.diffs == told
+        await until(lambda: {"alice"} <= cluster.nodes[0].online_rows())
+        await alice.close()
+
+
+async def test_the_last_node_to_leave_tells_the_store_and_who_is_back_in_time_was_never_gone(tmp_path: Path) -> None:
+    with running(tmp_path, 2) as cluster:
+        first, second = cluster.nodes
+        await Client.connect(first.url, "alice")
+        await Client.connect(second.url, "bob")
+        await until(lambda: first.online_rows() == {"alice", "bob"})
+        for node in cluster.nodes:
+            await asyncio.to_thread(node.stop)
+        assert first.online_rows() == set()
+        first.start()
+        watcher = await Client.connect(first.url, "watcher")
+        answer = await watcher.watch("alice", "bob")
+        assert {user["userId"]: user["availability"] for user in answer["users"]} == {
+            "alice": "online",
+            "bob": "online",
+        }
+        alice = await Client.connect(first.url, "alice")
+        await watcher.until(lambda: watcher.shows("bob") == "offline", RESTART_GRACE_S + EXTRA_S)
+        assert watcher.causes("alice") == []
+        await until(lambda: first.online_rows() == {"alice", "watcher"})
+        await alice.close()
+
+
+@pytest.mark.parametrize("pause_s", [1.0, 4.0])
+async def test_a_node_that_stood_still_does_no_harm_when_it_goes_on(tmp_path: Path, pause_s: float) -> None:
+    """C4: a zombie."""
+    with running(tmp_path, 2) as cluster:
+        first, second = cluster.nodes
+        watcher = await Client.connect(second.url, "watcher")
+        await watcher.watch("alice", "idle")
+        alice = await Client.connect(first.url, "alice")
+        idle = await Client.connect(first.url, "idle")
+        await idle.call("presence:idle")
+        await watcher.until(lambda: watcher.shows("alice") == "online" and watcher.shows("idle") == "away")
+        count = len(watcher.diffs)
+        first.pause()
+        await asyncio.sleep(pause_s)
+        first.resume()
+        await asyncio.sleep(3)
+        assert watcher.diffs[count:] == []
+        assert (await alice.call("presence:active"))["ok"]
+        await until(lambda: second.stats().get("connections") == 3)
+        await until(lambda: first.online_rows() == {"alice", "idle", "watcher"})
+        for client in (alice, idle, watcher):
+            await client.leave()
+        await until(lambda: first.online_rows() == set())
+
+
+@pytest.mark.parametrize("kind", redis_server.KINDS)
+async def test_redis_comes_back_with_nothing_and_nobody_is_seen_to_go(tmp_path: Path, kind: str) -> None:
+    """C5: killed and restarted without its data."""
+    redis = redis_server.RedisServer(kind)
+    redis.start()
+    try:
+        with running(tmp_path, 2, redis=redis) as cluster:
+            watcher, clients = await _some_clients(cluster)
+            count = len(watcher.diffs)
+            redis.kill()
+            await asyncio.sleep(2)
+            assert all(not client.closed.is_set() for client in clients)
+            redis.start()
+            await until(lambda: cluster.nodes[0].stats().get("connections") == len(clients) + 1, 10)
+            await asyncio.sleep(RESTART_GRACE_S)
+            _see_nobody_went(watcher, count)
+            assert cluster.nodes[0].online() == cluster.nodes[1].online() == cluster.nodes[0].online_rows()
+            await _leave(cluster, watcher, clients)
+    finally:
+        redis.close()
+
+
+async def test_redis_is_emptied_under_the_nodes_and_nobody_is_seen_to_go(tmp_path: Path) -> None:
+    """C5: FLUSHALL."""
+    with running(tmp_path, 2) as cluster:
+        watcher, clients = await _some_clients(cluster)
+        count = len(watcher.diffs)
+        cluster.redis.call("FLUSHALL")
+        await until(lambda: cluster.nodes[0].stats().get("connections") == len(clients) + 1, 10)
+        await asyncio.sleep(RESTART_GRACE_S)
+        _see_nobody_went(watcher, count)
+        assert cluster.nodes[0].online() == cluster.nodes[1].online() == cluster.nodes[0].online_rows()
+        await _leave(cluster, watcher, clients)
+
+
+async def _some_clients(cluster: Cluster) -> tuple[Client, list[Client]]:
+    watcher = await Client.connect(cluster.nodes[1].url, "watcher")
+    names = [f"user-{number}" for number in range(10)]
+    await watcher.watch(*names)
+    clients = [await Client.connect(cluster.nodes[at % 2].url, name) for at, name in enumerate(names)]
+    await clients[3].call("presence:idle")
+    await watcher.until(lambda: all(watcher.shows(name) for name in names) and watcher.shows(names[3]) == "away")
+    await until(lambda: len(cluster.nodes[0].online_rows()) == 11)
+    return watcher, clients
+
+
+def _see_nobody_went(watcher: Client, count: int) -> None:
+    told = [change for diff in watcher.diffs[count:] for change in diff["changes"]]
+    assert [change for change in told if not change["isOnline"]] == []
+
+
+async def _leave(cluster: Cluster, watcher: Client, clients: list[Client]) -> None:
+    for client in (*clients, watcher):
+        assert not client.closed.is_set()
+        await client.leave()
+    await until(lambda: cluster.nodes[0].online_rows() == set())
+    assert cluster.nodes[1].online() == set()
