@@ -120,7 +120,7 @@ async def test_who_comes_back_within_the_restart_grace_never_flickers(tmp_path: 
     await written(first)
     await crash(first)
 
-    second = make(tmp_path, node_lease_s=2.5, node="other name", restart_grace_s=8.0)
+    second = make(tmp_path, node_lease_s=2.5, node_name="other-name", restart_grace_s=8.0)
     await second.start()
     heard: list[Change] = []
     second.on_change(heard.append)
@@ -173,7 +173,7 @@ async def test_a_store_that_was_wrong_before_the_first_start_comes_true(tmp_path
 
 
 async def test_a_second_presence_on_the_same_store_is_refused(presence: Presence, tmp_path: Path) -> None:
-    second = make(tmp_path, node="second")
+    second = make(tmp_path, node_name="second")
     with pytest.raises(StoreInUse, match="belongs to another server"):
         await second.start()
     await presence.registry.connect("alice", "c", node="n")

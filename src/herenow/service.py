@@ -249,7 +249,10 @@ class Service:
     def _make_keeper(self) -> "AnyKeeper":
         if self.settings.cluster is None:
             return Keeper(self.store, self.settings, self.supervisor, self._lose)
-        from herenow.cluster.keeper import ClusterKeeper  # brings Redis' client, which a server alone does not need
+        try:
+            from herenow.cluster.keeper import ClusterKeeper  # brings Redis' client, which a server alone does not need
+        except ModuleNotFoundError as error:
+            raise SettingsInvalid("cluster needs a client of Redis: pip install 'herenow[redis]'") from error
 
         return ClusterKeeper(self.store, self.settings, self.supervisor, self._miss)
 

@@ -87,8 +87,11 @@ class Cluster:
         nodes: not started yet.
     """
 
-    def __init__(self, directory: Path, redis: redis_server.RedisServer, number: int, database: str | None) -> None:
+    def __init__(
+        self, directory: Path, redis: redis_server.RedisServer, number: int, database: str | None, url: str | None
+    ) -> None:
         self.redis = redis
+        self._url = url or redis.url
         self._directory = directory
         self._database = database or f"sqlite:///{directory}/app.db"
         self._settings: dict[str, Any] = {"cluster_prefix": redis_server.fresh_prefix()}
@@ -96,7 +99,7 @@ class Cluster:
 
     def make(self, number: int, **settings: Any) -> Node:
         """Make a further node."""
-        return Node(self._directory, number, self._database, self.redis.url, **{**self._settings, **settings})
+        return Node(self._directory, number, self._database, self._url, **{**self._settings, **settings})
 
     def start(self) -> None:
         """Start all nodes."""
@@ -106,14 +109,19 @@ class Cluster:
 
 @contextlib.contextmanager
 def running(
-    directory: Path, number: int, *, redis: redis_server.RedisServer | None = None, database: str | None = None
+    directory: Path,
+    number: int,
+    *,
+    redis: redis_server.RedisServer | None = None,
+    database: str | None = None,
+    url: str | None = None,
 ) -> Iterator[Cluster]:
     """Run a cluster; at the end its nodes are killed."""
     own = redis is None
     server = redis or redis_server.RedisServer()
     if own:
         server.start()
-    cluster = Cluster(directory, server, number, database)
+    cluster = Cluster(directory, server, number, database, url)
     try:
         cluster.start()
         yield cluster

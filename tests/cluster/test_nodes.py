@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 import redis_server
-from clients import Client
+from clients import Client, Refused
 from cluster.cluster import LEASE_S, RESTART_GRACE_S, Cluster, running
-from support import until
+from cluster.sentinel import watched
+from e2e.relay import Relay
+from support import http_get, until
 
 EXTRA_S = 1.5
 """What a busy test machine may add to a bound."""
@@ -182,3 +184,123 @@ async def _leave(cluster: Cluster, watcher: Client, clients: list[Client]) -> No
         await client.leave()
     await until(lambda: cluster.nodes[0].online_rows() == set())
     assert cluster.nodes[1].online() == set()
+
+
+async def test_a_failover_loses_the_last_that_redis_took_and_nobody_who_is_there_is_seen_to_go(tmp_path: Path) -> None:
+    """C5: a Sentinel lets a replica take over that lacks the last seconds."""
+    async with watched() as redis:
+        with running(tmp_path, 2, url=redis.url) as cluster:
+            watcher, clients = await _some_clients(cluster)
+            await watcher.watch("late", "gone")
+            gone = await Client.connect(cluster.nodes[0].url, "gone")
+            await watcher.until(lambda: watcher.shows("gone") == "online")
+            redis.lose()
+            clients.append(await Client.connect(cluster.nodes[0].url, "late"))
+            await clients[4].call("presence:idle")
+            await gone.leave()
+            await watcher.until(lambda: watcher.shows("late") == "online" and watcher.shows("gone") == "offline")
+            await watcher.until(lambda: watcher.shows("user-4") == "away")
+            count = len(watcher.diffs)
+            await redis.fail_over()
+            await until(lambda: cluster.nodes[0].stats().get("connections") == len(clients) + 1, 20)
+            await asyncio.sleep(6)
+            told = [change for diff in watcher.diffs[count:] for change in diff["changes"]]
+            assert [each for each in told if not each["isOnline"] and each["userId"] != "gone"] == []
+            assert cluster.nodes[0].online() == cluster.nodes[1].online() == {
+                "watcher", "late", *(f"user-{number}" for number in range(10))
+            }  # fmt: skip
+            shown = {user for user in watcher.view if watcher.view[user]["isOnline"]}
+            assert shown == cluster.nodes[0].online() - {"watcher"}
+            assert watcher.shows("user-4") == "away"
+            await until(lambda: cluster.nodes[0].online_rows() == cluster.nodes[0].online(), 10)
+            await _leave(cluster, watcher, clients)
+
+
+async def test_redis_is_full_and_who_goes_is_seen_to_go(tmp_path: Path) -> None:
+    """C5: no memory is left: nobody new is let in, and nobody is kept for ever."""
+    with running(tmp_path, 2) as cluster:
+        watcher, clients = await _some_clients(cluster)
+        cluster.redis.call("CONFIG", "SET", "maxmemory", "1")
+        with pytest.raises(Refused) as refused:
+            await Client.connect(cluster.nodes[0].url, "new")
+        assert refused.value.error["data"]["code"] == "unavailable"
+        assert refused.value.error["data"]["temporary"]
+        await clients[0].leave()
+        await clients[1].close()
+        await watcher.until(lambda: watcher.shows("user-0") == watcher.shows("user-1") == "offline")
+        await asyncio.sleep(2 * LEASE_S)
+        assert len(http_get(f"{cluster.nodes[0].url}/v1/online", timeout=5).json()["users"]) == 9
+        cluster.redis.call("CONFIG", "SET", "maxmemory", "0")
+        clients[:2] = [await Client.connect(cluster.nodes[0].url, "new")]
+        await _leave(cluster, watcher, clients)
+
+
+async def test_a_node_that_is_cut_off_from_redis_is_given_up_and_does_no_harm_when_it_is_back(tmp_path: Path) -> None:
+    """C4: a partition between one node and Redis, both ways and one way."""
+    redis = redis_server.RedisServer()
+    redis.start()
+    relay = Relay(redis.port)
+    await relay.start()
+    try:
+        with running(tmp_path, 1, redis=redis) as cluster:
+            cut = cluster.make(2, cluster=f"redis://127.0.0.1:{relay.port}")
+            await asyncio.to_thread(cut.start)
+            cluster.nodes.append(cut)
+            watcher = await Client.connect(cluster.nodes[0].url, "watcher")
+            await watcher.watch("alice", "bob")
+            alice, bob = await Client.connect(cut.url, "alice"), await Client.connect(cut.url, "bob")
+            await watcher.until(lambda: watcher.shows("alice") == watcher.shows("bob") == "online")
+            count = len(watcher.diffs)
+            for trouble in (relay.silence, relay.lose_answers):
+                trouble()
+                await asyncio.sleep(2 * LEASE_S)
+                relay.resume()
+                relay.cut()
+                await until(lambda: cluster.nodes[0].stats().get("connections") == 3, 10)
+            assert watcher.diffs[count:] == []
+            relay.silence()
+            await bob.close()
+            await watcher.until(lambda: watcher.shows("bob") == "offline", LEASE_S + RESTART_GRACE_S + EXTRA_S)
+            assert watcher.shows("alice") == "offline", "for all that anybody can know"
+            relay.resume()
+            relay.cut()
+            await watcher.until(lambda: watcher.shows("alice") == "online", 10)
+            await asyncio.sleep(3)
+            assert watcher.shows("bob") == "offline"
+            await until(lambda: cluster.nodes[0].online_rows() == {"alice", "watcher"})
+            await alice.close()
+    finally:
+        await relay.stop()
+        redis.close()
+
+
+async def test_who_comes_back_to_another_node_gets_what_is_new(tmp_path: Path) -> None:
+    """C8, also where that node has begun since."""
+    with running(tmp_path, 2) as cluster:
+        first, second = cluster.nodes
+        watcher, alice = await Client.connect(first.url, "watcher"), await Client.connect(first.url, "alice")
+        since = (await watcher.watch(all=True))["version"]
+        await watcher.close()
+        await alice.call("presence:idle")
+        await asyncio.to_thread(second.stop)
+        await asyncio.to_thread(second.start)
+        watcher = await Client.connect(second.url, "watcher")
+        answer = await watcher.watch(all=True, since=since)
+        assert not answer["full"]
+        assert [(user["userId"], user["availability"]) for user in answer["users"]] == [("alice", "away")]
+
+
+async def test_settings_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
+    with running(tmp_path, 1) as cluster:
+        for settings, said in (
+            ({"stale_after_s": 400}, "stale_after_s is 400.0 here, and 300.0 at the node n1"),
+            ({"node_name": "n1"}, "node_name n1 is another node's, which lives: process"),
+            ({"cluster": "redis://127.0.0.1:1"}, "waiting for Redis"),
+        ):
+            other = cluster.make(2, **settings)
+            with pytest.raises(AssertionError):
+                await asyncio.to_thread(other.start, 4.0)
+            await until(lambda other=other, said=said: said in other.log())  # type: ignore[misc]
+            if other.is_running():
+                other.kill()
+        assert (await Client.connect(cluster.nodes[0].url, "alice")).ready["userId"] == "alice"

@@ -380,6 +380,7 @@ class _Process:
         out.print(f"[bold]herenow {VERSION}[/]  {address}" + _beyond(settings), soft_wrap=True)
         lines = {
             "store": f"{self._presence.store.name} ({users})",
+            **self._tell_cluster(),
             "promises": f"a closed tab shows within {settings.offline_within_s:g} s, a silent network loss within "
             f"{settings.silent_loss_s:g} s,\nno ghost later than {settings.restart_grace_s:g} s after a crash and "
             "restart",
@@ -392,6 +393,15 @@ class _Process:
         if settings.dev:
             out.print("  [yellow]dev[/]       any userId is believed, from this machine only", soft_wrap=True)
         out.file.flush()
+
+    def _tell_cluster(self) -> dict[str, str]:
+        cluster = self._presence.cluster
+        if cluster is None:
+            return {}
+        standing = cluster.here.standing
+        others = 0 if standing is None else len(standing.beats) - 1
+        beside = "alone so far" if others < 1 else f"beside {others} other{'s' if others > 1 else ''}"
+        return {"cluster": f"{without_secrets(self._settings.cluster_url)} (node {cluster.here.name}, {beside})"}
 
     def _which_database(self) -> str:
         database = self._settings.database

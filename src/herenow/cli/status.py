@@ -4,7 +4,7 @@ import asyncio
 
 from herenow.cli.options import Database, Json, run_quietly
 from herenow.cli.output import FOUND, GOOD, Rows, ago, clock, duration, escape, patience, plural, print_json, say
-from herenow.http.models import Status
+from herenow.http.models import ServerStatus, Status
 from herenow.settings import Settings
 from herenow.tenancy import shown
 
@@ -84,6 +84,8 @@ def _who(found: Status) -> Rows:
 
 
 def _servers(found: Status) -> Rows:
+    if any(server.cluster for server in found.servers):
+        return _nodes(found)
     columns = ("server", "address", "process", "since", "last beat", "state")
     servers = Rows(*columns, spare=("since", "process", "address"))
     for server in found.servers:
@@ -93,9 +95,34 @@ def _servers(found: Status) -> Rows:
             f"{server.pid} on {escape(server.host)}",
             clock(server.started, now=found.time),
             ago(server.last_beat, now=found.time),
-            "[green]lives[/]" if server.is_alive else "[red]dead[/]",
+            _state(server),
         )
     return servers
+
+
+def _nodes(found: Status) -> Rows:
+    columns = ("node", "address", "process", "version", "since", "users", "last beat", "state")
+    nodes = Rows(*columns, right=("users",), spare=("version", "since", "process", "address"))
+    for server in found.servers:
+        node = server.cluster
+        nodes.add(
+            escape(server.name),
+            escape(server.address) if server.address else "in an application",
+            f"{server.pid} on {escape(server.host)}",
+            "" if node is None else escape(node.version),
+            clock(server.started, now=found.time),
+            "" if node is None else f"{node.users:,}",
+            ago(server.last_beat, now=found.time),
+            _state(server),
+        )
+    return nodes
+
+
+def _state(server: ServerStatus) -> str:
+    if not server.is_alive:
+        return "[red]dead[/]"
+    leads = server.cluster is not None and server.cluster.is_leader
+    return "[green]lives[/], keeps the store" if leads else "[green]lives[/]"
 
 
 def _promises(found: Status) -> Rows:

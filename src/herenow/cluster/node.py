@@ -54,6 +54,9 @@ class ClusterNode:
         registrations: how often it has registered.
         returns: how often all that it serves had to be said again.
         cluster: what tells the cluster from others.
+        has_left: whether it is to be no member any more.
+        generation: how often another Redis has answered than before.
+        agreed: the entry of the log with which the nodes agreed on the last one.
         members: all that are.
         standing: as the last beat told it; ``None`` before the first.
         away_since_s: since when Redis has not answered, by the steady clock; ``None``: it does.
@@ -77,6 +80,9 @@ class ClusterNode:
         self.registrations = 0
         self.returns = 0
         self.cluster = secrets.token_hex(8)
+        self.has_left = False
+        self.generation = 0
+        self.agreed = b"0-0"
         self.members = Members(shard)
         self.standing: Standing | None = None
         self.away_since_s: float | None = None
@@ -158,6 +164,8 @@ class ClusterNode:
             RegistryUnavailable: it cannot be done now.
         """
         async with self._registering:
+            if self.has_left:
+                raise RegistryUnavailable("this node has left")
             if self.registrations != registrations:
                 return
             await self._catch_up()
@@ -198,6 +206,7 @@ class ClusterNode:
             seen=self._tail.position, place=self._tail.place, now_us=now.unix_us, slack_us=SLACK_US
         )
         if is_other:
+            self.generation, self.agreed = self.generation + 1, entry
             await self._tail.go_back(entry)
             if is_first:
                 log.warning("another Redis answers than before, and the nodes begin to agree on it")
@@ -211,7 +220,8 @@ class ClusterNode:
         self.registrations += 1
 
     async def retire(self) -> int:
-        """Be no member any more; returns how many are left."""
+        """Be no member any more, and never again; returns how many are left."""
+        self.has_left = True
         now_ms = self._clock.now().unix_ms
         return await self.members.give_up(self.node, beats=None, last_ms=now_ms)
 
@@ -234,6 +244,8 @@ class ClusterNode:
     async def beat(self) -> None:
         """Say once that this node lives, and take in how the cluster stands."""
         registrations = self.registrations
+        if self.has_left:
+            return
         try:
             standing = await self._beat()
             if not standing.is_member:

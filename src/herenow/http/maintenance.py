@@ -10,6 +10,7 @@ repeats its own guard there (see ``store/base.py``), so a user who comes back me
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 from herenow.http.models import (
     SHOWN_AT_MOST,
@@ -17,6 +18,7 @@ from herenow.http.models import (
     Cleaned,
     Drift,
     Ghost,
+    NodeStatus,
     OnlineUser,
     ServerStatus,
     Stats,
@@ -29,10 +31,13 @@ from herenow.keeper.judgement import DriftKind
 from herenow.model import Cause, UserPresence
 from herenow.registry.base import Batch, RegistryStats
 from herenow.service import Service
-from herenow.store.nodes import is_same
+from herenow.store.nodes import Roll, is_same
 from herenow.store.rows import CLOCK_SLACK_MS
 from herenow.tenancy import tenant_of
 from herenow.times import to_iso
+
+if TYPE_CHECKING:
+    from herenow.cluster.keeper import Peer
 
 DRAIN_S = 2.0
 """How long an order waits for rows that are on their way to the store."""
@@ -71,15 +76,12 @@ class Maintenance:
         presence = self._presence
         now = self._presence.registry.now().unix_ms
         counts, roll = await presence.store.counts(), await presence.store.roll()
+        cluster = presence.cluster
         stats = await (presence.tenants.stats() if tenant is None else presence.stats(tenant=tenant))
         return Status(
             database=presence.store.name,
             time=to_iso(now),
-            servers=[
-                ServerStatus.of(sighting, is_alive=sighting.is_fresh or is_same(sighting.node, presence.node))
-                for sighting in roll.sightings
-                if sighting.node.lease_ms
-            ],
+            servers=self._servers(roll) if cluster is None else list(map(_node_status, await cluster.peers())),
             complaints=roll.complaints,
             stored=StoreCounts.of(counts),
             stats=self.told(stats),
@@ -90,6 +92,14 @@ class Maintenance:
             drift=await self.drift(tenant),
             troubles=list(presence.audit.troubles),
         )
+
+    def _servers(self, roll: Roll) -> list[ServerStatus]:
+        mine = self._presence.node
+        return [
+            ServerStatus.of(sighting, is_alive=sighting.is_fresh or is_same(sighting.node, mine))
+            for sighting in roll.sightings
+            if sighting.node.lease_ms
+        ]
 
     async def _online_first(self, tenant: str | None) -> list[tuple[str | None, UserPresence]]:
         """Who was active last, over the tenants."""
@@ -265,6 +275,20 @@ class Maintenance:
         async for keys in self._presence.store.online_ids():
             ghosts += len(await self._ghosts([key for key in keys if _is_of(tenant, key)]))
         return ghosts
+
+
+def _node_status(peer: "Peer") -> ServerStatus:
+    member = peer.member
+    return ServerStatus(
+        name=member.name,
+        host=member.host,
+        pid=member.pid,
+        address=member.address,
+        started=to_iso(member.started_ms),
+        last_beat=to_iso(peer.last_beat_ms),
+        is_alive=peer.is_alive,
+        cluster=NodeStatus(id=peer.node, version=member.herenow, users=peer.users, is_leader=peer.is_leader),
+    )
 
 
 def _is_of(tenant: str | None, key: str) -> bool:

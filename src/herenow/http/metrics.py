@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from herenow.promises import bounds_s
 from herenow.registry.base import RegistryStats
 from herenow.service import Service
+from herenow.times import steady_s
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -47,12 +48,29 @@ class _State(Collector):
         yield CounterMetricFamily(
             "herenow_lingers_saved", "Returns within the grace: what nobody saw.", stats.lingers_saved
         )
+        yield from self._cluster()
         yield from self._store()
         yield from self._drift()
         bounds = GaugeMetricFamily("herenow_promise_bound_seconds", "What each promise says.", labels=["promise"])
         for promise, bound_s in bounds_s(presence.settings).items():
             bounds.add_metric([promise], bound_s)
         yield bounds
+
+    def _cluster(self) -> Iterable[Metric]:
+        cluster = self._presence.cluster
+        if cluster is None:
+            return
+        here, shard = cluster.here, cluster.shard
+        nodes = len(here.standing.beats) if here.standing is not None else 0
+        away_s = 0.0 if here.away_since_s is None else steady_s() - here.away_since_s
+        yield GaugeMetricFamily("herenow_cluster_nodes", "Nodes that are members.", nodes)
+        leads = cluster.leadership.is_leader
+        yield GaugeMetricFamily("herenow_cluster_leads", "1 while this node keeps the store.", leads)
+        yield GaugeMetricFamily("herenow_cluster_away_seconds", "For how long Redis has not answered.", away_s)
+        yield CounterMetricFamily("herenow_cluster_returns", "Times that this node was given up.", here.returns)
+        yield CounterMetricFamily("herenow_cluster_commits", "Commits that were sent to Redis.", shard.commits)
+        conflicts = "Users with whom another node was faster."
+        yield CounterMetricFamily("herenow_cluster_conflicts", conflicts, shard.conflicts)
 
     def _store(self) -> Iterable[Metric]:
         writer = self._presence.writer.state()

@@ -199,8 +199,17 @@ class Readiness(Answer):
 # -- maintenance -----------------------------------------------------------------------------------------------------
 
 
+class NodeStatus(Answer):
+    """A node among the others. ``users``: whom it serves. ``isLeader``: whether it keeps the store."""
+
+    id: str
+    version: str
+    users: int
+    is_leader: bool
+
+
 class ServerStatus(Answer):
-    """A server that is in the store's list."""
+    """A server that is in the store's list; or a node of a cluster, of which ``cluster`` says more."""
 
     name: str
     host: str
@@ -209,6 +218,7 @@ class ServerStatus(Answer):
     started: Time
     last_beat: Time
     is_alive: bool
+    cluster: NodeStatus | None = None
 
     @classmethod
     def of(cls, sighting: Sighting, *, is_alive: bool) -> Self:

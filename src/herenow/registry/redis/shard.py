@@ -90,6 +90,8 @@ class Shard:
         node: what this node is called there: its name, until it is a member.
         is_member: whether it commits as a member only.
         identity: which Redis it is.
+        commits: how many were sent.
+        conflicts: in how many cases another node was faster with a user.
     """
 
     def __init__(
@@ -107,7 +109,7 @@ class Shard:
         self._stamp = script(self.redis, "stamp")
         # No two commits have the same number, nor the same stamp: not those of a later life of this node either.
         self._life = secrets.token_bytes(4)
-        self._commits = 0
+        self.commits = self.conflicts = 0
 
     def connect(self, url: str, *, timeout_s: float) -> Redis:
         """Make another way to the same Redis."""
@@ -128,9 +130,9 @@ class Shard:
             Full: it was not done, for there is no room for what it brings.
             RegistryUnavailable: it may or may not have been done.
         """
-        self._commits += 1
+        self.commits += 1
         keys = self.keys
-        stamp = self._life + (self._commits & 0xFFFFFFFF).to_bytes(4)
+        stamp = self._life + (self.commits & 0xFFFFFFFF).to_bytes(4)
         nodes: dict[str, int] = {}
         for proposal in proposals:
             for node in (*proposal.joins, *proposal.leaves):
@@ -160,6 +162,7 @@ class Shard:
             for proposal, outcome in zip(proposals, outcomes, strict=True)
             if not isinstance(outcome, int)
         }
+        self.conflicts += len(faster)
         return Committed(entry, faster)
 
     async def read(self, tenant: str, user_ids: Sequence[str]) -> dict[str, bytes | None]:
@@ -216,6 +219,20 @@ class Shard:
     async def tenants(self) -> list[str]:
         """Read which tenants have ever had a user here."""
         return sorted(name.decode() for name in await self.trying(lambda: self.redis.smembers(self.keys.tenants)))
+
+    async def served_by(self, nodes: Sequence[str], tenants: Sequence[str]) -> dict[str, int]:
+        """Count whom each node serves."""
+
+        async def ask() -> list[int]:
+            async with self.redis.pipeline(transaction=False) as asked:
+                for node in nodes:
+                    for tenant in tenants:
+                        asked.scard(self.keys.on(tenant, node))
+                return list(await asked.execute())
+
+        found = await self.trying(ask) if nodes and tenants else []
+        many = len(tenants)
+        return {node: sum(found[at * many : (at + 1) * many]) for at, node in enumerate(nodes)}
 
     async def due(self, tenants: Sequence[str], now_ms: int, limit: int) -> dict[str, list[str]]:
         """Read of whom something is due, by tenant: of each at most ``limit`` users."""

@@ -1,0 +1,236 @@
+"""The terms of a node: as long as it leads, it keeps the store.
+
+It takes the store over from the one before, at once, since the cluster has decided so; lets the users in whom the store
+has and Redis does not; and writes what the log says, from where the one before had come to.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from herenow.cluster.feed import Feed
+from herenow.cluster.leadership import Leadership
+from herenow.cluster.node import ClusterNode
+from herenow.errors import RegistryUnavailable, StoreError
+from herenow.keeper.keeper import Keeper
+from herenow.keeper.truth import Truth
+from herenow.logs import get_logger
+from herenow.model import Availability, Cause, StoredUser
+from herenow.registry.redis.registry import RedisRegistry
+from herenow.registry.redis.shard import Shard
+from herenow.registry.tenants import Tenants
+from herenow.settings import Settings
+from herenow.store.base import PAGE_SIZE, Store
+from herenow.supervision import Supervisor, end
+
+log = get_logger("herenow.cluster")
+
+AGAIN_S = 1.0
+"""After a term that could not begin, such as that the store is away."""
+
+
+class Terms:
+    """Begins and ends the terms of this node.
+
+    Args:
+        store: opened by somebody else, who closes it.
+        settings: for the times.
+        supervisor: keeps the tasks alive.
+        shard: as this process uses it.
+        here: this process among the nodes.
+        leadership: its part in it.
+        tenants: the registries.
+        registry_of: that of a tenant.
+        address: where this server's HTTP is, for the commands to find it.
+
+    Attributes:
+        keeper: that of the term; ``None`` between two.
+        is_filled: set once the users whom the store has are in the cluster, or it was found that they cannot be.
+        fault: why they cannot be, as the first term found it.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        supervisor: Supervisor,
+        shard: Shard,
+        here: ClusterNode,
+        leadership: Leadership,
+        tenants: Tenants,
+        registry_of: Callable[[str | None], RedisRegistry],
+        address: str,
+    ) -> None:
+        self.keeper: Keeper | None = None
+        self.is_filled = asyncio.Event()
+        self.fault: StoreError | None = None
+        self._store = store
+        self._settings = settings
+        self._supervisor = supervisor
+        self._shard = shard
+        self._here = here
+        self._leadership = leadership
+        self._tenants = tenants
+        self._registry_of = registry_of
+        self._address = address
+        self._begun: tuple[Truth, Callable[[], Awaitable[None]]] | None = None
+        self._audits: set[asyncio.Task[None]] = set()
+
+    def begin(self, truth: Truth, then: Callable[[], Awaitable[None]]) -> None:
+        """Write and audit from now on, in each term; as :meth:`Keeper.begin`."""
+        self._begun = truth, then
+        if self.keeper is not None:
+            self.keeper.begin(truth, then)
+
+    async def run(self) -> None:
+        """Keep the store whenever this node leads, until cancelled."""
+        while True:
+            self._leadership.changed.clear()
+            standing = self._here.standing
+            if standing is not None and standing.filled == "yes":
+                self.is_filled.set()
+            if self._leadership.is_leader:
+                await self._run_term()
+            await self._wait(self._settings.node_beat_s / 2)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait for a change of the leadership, but no longer than so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._leadership.changed.wait()
+        except TimeoutError:
+            return
+
+    async def _run_term(self) -> None:
+        keeper = Keeper(self._store, self._settings, self._supervisor, lambda error: self._leadership.changed.set())
+        feed: Feed | None = None
+        owns = False
+        try:
+            await self.own_store(keeper)
+            owns = True
+            feed = await self._open_feed(keeper)
+            await self._fill(keeper)
+            self.keeper = keeper
+            self.is_filled.set()
+            if self._begun is not None:
+                keeper.begin(*self._begun)
+            await self._keep(keeper, feed)
+        except StoreError as error:
+            self._note_fault(error)
+            await asyncio.sleep(AGAIN_S)
+        except RegistryUnavailable:
+            await asyncio.sleep(AGAIN_S)
+        finally:
+            self.keeper = None
+            if feed is not None:
+                await feed.close()
+            await keeper.end(release=owns and keeper.lost is None, close=False)
+
+    async def own_store(self, keeper: Keeper) -> None:
+        """Own the store in the name of the cluster.
+
+        Raises:
+            StoreError: as :meth:`Keeper.claim`.
+        """
+        await keeper.claim(self._address, cluster=f"cluster {self._here.cluster}")
+
+    def _note_fault(self, error: StoreError) -> None:
+        """A store that cannot be used keeps a first node from starting; a later one tries again."""
+        if not self.is_filled.is_set():
+            self.fault = error
+            self.is_filled.set()
+        else:
+            log.error("this node leads, and cannot keep the store", error=str(error))
+
+    async def _open_feed(self, keeper: Keeper) -> Feed:
+        cursor = await self._shard.trying(lambda: self._shard.redis.get(self._shard.keys.cursor))
+        start = cursor.decode() if cursor is not None else (await self._shard.last_entry()).decode()
+        feed = Feed(
+            self._settings.cluster_url,
+            self._shard,
+            self._here.members,
+            keeper.writer,
+            start=start,
+            missed=self._audit_soon,
+            on_fault=self._supervisor.failed,
+        )
+        if cursor is None:
+            await self._here.members.replace(self._shard.keys.cursor, "", start)
+        return feed
+
+    async def _fill(self, keeper: Keeper) -> None:
+        """Let in whom the store has and Redis does not; tell the store whom it was told to be offline."""
+        found = await self._shard.trying(lambda: self._shard.redis.get(self._shard.keys.filled))
+        filled = "" if found is None else found.decode()
+        if filled == "yes":
+            return
+        if filled == "":
+            await keeper.adopt(lambda _: self._tenants)
+        else:
+            await self._say_rows()
+        await self._here.members.replace(self._shard.keys.filled, filled, "yes")
+
+    async def _say_rows(self) -> None:
+        """Have the log say of all who are online what the store is to know."""
+        for name in await self._shard.tenants():
+            registry, cursor = self._registry_of(name or None), None
+            while True:
+                page = await registry.online(PAGE_SIZE, cursor)
+                await registry.repair([_offline(user.user_id) for user in page.users], cause=Cause.RESTART)
+                if (cursor := page.cursor) is None:
+                    break
+
+    async def _keep(self, keeper: Keeper, feed: Feed) -> None:
+        following = self._supervisor.start("feed", feed.run)
+        generation = self._here.generation
+        try:
+            while self._leadership.is_leader and keeper.lost is None:
+                if generation != (generation := self._here.generation):
+                    await feed.go_back(self._here.agreed)
+                    self._audit_soon()
+                standing = self._here.standing
+                if standing is not None and not standing.filled:  # Redis has lost all
+                    await self._fill(keeper)
+                await self._wait(self._settings.node_beat_s / 4)
+                self._leadership.changed.clear()
+        finally:
+            await end([following])
+
+    def _audit_soon(self) -> None:
+        """Compare the store with the registry at once, twice: what is seen once may be under way."""
+        keeper = self.keeper
+        if keeper is not None and self._begun is not None:
+            log.warning("what the store was told may not be all: it is compared")
+            task = asyncio.create_task(self._audit_twice(keeper), name="herenow audit after a cut")
+            self._audits.add(task)
+            task.add_done_callback(self._audits.discard)
+
+    async def _audit_twice(self, keeper: Keeper) -> None:
+        for _ in range(2):
+            try:
+                await keeper.audit.round()
+            except (StoreError, RegistryUnavailable) as error:
+                log.warning("audit failed", error=str(error))
+
+    async def close_store(self, version: int) -> None:
+        """Nobody serves any more: tell the store that nobody is online.
+
+        Raises:
+            StoreError: it was not told.
+        """
+        if self.keeper is not None:
+            await self.keeper.drain(1.0)
+            await self._store.reset(version=version)
+            return
+        keeper = Keeper(self._store, self._settings, self._supervisor, lambda error: None)
+        owns = False
+        try:
+            await self.own_store(keeper)
+            owns = True
+            await self._store.reset(version=version)
+        finally:
+            await keeper.end(release=owns, close=False)
+
+
+def _offline(user_id: str) -> StoredUser:
+    """A row that is wrong for whoever is online."""
+    return StoredUser(user_id, False, Availability.OFFLINE, None, None, 0)
