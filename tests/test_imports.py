@@ -12,7 +12,7 @@ import herenow
 PACKAGE = Path(herenow.__file__).parent
 PLAIN = {
     "model", "errors", "times", "version", "metering", "tenancy", "steady", "progress", "logs", "sparing",
-    "supervision",
+    "supervision", "urls", "digests",
 }  # fmt: skip
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -24,7 +24,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "version": set(),
     "metering": {"model"},
     "tenancy": {"model"},
-    "settings": {"errors", "tenancy", "wrong_settings"},
+    "settings": {"digests", "errors", "tenancy", "urls", "wrong_settings"},
+    "urls": set(),
+    "digests": set(),
     "wrong_settings": set(),
     "wire": PLAIN,
     "promises": {"settings"},
@@ -76,6 +78,10 @@ PURE = {
     "gateway/access/limits.py",
     "gateway/metering/punctuality.py",
     "store/numbers.py",
+    "registry/redis/watch.py",
+    "registry/redis/serving.py",
+    "urls.py",
+    "digests.py",
     "model.py",
     "tenancy.py",
 }

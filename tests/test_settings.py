@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from herenow.errors import SettingsInvalid
-from herenow.settings import Settings, is_loopback, sqlite_path
+from herenow.settings import Settings, sqlite_path
+from herenow.urls import is_loopback
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ from herenow.logs import get_logger
 from herenow.metering import Meters
 from herenow.model import Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, RegistryStats, Snapshot
-from herenow.registry.tenants import Tenants
+from herenow.registry.tenants import SWEEP_EVERY_S, Tenants
 from herenow.settings import Settings
 from herenow.sparing import EVERY_S, Sparing, alike
 from herenow.steady import Steady
@@ -63,9 +63,6 @@ requests before, and for a database that hangs another second to let go of it.""
 
 HOOKS_END_S = 2.0
 """How long a stop waits for ``on_change`` handlers to hear what they have not heard yet; beside the store."""
-
-SWEEP_TENANTS_S = 10.0
-"""Between two looks for tenants of whom nobody is left."""
 
 
 class Service:
@@ -243,7 +240,7 @@ class Service:
         keep = self.supervisor.start
         self._tasks = [
             keep("lines", self._begin_minutes, well_s=WELL_S + 2 * EVERY_S),
-            keep("tenants", lambda: _sweep(tenants), well_s=WELL_S + 2 * SWEEP_TENANTS_S),
+            keep("tenants", tenants.run, well_s=WELL_S + 2 * SWEEP_EVERY_S),
         ]
 
     def _make_keeper(self) -> "AnyKeeper":
@@ -407,8 +404,9 @@ class Service:
             await handler()
 
     def _batch(self, batch: Batch, tenant: str | None) -> None:
+        leads = self._keeper is None or self._keeper.leads  # of all nodes, one counts and notes what happens
         of_tenant = {} if tenant is None else {"tenant": tenant}
-        for change in batch.changes if log.tells_info else ():
+        for change in batch.changes if leads and log.tells_info else ():
             if self.lines.change.take(key_of(tenant, change.user_id)):
                 log.info(
                     "change", user=change.user_id, availability=change.availability, cause=change.cause, **of_tenant
@@ -418,7 +416,7 @@ class Service:
             if tenant is not None:
                 changes = [msgspec.structs.replace(change, tenant=tenant) for change in changes]  # told apart
             self._hooks.tell(changes)
-        for change in batch.changes:
+        for change in batch.changes if leads else ():
             self.meters.changes_by[change.cause].inc()
 
     # -- acting ------------------------------------------------------------------------------------------------------
@@ -446,9 +444,3 @@ class Service:
         """
         meant = None if user_ids is None else [self.canonical(user_id) for user_id in user_ids]
         return await self.registry_of(tenant).evict(meant, disconnect=disconnect, cause=cause)
-
-
-async def _sweep(tenants: Tenants) -> None:
-    while True:
-        await asyncio.sleep(SWEEP_TENANTS_S)
-        await tenants.sweep()

@@ -4,15 +4,12 @@ A setting comes, in this order of weight, from a flag or an argument, from the e
 ``herenow.toml`` in the working directory (``port = 8080``), or from the default here.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -23,15 +20,14 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from .digests import digest_of, is_fit_key
 from .errors import SettingsInvalid
 from .tenancy import is_tenant
+from .urls import is_network, is_origin, is_safe_url
 from .wrong_settings import PREFIX, TOML, example, say_origin, say_wrong
 
 DISPATCH_BUDGET_S = 0.15
 """What of ``offline_within_s`` is kept for telling the watchers and writing the store; the rest is the grace."""
-
-HASHED = "sha256:"
-"""How a key begins of which only the digest is written down."""
 
 LONGEST_RECONNECT_S = 5.0
 """The longest pause of the stock Socket.IO client between two tries to reconnect (``reconnectionDelayMax``)."""
@@ -361,7 +357,7 @@ class Settings(BaseSettings):
                 "shorter one can be guessed; `openssl rand -hex 32` makes one",
             ),
             (
-                all(_is_fit_key(key.get_secret_value()) for keys in self._keys() for key in keys),
+                all(is_fit_key(key.get_secret_value()) for keys in self._keys() for key in keys),
                 "each of api_keys, tenant_api_keys and admin_tokens must have at least 16 characters, or be sha256: "
                 "and 64 hexadecimal digits (`herenow token --api-key` makes one)",
             ),
@@ -378,12 +374,12 @@ class Settings(BaseSettings):
                 "tls_keyfile and tls_keyfile_password need tls_certfile: a key alone proves nothing",
             ),
             (
-                not (odd := [each for each in self.trusted_proxies if not _is_network(each)]),
+                not (odd := [each for each in self.trusted_proxies if not is_network(each)]),
                 f"trusted_proxies: {', '.join(map(repr, odd))}: each must be an address or a network, such as "
                 "10.0.0.7 or 10.0.0.0/8; a name is not looked up",
             ),
             (
-                not (odd := [each for each in self.origins or () if not _is_origin(each)]),
+                not (odd := [each for each in self.origins or () if not is_origin(each)]),
                 "origins: " + "; ".join(map(say_origin, odd)),
             ),
             (
@@ -426,12 +422,6 @@ class Settings(BaseSettings):
         return len(set[bytes]().union(*apart)) == sum(map(len, apart))
 
 
-def digest_of(key: str) -> bytes:
-    """The digest of a key, or that which is written in its place."""
-    # A plain digest is enough: the keys are long and random, not words that somebody could try.
-    return bytes.fromhex(key.removeprefix(HASHED)) if key.startswith(HASHED) else hashlib.sha256(key.encode()).digest()
-
-
 def _see_that_names_are_right(environment: Iterable[str], known: Iterable[str]) -> None:
     """Refuse a variable that is nearly a setting: ``HERENOW_JWT_ISSUR`` would leave tokens of all issuers in.
 
@@ -445,44 +435,6 @@ def _see_that_names_are_right(environment: Iterable[str], known: Iterable[str]) 
         if variable.upper().startswith(PREFIX) and name not in settings:
             for meant in get_close_matches(name, settings, 1, 0.85):
                 raise SettingsInvalid(f"there is no setting {variable}: is {PREFIX}{meant} meant?")
-
-
-def _is_fit_key(key: str) -> bool:
-    if key.startswith(HASHED):
-        return re.fullmatch(r"[0-9a-f]{64}", key.removeprefix(HASHED)) is not None
-    return len(key) >= 16 and key.isascii()
-
-
-def _is_origin(text: str) -> bool:
-    return text in ("*", "null") or re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@*]+", text) is not None
-
-
-def _is_network(text: str) -> bool:
-    try:
-        ip_network(text, strict=False)
-    except ValueError:
-        return False
-    return True
-
-
-def is_safe_url(url: str, *, http: bool = False) -> bool:
-    """Whether what comes from an address is its owner's: over TLS, or from this machine; or over any ``http``."""
-    try:
-        address = urlsplit(url)
-        host = address.hostname or ""
-    except ValueError:
-        return False
-    return bool(host) and (address.scheme == "https" or (address.scheme == "http" and (http or is_loopback(host))))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        address = ip_address(host.partition("%")[0])  # an IPv6 address may carry its interface
-    except ValueError:  # a name: 127.example.org begins like an address, and leads anywhere
-        return host == "localhost"
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 def sqlite_path(database: str) -> Path | None:

@@ -17,7 +17,8 @@ from herenow.errors import SettingsInvalid
 from herenow.gateway.auth import jwks
 from herenow.gateway.auth.jwks import Jwks
 from herenow.gateway.auth.tokens import Verifier
-from herenow.settings import Settings, is_safe_url
+from herenow.settings import Settings
+from herenow.urls import is_safe_url
 from support import until
 
 ANOTHER = ec.generate_private_key(ec.SECP256R1())

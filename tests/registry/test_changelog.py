@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from herenow.model import Availability, Cause, Change
-from herenow.registry.changelog import ChangeLog
+from herenow.model import Availability, Cause, Change, StoredUser
+from herenow.registry.changelog import ChangeLog, row_of
 
 
 def change(user_id: str, version: int) -> Change:
@@ -90,3 +90,8 @@ def test_it_gives_the_last_change_of_each_of_some_users_the_latest_first() -> No
     assert log.last_of({"a", "b", "x"}) == {"a": a2, "b": b}
     assert list(log.last_but({"c"}.__contains__, 2)) == ["d", "a"]
     assert log.last_of({"x"}) == {}
+
+
+def test_the_row_of_a_change_says_what_it_tells() -> None:
+    told = Change("u", True, Availability.BUSY, 5, "à midi", None, 9, Cause.CLAIM)
+    assert row_of(told) == StoredUser("u", True, Availability.BUSY, 5, None, 9)

@@ -18,6 +18,7 @@ from herenow.registry.commands import (
     NodeLost,
     Now,
     Repair,
+    Retell,
     SetClaim,
 )
 from herenow.registry.ledger import Ledger
@@ -797,3 +798,31 @@ def test_who_is_online_is_counted_by_how_they_look_and_listed_by_their_last_acti
     assert [shown.user_id for shown in world.rules.online(10)] == ["b", "c", "a"]
     assert [shown.user_id for shown in world.rules.online(1)] == ["b"]
     assert [shown.user_id for shown in world.rules.online(10, (START_MS + 3000, "c"))] == ["a"]
+
+
+# -- several nodes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_connection_that_is_only_said_again_is_as_idle_as_its_device() -> None:
+    world = World()
+    assert told(world.do(Connect("u", "c", "n", is_idle=True)).changes) == [(Availability.AWAY, Cause.CONNECT)]
+    assert told(world.do(active()).changes) == [(Availability.ONLINE, Cause.ACTIVE)]
+
+
+def test_who_was_on_a_node_that_left_has_a_grace_of_its_own_and_its_cause() -> None:
+    world = World()
+    world.do(connect())
+    assert world.do(NodeLost("u", "n", START_MS, 10 * GRACE_MS, Cause.RESTART)).changes == []
+    assert world.wait(10 * GRACE_MS - 1) == []
+    assert told(world.wait(1)) == [(Availability.OFFLINE, Cause.RESTART)]
+
+
+def test_who_was_told_otherwise_by_what_is_lost_is_told_anew_and_who_is_not_here_is_not() -> None:
+    world = World()
+    world.do(connect())
+    row = online_row(Availability.BUSY, version=START_US + HOUR_MS)
+    effects = world.do(Retell(row))
+    assert told(effects.changes) == [(Availability.ONLINE, Cause.REPAIR)]
+    assert effects.changes[0].version > row.version
+    assert [each.version for each in effects.rows] == [effects.changes[0].version]
+    assert World().do(Retell(row)).changes == []

@@ -7,7 +7,8 @@ import typer
 
 from herenow.cli.options import Database, run_quietly
 from herenow.errors import SettingsInvalid
-from herenow.settings import Settings, is_loopback
+from herenow.settings import Settings
+from herenow.urls import is_loopback
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -29,6 +30,9 @@ def serve(
     log_level: Annotated[
         Level, typer.Option(envvar="HERENOW_LOG_LEVEL", help="Log from here on.", case_sensitive=False)
     ] = "info",
+    workers: Annotated[
+        int | None, typer.Option(help="Serve with so many processes, which need a HERENOW_CLUSTER.", min=1)
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Say whether it would start, and end: settings, address, database.")
     ] = False,
@@ -43,10 +47,16 @@ def serve(
     # Here, because only this command needs the web server: the others start in half the time without.
     from herenow.cli.checking import check_start
     from herenow.cli.server import run
+    from herenow.cli.workers import Worker, run_workers
 
+    worker = Worker.of_environment()
     settings = Settings.load(database=database, host=host, port=port, dev=dev or None)
     refuse_strangers(settings)
-    return check_start(settings) if check else run(settings, page=page, log_level=log_level)
+    if check:
+        return check_start(settings)
+    if workers is not None and worker is None:
+        return run_workers(settings, workers, log_level=log_level)
+    return run(settings, page=page, log_level=log_level, worker=worker)
 
 
 def refuse_strangers(settings: Settings) -> None:

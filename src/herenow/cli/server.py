@@ -24,10 +24,12 @@ from starlette.staticfiles import StaticFiles
 from herenow.cli import logs
 from herenow.cli.certificate import check_certificate
 from herenow.cli.descriptors import Descriptors
+from herenow.cli.greeting import greet
 from herenow.cli.limits import raise_file_limit
-from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, at_the_end, complain, out
+from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, at_the_end, complain
 from herenow.cli.renewal import Renewed, Terminal, become_new, hear_signals, hold_signals, take_over, try_new_code
 from herenow.cli.starting import Starting
+from herenow.cli.workers import Worker
 from herenow.errors import HerenowError, RegistryUnavailable, StoreError
 from herenow.http.api import answer_in_our_form
 from herenow.http.headers import DOCS, SecurityHeaders
@@ -37,10 +39,10 @@ from herenow.logs import get_logger
 from herenow.mounting import Mounted
 from herenow.presence import Presence
 from herenow.progress import keep_little_unsent
-from herenow.settings import Settings, is_loopback
+from herenow.settings import Settings
 from herenow.socketio_server import FastWebSocket
 from herenow.socketio_server.engineio.addresses import BehindProxies, Proxies
-from herenow.store.address import without_secrets
+from herenow.socketio_server.on_uvicorn.siblings import Siblings
 from herenow.times import unix_ms
 from herenow.version import VERSION
 
@@ -51,8 +53,6 @@ SOCKET_IO = "/socket.io/"
 
 SAY_AGAIN_S = 30.0
 """How often a start that waits says so."""
-COUNT_S = 2
-"""How long the greeting waits for the number of users."""
 
 LAST_WORDS_S = 0.05
 """How long an end at once waits for its line in the log, and for the greeting."""
@@ -63,7 +63,7 @@ END_S = 4.8
 log = get_logger("herenow.serve")
 
 
-def run(settings: Settings, *, page: Path | None, log_level: str) -> int:
+def run(settings: Settings, *, page: Path | None, log_level: str, worker: Worker | None = None) -> int:
     """Serve until a signal, or until another server takes the store over. Returns the exit code.
 
     SIGHUP renews it in place; see :mod:`herenow.cli.renewal`.
@@ -76,12 +76,12 @@ def run(settings: Settings, *, page: Path | None, log_level: str) -> int:
     at_the_end(voice.flush)
     handed, life = take_over()
     try:
-        listener = _taken_or_new(handed, settings)
+        listener = _taken_or_new(handed, settings) if worker is None else worker.listen(settings.host)
     except OSError as error:
         complain(why_not_listening(settings, error))
         return COULD_NOT_LOOK
     with listener:
-        process = _Process(settings, listener, page, voice, life)
+        process = _Process(settings, listener, page, voice, life, worker)
         with asyncio.Runner(loop_factory=process.config.get_loop_factory()) as runner:
             try:
                 runner.run(process.serve())
@@ -206,7 +206,11 @@ class _Process:
         page: Path | None,
         voice: logs.Voice,
         life: Renewed | None,
+        worker: Worker | None,
     ) -> None:
+        self._worker = worker
+        self._siblings = None if worker is None else Siblings(worker.directory, worker.number, worker.many)
+        self._given: set[asyncio.Task[None]] = set()
         self.lost: StoreError | None = None
         self.next_life: Renewed | None = None
         self._life = life
@@ -223,7 +227,8 @@ class _Process:
             DOCS, None, title="herenow", version=VERSION, description="Who is online, right now.", static_url=DOCS_FILES
         )
         self._mounted = Mounted(self._presence, self._app, path=SOCKET_IO)
-        self._mounted.renews_by_signal = os.name == "posix"
+        self._mounted.gateway.server.engine.siblings = self._siblings
+        self._mounted.renews_by_signal = os.name == "posix" and worker is None  # that is the business of who starts it
         answer_in_our_form(self._app)
         if page is not None:
             self._app.mount("/", StaticFiles(directory=page, html=True))
@@ -300,12 +305,43 @@ class _Process:
     async def _serve(self, address: str, state: dict[str, Any]) -> None:
         self._app.router.lifespan_context = lambda _: contextlib.nullcontext(state)
         raise_file_limit(self._settings.max_connections)
-        await self._greet(address)
+        if self._worker is None or not self._worker.number:  # the first one speaks for all
+            await greet(self._presence, address, self._page)
         self._descriptors.watch()
+        sockets = [self._listener.dup()]  # it closes its own: ours may be handed on
+        if self._worker is not None and self._siblings is not None:
+            asyncio.get_running_loop().add_reader(self._worker.lifeline, self._let_go)
+            sockets.append(self._siblings.listen())
+            self._siblings.begin(self._take_connection)
         try:
-            await self._server.serve(sockets=[self._listener.dup()])  # it closes its own: ours may be handed on
+            await self._server.serve(sockets=sockets)
         finally:
             self._descriptors.stop()
+            if self._siblings is not None:
+                self._siblings.end()
+
+    def _let_go(self) -> None:
+        """Whoever looks after the workers has gone: this one goes too."""
+        if self._worker is not None:
+            asyncio.get_running_loop().remove_reader(self._worker.lifeline)
+            self.stop()
+
+    def _take_connection(self, connection: socket.socket, head: bytes) -> None:
+        """Take a WebSocket over from another worker, whose request it has read."""
+        task = asyncio.create_task(self._serve_connection(connection, head), name="herenow takes a WebSocket over")
+        self._given.add(task)
+        task.add_done_callback(self._given.discard)
+
+    async def _serve_connection(self, connection: socket.socket, head: bytes) -> None:
+        server = self._server
+        protocol = FastWebSocket(self.config, server.server_state, server.lifespan.state)
+        connection.setblocking(False)
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, connection)
+        except OSError:  # it has gone meanwhile
+            connection.close()
+            return
+        protocol.data_received(head)
 
     def renew(self) -> None:
         """See that the new code would start; then stop, to become it. If the terminal has gone, it may be the end."""
@@ -369,61 +405,10 @@ class _Process:
         complain(f"stopped: {error}")
         self.stop()
 
-    async def _greet(self, address: str) -> None:
-        settings = self._settings
-        try:
-            async with asyncio.timeout(COUNT_S):
-                users = f"{(await self._presence.store.counts()).users:,} users"
-        except (StoreError, TimeoutError) as error:  # it may go away at any moment: the server is there all the same
-            users = "which cannot be read now"
-            log.warning("the store cannot be read", error=str(error) or "timed out")
-        out.print(f"[bold]herenow {VERSION}[/]  {address}" + _beyond(settings), soft_wrap=True)
-        lines = {
-            "store": f"{self._presence.store.name} ({users})",
-            **self._tell_cluster(),
-            "promises": f"a closed tab shows within {settings.offline_within_s:g} s, a silent network loss within "
-            f"{settings.silent_loss_s:g} s,\nno ghost later than {settings.restart_grace_s:g} s after a crash and "
-            "restart",
-            "try it": self._how_to_try(address),
-            "api": f"{address}/docs",
-            "watch it": f"herenow watch{self._which_database()}, herenow status{self._which_database()}",
-        }
-        for name, text in lines.items():
-            out.print(f"  [dim]{name:<9}[/] " + text.replace("\n", "\n" + " " * 12), markup=True, soft_wrap=True)
-        if settings.dev:
-            out.print("  [yellow]dev[/]       any userId is believed, from this machine only", soft_wrap=True)
-        out.file.flush()
-
-    def _tell_cluster(self) -> dict[str, str]:
-        cluster = self._presence.cluster
-        if cluster is None:
-            return {}
-        standing = cluster.here.standing
-        others = 0 if standing is None else len(standing.beats) - 1
-        beside = "alone so far" if others < 1 else f"beside {others} other{'s' if others > 1 else ''}"
-        return {"cluster": f"{without_secrets(self._settings.cluster_url)} (node {cluster.here.name}, {beside})"}
-
-    def _which_database(self) -> str:
-        database = self._settings.database
-        return "" if database == DEFAULT else f" --database {without_secrets(database)}"
-
-    def _how_to_try(self, address: str) -> str:
-        if self._page is not None:
-            return f"open {address}/ in two tabs"
-        auth = '{ userId: "alice" }' if self._settings.dev else "{ token }"
-        return f'io("{address}", {{ auth: {auth} }})   with the stock socket.io-client'
-
-
-DEFAULT = Settings.model_fields["database"].default
-
 
 def _given(settings: Settings) -> dict[str, Any]:
     """The settings, to be given on as they are: read once, from one place."""
     return {name: getattr(settings, name) for name in Settings.model_fields if name != "database"}
-
-
-def _beyond(settings: Settings) -> str:
-    return "" if is_loopback(settings.host) else f"  (listening on {settings.host}: reachable from other machines)"
 
 
 def why_not_listening(settings: Settings, error: OSError) -> str:

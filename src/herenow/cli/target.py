@@ -28,7 +28,7 @@ from herenow.cli.options import CouldNotLook
 from herenow.cli.output import complain
 from herenow.errors import StoreError, StoreNotReady, StoreUnavailable
 from herenow.http.state_file import ServerState, beside, running_servers, state_directory
-from herenow.settings import Settings, is_loopback, sqlite_path
+from herenow.settings import Settings, sqlite_path
 from herenow.store.address import identity_of
 from herenow.store.base import Store
 from herenow.store.liveness import Watch, find_living
@@ -36,6 +36,7 @@ from herenow.store.nodes import Node, Roll, runs_here
 from herenow.store.sqlite.glance import live_node
 from herenow.store.sqlite.thread import Hangs, Thread
 from herenow.times import to_iso, unix_ms, unix_s
+from herenow.urls import is_loopback
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -10,7 +10,8 @@ import typer
 
 from herenow.cli.options import CouldNotLook, Json, checked_tenant, parse_duration_ms, run_quietly
 from herenow.cli.output import GOOD, out, print_json
-from herenow.settings import HASHED, Settings
+from herenow.digests import HASHED
+from herenow.settings import Settings
 from herenow.times import to_iso, unix_s
 from herenow.wire import UserId
 

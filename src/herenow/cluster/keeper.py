@@ -272,6 +272,11 @@ class ClusterKeeper:
     # -- the store -----------------------------------------------------------------------------------------------------
 
     @property
+    def leads(self) -> bool:
+        """Whether it is this process that keeps the store."""
+        return self.leadership.is_leader
+
+    @property
     def writer(self) -> Writer | Elsewhere:
         """The writer, where this node leads; else what is known of the one elsewhere."""
         return self._elsewhere if self._terms.keeper is None else self._terms.keeper.writer

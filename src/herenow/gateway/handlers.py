@@ -17,6 +17,7 @@ from herenow.gateway.answers import Answers
 from herenow.gateway.audience import Audience
 from herenow.gateway.auth.expiry import Expiry
 from herenow.gateway.auth.identity import Authenticate, Identity, identify
+from herenow.gateway.behaviour import server_settings
 from herenow.gateway.client import Client, close
 from herenow.gateway.departures import Departure, Departures, Evictions
 from herenow.gateway.events import WireError
@@ -29,8 +30,7 @@ from herenow.logs import get_logger
 from herenow.model import Closing
 from herenow.promises import bounds_ms
 from herenow.service import Service
-from herenow.settings import Settings
-from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, ServerSettings, Socket
+from herenow.socketio_server import ConnectRefused, Reason, Reply, Server, Socket
 from herenow.socketio_server.engineio.addresses import customer_of
 from herenow.sparing import Sparing, alike
 from herenow.supervision import WELL_S
@@ -84,7 +84,7 @@ class Gateway:
         self._stopping = False
         self._clients = 0  # who is in, and who is just being let in
         self._tasks: list[asyncio.Task[None]] = []
-        self.server = Server(_server_settings(settings, path), clock=presence.steady)
+        self.server = Server(server_settings(settings, path), clock=presence.steady)
         self.server.supervise(presence.supervisor.failed)
         self._throttle.supervise(presence.supervisor.failed)
         self.server.engine.on_refused = lambda code: self._meters.refused.labels(code).inc()
@@ -435,19 +435,3 @@ def _refused(error: WireError) -> ConnectRefused:
     if error.temporary:  # not all at the same moment
         data["retryAfterMs"] = error.retry_after_ms or events.soon_ms()
     return ConnectRefused(error.message, data)
-
-
-def _server_settings(settings: Settings, path: str) -> ServerSettings:
-    return ServerSettings(
-        path=path,
-        origins="*" if settings.dev else settings.origins,
-        ping_interval_ms=round(settings.ping_interval_s * 1000),
-        ping_timeout_ms=round(settings.ping_timeout_s * 1000),
-        max_payload=settings.max_payload,
-        trusted_proxies=settings.trusted_proxies,
-        max_sessions_per_address=settings.max_connections_per_address,
-        connect_timeout_ms=round(settings.connect_timeout_s * 1000),
-        greeting_ms=0,  # presence:ready goes with the CONNECT: who waits for it registers before (docs/wire.md)
-        write_buffer_high=settings.write_buffer_high,
-        write_buffer_low=settings.write_buffer_high // 4,
-    )

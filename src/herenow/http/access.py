@@ -21,9 +21,11 @@ from urllib.parse import urlsplit
 from fastapi import Depends, Query
 from starlette.requests import Request
 
+from herenow.digests import digest_of
 from herenow.http.errors import Refused
-from herenow.settings import Settings, digest_of, is_loopback
+from herenow.settings import Settings
 from herenow.tenancy import MAX_TENANT_LENGTH, TENANT_PATTERN
+from herenow.urls import is_loopback
 
 IsHere = Callable[[str, Iterable[tuple[bytes, bytes]]], bool]
 

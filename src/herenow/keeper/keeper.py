@@ -58,10 +58,12 @@ class Keeper:
         node: this server, as its row in the store says; once it is claimed.
         audit: once it has begun.
         lost: who has taken the store over.
+        leads: whether it is this process that keeps the store.
     """
 
     node: Node
     audit: Audit
+    leads = True
 
     def __init__(
         self, store: Store, settings: Settings, supervisor: Supervisor, on_lost: Callable[[StoreInUse], None]

@@ -18,6 +18,9 @@ from contextlib import contextmanager
 
 from herenow.registry.base import Registry, RegistryStats
 
+SWEEP_EVERY_S = 10.0
+"""Between two looks for tenants of whom nobody is left."""
+
 Make = Callable[[str | None, int], Registry]
 """Makes the registry of a tenant, whose versions are above a given one, in the event loop."""
 
@@ -84,6 +87,12 @@ class Tenants:
     def raise_floor(self, version: int) -> None:
         """Let all registries that are yet to be made begin above a version."""
         self._floor = max(self._floor, version)
+
+    async def run(self) -> None:
+        """Sweep again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            await self.sweep()
 
     async def sweep(self) -> None:
         """Drop the registries of tenants of whom nobody is left; see the module."""

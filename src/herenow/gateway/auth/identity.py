@@ -12,11 +12,12 @@ from herenow.gateway.auth import keys
 from herenow.gateway.auth.jwks import Jwks
 from herenow.gateway.auth.tokens import Verifier
 from herenow.gateway.events import WireError
-from herenow.settings import Settings, is_safe_url
+from herenow.settings import Settings
 from herenow.socketio_server import Handshake
 from herenow.socketio_server.engineio.addresses import Proxies
 from herenow.supervision import OnFault, tell_loop
 from herenow.tenancy import Tenant
+from herenow.urls import is_safe_url
 from herenow.wire import UserId
 
 

@@ -18,8 +18,8 @@ import msgspec
 from herenow.gateway.auth.fetching import FetchFailed, fetch
 from herenow.gateway.auth.keys import Key, KeyUnfit, of_jwk_set, that_fit
 from herenow.logs import get_logger
-from herenow.settings import is_safe_url
 from herenow.supervision import OnFault, tell_loop
+from herenow.urls import is_safe_url
 
 log = get_logger("herenow.gateway")
 

@@ -40,6 +40,7 @@ from .session import (
     Upgraded,
 )
 from .settings import EngineSettings
+from .siblings import Siblings
 from .turns import Turns
 
 log = get_logger("herenow.socketio")
@@ -74,6 +75,7 @@ class Engine:
         heard_on: told through which end of the server's a request has come, as an ASGI scope says it.
         faults: of peers that speak no valid Socket.IO.
         on_fault: told of what raises in the midst of the engine's own work; see :meth:`supervise`.
+        siblings: other processes that serve the same port.
     """
 
     def __init__(self, application: Application, settings: EngineSettings, clock: Steady | None = None) -> None:
@@ -85,6 +87,7 @@ class Engine:
         self.heard_on: Callable[[Any], None] = _ignore
         self.faults = Faults()
         self.on_fault: OnFault = tell_loop
+        self.siblings: Siblings | None = None
         self.settings = settings
         self.connections: dict[str, Connection] = {}
         self.stopping = False
@@ -242,7 +245,8 @@ class Engine:
                 handshake = msgspec.structs.replace(handshake, address=(host, handshake.address[1]))
         if self.settings.max_sessions_per_address is not None:
             self._count(handshake, 1)
-        session = Session(new_id(), transport, self.settings, self.now_ms())
+        sid = new_id() if self.siblings is None else self.siblings.mark + new_id()
+        session = Session(sid, transport, self.settings, self.now_ms())
         connection = Connection(self, session, link, handshake)
         self.connections[session.sid] = connection
         self.schedule(connection)

@@ -3,6 +3,8 @@
 import asyncio
 import sys
 
+from ..engineio.siblings import Siblings
+
 HOP_HEADERS = frozenset((b"connection", b"upgrade", b"sec-websocket-key", b"sec-websocket-version",
                           b"sec-websocket-extensions"))  # fmt: skip
 """Headers of the handshake that say nothing about the client: not kept."""
@@ -32,6 +34,18 @@ def writable_fd(transport: asyncio.Transport) -> int:
     if socket is None or transport.get_extra_info("sslcontext") is not None or sys.platform == "win32":
         return -1
     return int(socket.fileno())
+
+
+def peer_of(transport: asyncio.Transport) -> tuple[str, int] | None:
+    """The address at the other end."""
+    peer = transport.get_extra_info("peername")
+    return (peer[0], peer[1]) if isinstance(peer, tuple) else None  # a Unix socket's is a text
+
+
+def give_away(siblings: Siblings, query: str, descriptor: int, head: bytes) -> bool:
+    """Give a connection to the process whose session it is to carry, if that is another one; returns whether it was."""
+    number = siblings.owner_of(query)
+    return number is not None and descriptor >= 0 and siblings.give(number, descriptor, head)
 
 
 GOODBYE = "41"

@@ -39,7 +39,8 @@ from ..errors import RequestRefused
 from ..message import Message, frames
 from ..queries import PLAIN_HANDSHAKE
 from ..transports.requests import WEBSOCKET_LOGGER, refusal_response, switching_response
-from .upgrade import GOODBYE, HOP_HEADERS, dissolve, ends_with_goodbye, headers_of, writable_fd
+from . import upgrade
+from .upgrade import GOODBYE, HOP_HEADERS, ends_with_goodbye, headers_of, peer_of
 
 log = Guarded(logging.getLogger(WEBSOCKET_LOGGER), {})
 
@@ -84,8 +85,8 @@ class FastWebSocket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport; what it is for shows in the request."""
         self._transport = cast(asyncio.Transport, transport)
-        dissolve(self._transport.get_protocol())
-        self._fd = writable_fd(self._transport)
+        upgrade.dissolve(self._transport.get_protocol())
+        self._fd = upgrade.writable_fd(self._transport)
 
     def data_received(self, data: bytes) -> None:
         """Take the request first, then frames."""
@@ -167,10 +168,13 @@ class FastWebSocket(asyncio.Protocol):
             self._hand_over(data)
             return
         self._engine = engine
+        if engine.siblings is not None and upgrade.give_away(engine.siblings, query, self._fd, data):
+            self._transport.abort()
+            return
         self._server_state.connections.add(self)  # type: ignore[arg-type]  # typed for uvicorn's own classes
         headers = headers_of(data)
         try:
-            connection = engine.admit(Transport.WEBSOCKET, "GET", query, headers, self._peer())
+            connection = engine.admit(Transport.WEBSOCKET, "GET", query, headers, peer_of(self._transport))
         except RequestRefused as refusal:
             self._refuse(refusal_response(refusal))
             return
@@ -183,7 +187,7 @@ class FastWebSocket(asyncio.Protocol):
         try:
             accepted, *_ = self._protocol.process_request(request)
         except InvalidHandshake:
-            engine.refused(RequestRefused("no valid WebSocket handshake"), headers, self._peer())
+            engine.refused(RequestRefused("no valid WebSocket handshake"), headers, peer_of(self._transport))
             self._refuse(self._protocol.accept(request).serialize())  # which says what is wrong with it
         else:
             self._accept(engine, connection, query, headers, switching_response(accepted))
@@ -212,14 +216,10 @@ class FastWebSocket(asyncio.Protocol):
             return
         kept = tuple(header for header in headers if header[0] not in HOP_HEADERS)
         query = PLAIN_HANDSHAKE if query == PLAIN_HANDSHAKE else query  # one object for nearly all
-        self._connection = engine.open(Transport.WEBSOCKET, self, Handshake(query, kept, self._peer()))
+        self._connection = engine.open(Transport.WEBSOCKET, self, Handshake(query, kept, peer_of(self._transport)))
         # One write for the response and the open packet: a system call less, and a wake-up less for the client.
         self._write(response + frames(self._connection.session.data_to_send()))
         engine.start(self._connection)
-
-    def _peer(self) -> tuple[str, int] | None:
-        peer = self._transport.get_extra_info("peername")
-        return (peer[0], peer[1]) if isinstance(peer, tuple) else None  # a Unix socket's is a text
 
     def _hand_over(self, data: bytes) -> None:
         if AutoWebSocketsProtocol is None:

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, MutableMapping, Sequence
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from types import coroutine
 from typing import Any, Final
@@ -23,6 +24,7 @@ from ..engineio.turns import Allowance
 from ..errors import RequestRefused
 from ..message import Message, asgi_send
 from ..on_uvicorn.shortcut import Shortcut
+from .forwarding import forward
 from .polling import PollingRequest
 from .requests import (
     ASGIApp,
@@ -82,10 +84,17 @@ class EngineApp:
 
     async def _serve(self, kind: str, scope: Scope, receive: Receive, send: Send) -> None:
         self.engine.heard_on(scope.get("server"))
-        if kind == "http":
+        if kind == "http" and (path := self._elsewhere_by(scope)) is not None:
+            await forward(path, scope, receive, send, max_body=self.engine.settings.max_payload)
+        elif kind == "http":
             await PollingRequest(self.engine, scope, receive, send).serve()
         elif kind == "websocket":
             await _serve_websocket(self.engine, scope, receive, send)
+
+    def _elsewhere_by(self, scope: Scope) -> Path | None:
+        siblings = self.engine.siblings
+        number = None if siblings is None else siblings.owner_of(scope["query_string"].decode("latin-1"))
+        return None if siblings is None or number is None else siblings.http_path(number)
 
     def _serves(self, scope: Scope) -> bool:
         path, root, ours = scope["path"], scope.get("root_path", ""), self.engine.settings.path
