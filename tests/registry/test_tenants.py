@@ -1,5 +1,6 @@
 """The registries of tenants: made when asked for, dropped when nobody is left, and no version ever goes back."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -8,6 +9,7 @@ from herenow.model import Claim, Claimed, Closing
 from herenow.registry.local import LocalRegistry
 from herenow.registry.tenants import Tenants
 from registry.manual_clock import ManualClock
+from support import until
 
 pytestmark = pytest.mark.asyncio
 
@@ -168,3 +170,13 @@ async def test_the_whole_is_the_sum() -> None:
     await bench.tenants.close()
     with pytest.raises(RuntimeError):
         await bench.tenants.stats()
+
+
+async def test_it_is_swept_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("herenow.registry.tenants.SWEEP_EVERY_S", 0.001)
+    bench = Bench()
+    await bench.come_and_go("acme")
+    bench.clock.advance(10_000)
+    sweeping = asyncio.create_task(bench.tenants.run())
+    await until(lambda: bench.tenants.names() == (None,))
+    sweeping.cancel()

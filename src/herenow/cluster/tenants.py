@@ -1,6 +1,6 @@
 """The registries of all tenants, as one node of a cluster has them: those that somebody asks for here."""
 
-from herenow.registry.base import Registry
+from herenow.registry.base import Registry, RegistryStats
 from herenow.registry.tenants import Tenants
 
 
@@ -15,3 +15,6 @@ class ClusterTenants(Tenants):
 
     def find(self, tenant: str | None) -> Registry | None:
         return self.registry(tenant) if tenant in self.known else super().find(tenant)
+
+    def _may_go(self, stats: RegistryStats, last: int) -> bool:
+        return True

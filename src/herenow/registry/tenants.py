@@ -106,11 +106,15 @@ class Tenants:
             stats = await registry.stats()
             last = await registry.stamp()
             is_wanted = tenant in self._holds or tenant in self._asked_for  # meanwhile
-            if stats.held or is_wanted or last > self.floor():
+            if is_wanted or not self._may_go(stats, last):
                 continue
             del self._registries[tenant]
             self._lingers_saved += stats.lingers_saved
             await registry.close()
+
+    def _may_go(self, stats: RegistryStats, last: int) -> bool:
+        """Whether nothing is lost with a registry of which nothing is asked, and whose latest version is ``last``."""
+        return not stats.held and last <= self.floor()
 
     async def stats(self) -> RegistryStats:
         """Count over all tenants: for the operator, and nobody else. The version is the highest."""
