@@ -7,7 +7,7 @@ PAGE   := examples/quickstart
 # The tests start hundreds of Pythons, each of which would else compile all of ours anew where the machine says so.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install run test lint types unit pure servers rest soak soak-surroundings fuzz check-proxy check-clients check-renewal bench bench-check bench-small profile document clean
+.PHONY: install run run-cluster test lint types unit pure servers rest soak soak-surroundings fuzz check-proxy check-clients check-renewal bench bench-check bench-small profile document clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
@@ -32,6 +32,10 @@ $(PAGE)/vendor/socket.io.esm.min.js: $(VENV)/.node
 
 run: install
 	$(BIN)/herenow serve --dev --page $(PAGE)
+
+# Three nodes and a Redis on this machine. Ctrl-C ends all of it.
+run-cluster: install
+	$(BIN)/python examples/cluster.py
 
 # The parts of the first line fill both cores between them; whole servers, which are held to times, have them alone.
 test: install

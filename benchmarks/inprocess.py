@@ -129,7 +129,7 @@ class NoStore:
         """None."""
         return 0
 
-    async def claim_node(self, node: Node, *, succeeds: bool = False) -> tuple[Node, ...]:
+    async def claim_node(self, node: Node, *, succeeds: object = None) -> tuple[Node, ...]:
         """It is free."""
         return ()
 

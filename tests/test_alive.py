@@ -66,7 +66,7 @@ async def served(
 async def test_each_task_is_alive_again_after_its_next_step_has_raised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("herenow.service.SWEEP_TENANTS_S", 0.05)
+    monkeypatch.setattr("herenow.registry.tenants.SWEEP_EVERY_S", 0.05)
     quick: dict[str, Any] = {"audit_every_s": 0.1, "node_beat_s": 0.05, "can_watch_stale_s": 0.05}
     async with served(tmp_path, can_watch=lambda viewer, users: users, **quick) as server:
         presence, gateway = server.presence, server.gateway

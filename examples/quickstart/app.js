@@ -84,8 +84,18 @@ function showState({ state, message, temporary }) {
   at("state").dataset.state = state;
   at("state").textContent = state === "refused" ? `refused: ${message}; trying again` : words[state];
   at("state").title = message ?? "";
-  if (state === "online") showError("");
+  if (state === "online") {
+    showError("");
+    showNode();
+  }
   at("room").classList.toggle("cut-off", state !== "online");
+}
+
+async function showNode() { // of several, each has an address of its own here (make run-cluster)
+  try {
+    const { node } = await (await fetch("readyz")).json();
+    if (node.name !== "local") at("state").textContent += ` to ${node.name}`;
+  } catch {} // it is only for those who look
 }
 
 // -- saying how one is -------------------------------------------------------------------------------------------------

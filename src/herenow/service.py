@@ -286,8 +286,7 @@ class Service:
         if self._open is None or self._keeper is None:
             return
         tenants, keeper = self._open, self._keeper
-        if not to_renew or self.cluster is not None:  # of several nodes, the others have the users meanwhile
-            await keeper.leave(tenants, self.supervisor.failed)
+        await keeper.leave(tenants, self.supervisor.failed, to_renew=to_renew)
         left, _ = await asyncio.gather(keeper.drain(STOP_TIMEOUT_S), self._hooks.drain(HOOKS_END_S))
         if left:
             log.error("users were not written offline: the store did not take them", users=left)

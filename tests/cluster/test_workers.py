@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,19 @@ WORKERS = 3
 
 
 class Workers(PresenceServer):
-    """The server, with workers."""
+    """The server, with workers. Its port is kept: whoever looked for a free one meanwhile might share it."""
+
+    def __init__(self, database: Path, **settings: Any) -> None:
+        super().__init__(database, **settings)
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self.port = self._place.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        """Let go of the port."""
+        self._place.close()
 
     def _launch(self, *arguments: str) -> Any:
         return super()._launch(*arguments, "--workers", str(WORKERS))
@@ -45,6 +58,7 @@ def workers(directory: Path) -> Iterator[Workers]:
     finally:
         if server.is_running():
             server.stop(10)
+        server.close()
 
 
 async def poll(http: httpx.AsyncClient, sid: str = "", data: str | None = None) -> str:

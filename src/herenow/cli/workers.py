@@ -160,9 +160,11 @@ class _Workers:
     async def _keep(self, number: int) -> int:
         """Keep a worker alive; returns how it ended for good."""
         loop, pause_s = asyncio.get_running_loop(), AGAIN_S
-        while True:
+        while not self._is_ending.is_set():
             began_s = loop.time()
             process = self._running[number] = await self._start(number)
+            if self._is_ending.is_set():  # it was not there yet to be ended with the others
+                await self._end(process)
             code = await process.wait()
             if self._is_ending.is_set() or code in (COULD_NOT_LOOK, FOUND):  # it has said why it cannot serve
                 return GOOD if code == -signal.SIGTERM else code
@@ -171,6 +173,7 @@ class _Workers:
                 pause_s = AGAIN_S if loop.time() - began_s > WELL_S else min(2 * pause_s, WELL_S)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._is_ending.wait(), pause_s)
+        return GOOD
 
     async def _start(self, number: int) -> asyncio.subprocess.Process:
         worker = Worker(number, self._many, self._port, self._directory, self._lifeline)

@@ -103,6 +103,8 @@ class ClusterKeeper:
         self._address = ""
         self._tasks: list[asyncio.Task[None]] = []
         self._own_audit: Audit | None = None
+        self._renews: tuple[int, int] | None = None
+        self._is_renewed = False
 
     # -- coming ------------------------------------------------------------------------------------------------------
 
@@ -115,7 +117,7 @@ class ClusterKeeper:
 
         Args:
             address: where this server's HTTP is, for the others and the commands.
-            renews: of no account: the server before has left the cluster, and its users linger.
+            renews: of the same server, renewed in place: the stamp of its life that goes on, and when it served last.
 
         Raises:
             SettingsInvalid: its settings do not fit to those of the others.
@@ -123,7 +125,7 @@ class ClusterKeeper:
         """
         settings = self._settings
         url = settings.cluster_url
-        self._address = address
+        self._address, self._renews = address, renews
         name = settings.node_name or f"node-{secrets.token_hex(3)}"
         self.node = Node.here(
             name=name,
@@ -182,6 +184,7 @@ class ClusterKeeper:
             tenants,
             self.registry_of,
             self._address,
+            self._renews,
         )
         self.here.on_beat(self._look_at_tenants)
         self.here.on_beat(self.leadership.told)
@@ -295,9 +298,12 @@ class ClusterKeeper:
 
     # -- leaving -------------------------------------------------------------------------------------------------------
 
-    async def leave(self, tenants: Tenants, on_fault: OnFault) -> None:
-        """Hand the users of this node on: they linger, and who comes back to another node in time was never gone."""
-        settings = self._settings
+    async def leave(self, tenants: Tenants, on_fault: OnFault, *, to_renew: bool) -> None:
+        """Hand the users of this node on: they linger, and who comes back to another node in time was never gone.
+
+        With ``to_renew`` this server goes on at once, as a node or alone: the store is not to say that all are offline.
+        """
+        settings, self._is_renewed = self._settings, to_renew
         now_ms = self._clock.now().unix_ms
         grace_ms = round((settings.restart_grace_s - DISPATCH_BUDGET_S) * 1000)
         try:
@@ -317,7 +323,7 @@ class ClusterKeeper:
         """
         left = await self._retire()
         keeper = self._terms.keeper
-        if left != 0:
+        if left != 0 or self._is_renewed:
             return 0 if keeper is None else await keeper.drain(within_s)
         try:
             async with asyncio.timeout(within_s):

@@ -41,6 +41,7 @@ class Terms:
         tenants: the registries.
         registry_of: that of a tenant.
         address: where this server's HTTP is, for the commands to find it.
+        renews: as :meth:`Keeper.claim` has it, for the first term.
 
     Attributes:
         keeper: that of the term; ``None`` between two.
@@ -59,6 +60,7 @@ class Terms:
         tenants: Tenants,
         registry_of: Callable[[str | None], RedisRegistry],
         address: str,
+        renews: tuple[int, int] | None,
     ) -> None:
         self.keeper: Keeper | None = None
         self.is_filled = asyncio.Event()
@@ -72,6 +74,7 @@ class Terms:
         self._tenants = tenants
         self._registry_of = registry_of
         self._address = address
+        self._renews = renews
         self._begun: tuple[Truth, Callable[[], Awaitable[None]]] | None = None
         self._audits: set[asyncio.Task[None]] = set()
 
@@ -131,7 +134,8 @@ class Terms:
         Raises:
             StoreError: as :meth:`Keeper.claim`.
         """
-        await keeper.claim(self._address, cluster=f"cluster {self._here.cluster}")
+        renews, self._renews = self._renews, None
+        await keeper.claim(self._address, renews=renews, cluster=f"cluster {self._here.cluster}")
 
     def _note_fault(self, error: StoreError) -> None:
         """A store that cannot be used keeps a first node from starting; a later one tries again."""

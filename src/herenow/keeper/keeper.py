@@ -121,7 +121,12 @@ class Keeper:
             now_ms=unix_ms(),
             lease_ms=round(settings.node_lease_s * 1000),
         )
-        self._dead = await self._store.claim_node(self.node, succeeds=cluster is not None)
+        epoch = None if renews is None else renews[0]
+
+        def succeeds(other: Node) -> bool:
+            return other.name == cluster or other.epoch == epoch
+
+        self._dead = await self._store.claim_node(self.node, succeeds=None if cluster is None else succeeds)
         if renews is not None:
             self._dead = (msgspec.structs.replace(self.node, beat_ms=renews[1]),)
         self._began_s = steady_s()  # after the claim, which may have had to wait
@@ -199,9 +204,9 @@ class Keeper:
             keep("objections", self._objections.run, well_s=well_s),
         ]
 
-    async def leave(self, tenants: Tenants, on_fault: OnFault) -> None:
-        """Take everyone offline: nobody serves them any more."""
-        for tenant in tenants.names() if self.lost is None else ():
+    async def leave(self, tenants: Tenants, on_fault: OnFault, *, to_renew: bool) -> None:
+        """Take everyone offline: nobody serves them any more; but for who goes on at once, ``to_renew``."""
+        for tenant in tenants.names() if self.lost is None and not to_renew else ():
             try:
                 await tenants.registry(tenant).leave(self.node.name)
             except Exception as error:  # the others are to be offline all the same

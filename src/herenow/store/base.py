@@ -107,6 +107,10 @@ class InitReport(msgspec.Struct, frozen=True):
     found: tuple[str, ...] = ()
 
 
+Succeeds = Callable[[Node], bool]
+"""Says whether the claimant of a store follows a node, be it dead or not."""
+
+
 class Store(Protocol):
     """What the application's database says of its users. The guarantees are in the module's docstring."""
 
@@ -342,14 +346,14 @@ class Store(Protocol):
         """
         ...
 
-    async def claim_node(self, node: Node, *, succeeds: bool = False) -> tuple[Node, ...]:
+    async def claim_node(self, node: Node, *, succeeds: Succeeds | None = None) -> tuple[Node, ...]:
         """Own the store with this node, or learn who does. Rows of dead nodes are replaced in the same step.
 
         At once where it is clear who lives; else it watches them, for as long as a lease (``liveness.py``).
 
         Args:
             node: the claimant; this is its first beat. To claim again with the same epoch is no error.
-            succeeds: take it over from a node of the same name, be it dead or not.
+            succeeds: says of a node that this one follows it, be it dead or not.
 
         Returns:
             The dead nodes that it replaced, the latest beat first, told by our clock: their users are the ones to

@@ -30,7 +30,7 @@ class Watch:
     Args:
         lease_s: how long to watch a row that does not say its lease.
         claimant: a node that is not its own rival.
-        predecessor: what a node is called whom the claimant may follow though it lives.
+        succeeds: says of a node that the claimant follows it, be it dead or not.
         dead_hosts: machines of which something better than a clock, such as a file lock, says that no node lives;
             it is not believed of a process that can be seen to run.
     """
@@ -40,12 +40,12 @@ class Watch:
         lease_s: float,
         *,
         claimant: Node | None = None,
-        predecessor: str | None = None,
+        succeeds: Callable[[Node], bool] | None = None,
         dead_hosts: Collection[str] = frozenset(),
     ) -> None:
         self._lease_s = lease_s
         self._claimant = claimant
-        self._predecessor = predecessor
+        self._succeeds = succeeds
         self._dead_hosts = dead_hosts
         self._still_s: dict[object, float] = {}  # what is doubtful, and for how long it has not moved
         self.is_sure = False
@@ -77,7 +77,7 @@ class Watch:
     def _is_out_of_the_question(self, node: Node) -> bool:
         if node.lease_ms == 0 or (self._claimant is not None and is_same(node, self._claimant)):
             return True
-        if self._predecessor is not None and node.name == self._predecessor:
+        if self._succeeds is not None and self._succeeds(node):
             return True
         return is_gone(node) or (node.host in self._dead_hosts and not is_running(node))
 

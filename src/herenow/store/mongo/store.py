@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from herenow.errors import StoreInUse, StoreMismatch, StoreNotReady
 from herenow.model import StoredUser
-from herenow.store.base import PAGE_SIZE, Applied, Counts, Gaps, InitReport, Progress, RowPage, Spare
+from herenow.store.base import PAGE_SIZE, Applied, Counts, Gaps, InitReport, Progress, RowPage, Spare, Succeeds
 from herenow.store.fence import Fence
 from herenow.store.liveness import Watch, find_living
 from herenow.store.mongo import nodes, reads, rules, sift, writes
@@ -262,7 +262,7 @@ class MongoStore:
 
     # nodes
 
-    async def claim_node(self, node: Node, *, succeeds: bool = False) -> tuple[Node, ...]:
+    async def claim_node(self, node: Node, *, succeeds: Succeeds | None = None) -> tuple[Node, ...]:
         while True:
             found = Look(None, Roll())
 
@@ -271,7 +271,7 @@ class MongoStore:
                 found = await self._look()
                 return found.roll
 
-            watch = Watch(node.lease_ms / 1000, claimant=node, predecessor=node.name if succeeds else None)
+            watch = Watch(node.lease_ms / 1000, claimant=node, succeeds=succeeds)
             rival = await find_living(look, watch)
             if rival is not None:
                 raise in_use(self.name, rival.node)

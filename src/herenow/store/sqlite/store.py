@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from herenow.errors import StoreError, StoreInUse, StoreNotReady, StoreUnavailable
 from herenow.logs import get_logger
 from herenow.model import StoredUser
-from herenow.store.base import PAGE_SIZE, Applied, Counts, Gaps, InitReport, Progress, RowPage, Spare
+from herenow.store.base import PAGE_SIZE, Applied, Counts, Gaps, InitReport, Progress, RowPage, Spare, Succeeds
 from herenow.store.fence import Fence
 from herenow.store.liveness import Watch, find_living
 from herenow.store.nodes import Node, Roll, Sighting, in_use, is_same
@@ -281,20 +281,18 @@ class SqlStore:
 
     # nodes
 
-    async def claim_node(self, node: Node, *, succeeds: bool = False) -> tuple[Node, ...]:
+    async def claim_node(self, node: Node, *, succeeds: Succeeds | None = None) -> tuple[Node, ...]:
         if not self._lock.acquire(node):
             raise await self._tell_owner()
         try:
-            return await self._take_over(node, predecessor=node.name if succeeds else None)
+            return await self._take_over(node, succeeds)
         except BaseException:
             self._lock.release()
             raise
 
-    async def _take_over(self, node: Node, *, predecessor: str | None) -> tuple[Node, ...]:
+    async def _take_over(self, node: Node, succeeds: Succeeds | None) -> tuple[Node, ...]:
         while True:
-            watch = Watch(
-                node.lease_ms / 1000, claimant=node, predecessor=predecessor, dead_hosts=self._dead_hosts(node)
-            )
+            watch = Watch(node.lease_ms / 1000, claimant=node, succeeds=succeeds, dead_hosts=self._dead_hosts(node))
             found = Roll()
 
             async def look() -> Roll:
