@@ -7,7 +7,7 @@ PAGE   := examples/quickstart
 # The tests start hundreds of Pythons, each of which would else compile all of ours anew where the machine says so.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install run run-cluster test lint types unit pure servers rest soak soak-surroundings fuzz check-proxy check-clients check-renewal bench bench-check bench-small profile document clean
+.PHONY: install run run-cluster test lint types unit pure servers nodes rest soak soak-surroundings fuzz check-proxy check-clients check-renewal bench bench-check bench-small profile document clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
@@ -39,7 +39,7 @@ run-cluster: install
 
 # The parts of the first line fill both cores between them; whole servers, which are held to times, have them alone.
 test: install
-	@$(MAKE) -j3 types pure rest
+	@$(MAKE) -j4 types pure rest nodes
 	@$(MAKE) lint servers
 
 lint:
@@ -50,24 +50,28 @@ types:
 	nice $(BIN)/mypy
 
 # What must be covered whole, in one process (the random histories add nothing there, and take twice as long); whole servers;
-# all the rest.
+# nodes of a cluster, who mostly wait for each other; all the rest.
 PURE = tests/registry tests/contract/test_registry.py tests/socketio_server/test_packets.py \
        tests/socketio_server/test_session.py tests/socketio_server/test_heartbeat.py tests/socketio_server/test_message.py
 HISTORIES = tests/registry/test_rules_history.py
 SERVERS = tests/cli tests/e2e tests/security
-PYTEST = PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -p no:schemathesis --dist worksteal -n 5
+NODES = tests/cluster
+PYTEST = PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -p no:schemathesis --dist worksteal
 
-unit: pure rest servers
+unit: pure rest nodes servers
 
 pure:
 	nice $(BIN)/coverage run -m pytest -q -p no:schemathesis $(PURE) --ignore=$(HISTORIES)
 	$(BIN)/coverage report --fail-under=100 --omit='src/herenow/registry/redis/*' --include='src/herenow/registry/*,src/herenow/socketio_server/packets.py,src/herenow/socketio_server/engineio/session.py,src/herenow/socketio_server/engineio/heartbeat.py,src/herenow/socketio_server/message.py'
 
 servers:
-	$(PYTEST) $(SERVERS)
+	$(PYTEST) -n 5 $(SERVERS)
+
+nodes:
+	$(PYTEST) -n 5 $(NODES)
 
 rest:
-	$(PYTEST) tests $(HISTORIES) $(addprefix --ignore=,$(PURE) $(SERVERS))
+	$(PYTEST) -n 5 tests $(HISTORIES) $(addprefix --ignore=,$(PURE) $(SERVERS) $(NODES))
 
 # The storms at full length, the floods and the attacks at full size, some twenty-five minutes; then half an hour in which all that
 # surrounds a server fails at random (as root, for a disk that is full). What they saw goes into docs/reliability.md.

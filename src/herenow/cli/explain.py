@@ -107,7 +107,7 @@ def _connections(found: Explained) -> Rows:
             duration(each.age_ms),
             "idle" if each.is_idle else ago(each.last_activity, now=found.time),
             "not yet" if each.last_heard is None else ago(each.last_heard, now=found.time),
-            clock(each.deadline, now=found.time),
+            "its node knows" if each.deadline is None else clock(each.deadline, now=found.time),
         )
     return connections
 

@@ -18,7 +18,7 @@ from herenow.cluster.leadership import Leadership
 from herenow.cluster.node import ClusterNode
 from herenow.cluster.tenants import ClusterTenants
 from herenow.cluster.terms import Terms
-from herenow.errors import RegistryUnavailable, StoreError, StoreInUse
+from herenow.errors import RegistryUnavailable, SettingsInvalid, StoreError, StoreInUse
 from herenow.keeper.audit import Audit
 from herenow.keeper.keeper import Deliver, Keeper
 from herenow.keeper.policy import log_capacity, policy_of
@@ -32,7 +32,7 @@ from herenow.registry.redis.registry import RedisRegistry
 from herenow.registry.redis.shard import Shard
 from herenow.registry.redis.tail import Tail
 from herenow.registry.tenants import Tenants
-from herenow.settings import DISPATCH_BUDGET_S, Settings
+from herenow.settings import DISPATCH_BUDGET_S, Settings, sqlite_path
 from herenow.steady import Steady
 from herenow.store.base import Store
 from herenow.store.nodes import Node
@@ -157,7 +157,21 @@ class ClusterKeeper:
             is_named=settings.node_name is not None,
         )
         await self.here.join()
+        await self._see_that_all_reach_the_store()
         self._elsewhere = Elsewhere(self.shard, lambda: self.here.standing)
+
+    async def _see_that_all_reach_the_store(self) -> None:
+        """A file is on one machine: whichever node leads must be able to write it."""
+        path = sqlite_path(self._settings.database)
+        if path is None:
+            return
+        for other in (await self.here.members.all()).values():
+            if other.host != self.node.host:
+                await self.here.retire()
+                raise SettingsInvalid(
+                    f"the database is the file {path} on this machine, and the node {other.name} is on {other.host}: "
+                    "nodes on several machines need a MongoDB"
+                )
 
     async def adopt(self, make: Callable[[int], Tenants]) -> Tenants:
         """Make the registries, and wait until the users whom the store has are in the cluster.
@@ -231,8 +245,18 @@ class ClusterKeeper:
 
     def begin(self, truth: Truth, then: Callable[[], Awaitable[None]]) -> None:
         """Begin to write and to audit, whenever this node leads."""
-        self._own_audit = Audit(self._store, truth, self._elsewhere, every_s=self._settings.audit_every_s)
+        every_s = self._settings.audit_every_s
+        self._own_audit = Audit(self._store, truth, self._elsewhere, every_s=every_s)
         self._terms.begin(truth, then)
+        self._tasks.append(self._supervisor.start("look", partial(self._look, then), well_s=WELL_S + 2 * every_s))
+
+    async def _look(self, then: Callable[[], Awaitable[None]]) -> None:
+        """Do on every node what there is to look at after an audit: it is about this node's own connections."""
+        while True:
+            await asyncio.sleep(self._settings.audit_every_s)
+            if self._terms.keeper is None:
+                with contextlib.suppress(StoreError, RegistryUnavailable):  # at the next look
+                    await then()
 
     async def _look_at_tenants(self, standing: Standing) -> None:
         if standing.beats.get(self.here.node, 0) % 5 == 1 and isinstance(self._tenants, ClusterTenants):
@@ -248,7 +272,8 @@ class ClusterKeeper:
             said.add_done_callback(self._note)
 
     def _note(self, said: "asyncio.Future[None]") -> None:
-        if not said.cancelled() and isinstance(error := said.exception(), Exception):
+        error = None if said.cancelled() else said.exception()
+        if isinstance(error, Exception) and not isinstance(error, RegistryUnavailable):
             self._supervisor.failed("saying again", error)  # with the next thing that is asked of it, it is done
 
     async def peers(self) -> list[Peer]:

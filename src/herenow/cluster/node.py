@@ -89,6 +89,7 @@ class ClusterNode:
         self.dead: dict[str, int] = {}
         self.watch = Watch(lease_s - beat_s)
         self._shard = shard
+        shard.is_away = lambda: self.away_since_s is not None
         self._tail = tail
         self._clock = clock
         self._member = member

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from herenow.errors import RegistryUnavailable
 from herenow.gateway.access.limits import TokenBucket
 from herenow.gateway.access.sight import Sight
 from herenow.gateway.encoding import EncodedUsers
@@ -181,7 +182,10 @@ class Audience:
                 task.add_done_callback(self._tasks.discard)
 
     async def _show_to_self(self, user_id: str) -> None:
-        own = await self.registry.own_view(user_id)
+        try:
+            own = await self.registry.own_view(user_id)
+        except RegistryUnavailable:
+            return
         if own is None:
             return
         change = Change(**msgspec.structs.asdict(own), cause=Cause.CLAIM)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from herenow.errors import RegistryUnavailable
 from herenow.gateway.client import close
 from herenow.model import Cause, Closing, Evicted
 from herenow.registry.tenants import Tenants
@@ -70,7 +71,8 @@ class Departures:
             if not taken.done():
                 self._told.append((departure, taken))
             elif not taken.cancelled() and isinstance(error := taken.exception(), Exception):
-                self._on_fault("disconnect", error)
+                if not isinstance(error, RegistryUnavailable):
+                    self._on_fault("disconnect", error)
                 self.tell(departure)
 
 

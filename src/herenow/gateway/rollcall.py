@@ -9,8 +9,10 @@ What is seen once may be under way; what is seen twice in a row, with the whole 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from herenow.errors import RegistryUnavailable
 from herenow.gateway.departures import Departure, Departures
 from herenow.logs import get_logger
 from herenow.metering import Meters
@@ -62,7 +64,8 @@ class RollCall:
         """Look again and again, until cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
-            await self.look()
+            with contextlib.suppress(RegistryUnavailable):  # at the next look
+                await self.look()
 
     async def look(self) -> None:
         """Compare once; end what the look before saw too."""

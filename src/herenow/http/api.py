@@ -224,11 +224,15 @@ class Api:
         elif ailing := presence.supervisor.ailing():
             reason = f"a part fails again and again, and is started again: {', '.join(ailing)}"
         known = NodeHealth(name=node.name, started=to_iso(node.started_ms))
+        cluster = presence.cluster
+        is_away = cluster is not None and cluster.here.away_since_s is not None
+        degraded = "Redis does not answer: who is online stays so, and nobody new is let in" if is_away else None
         if not in_full:
-            return Readiness(ready=reason is None, reason=reason, node=known)
+            return Readiness(ready=reason is None, reason=reason, degraded=degraded, node=known)
         return Readiness(
             ready=reason is None,
             reason=reason,
+            degraded=degraded,
             store=writer,
             audit=AuditHealth(
                 rounds=totals.rounds,
@@ -337,6 +341,7 @@ class Api:
                 settings=presence.settings,
                 changes=changes,
                 tenant=tenant,
+                node=None if presence.cluster is None else presence.cluster.here.node,
             )
         )
 

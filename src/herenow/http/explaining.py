@@ -37,6 +37,7 @@ class Facts(msgspec.Struct, frozen=True):
         settings: the live ones.
         changes: the user's latest ones, the latest first.
         tenant: whose user it is.
+        node: this node of a cluster: only of its own connections it knows when they were heard of; ``None``: alone.
     """
 
     user_id: str
@@ -48,6 +49,7 @@ class Facts(msgspec.Struct, frozen=True):
     settings: Settings
     changes: tuple[Change, ...] = ()
     tenant: str | None = None
+    node: str | None = None
 
 
 def explain(facts: Facts) -> Explained:
@@ -197,6 +199,7 @@ def _until(claim: Claim | None) -> str:
 
 def _connection(facts: Facts, connection: Connection) -> ExplainedConnection:
     heard_ms = facts.heard_ms.get(connection.connection_id)
+    is_ours = facts.node in (None, connection.node)
     settings = facts.settings
     wait_ms = round((settings.ping_interval_s + settings.ping_timeout_s) * 1000)
     return ExplainedConnection(
@@ -209,7 +212,7 @@ def _connection(facts: Facts, connection: Connection) -> ExplainedConnection:
         last_activity=to_iso(connection.last_activity_ms),
         is_idle=connection.is_idle,
         last_heard=None if heard_ms is None else to_iso(heard_ms),
-        deadline=to_iso((heard_ms or connection.opened_ms) + wait_ms),
+        deadline=to_iso((heard_ms or connection.opened_ms) + wait_ms) if is_ours else None,
     )
 
 

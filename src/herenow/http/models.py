@@ -187,10 +187,14 @@ class NodeHealth(Answer):
 
 
 class Readiness(Answer):
-    """Whether the server should get traffic. ``store`` and ``audit`` are told only to the operator's keys."""
+    """Whether the server should get traffic. ``store`` and ``audit`` are told only to the operator's keys.
+
+    ``degraded``: it should, and cannot do all: what it cannot, no other node can either.
+    """
 
     ready: bool
     reason: str | None = None
+    degraded: str | None = None
     store: WriterHealth | None = None
     audit: AuditHealth | None = None
     node: NodeHealth | None = None

@@ -28,7 +28,7 @@ from typing import Protocol
 
 import msgspec
 
-from herenow.errors import StoreError
+from herenow.errors import RegistryUnavailable, StoreError
 from herenow.keeper.judgement import Difference, DriftKind, Moment, judge, plan, to_repair
 from herenow.keeper.undone import Undone
 from herenow.keeper.upkeep import Upkeep
@@ -173,6 +173,8 @@ class Audit:
     async def _attempt(self, work: Callable[[], Awaitable[object]]) -> None:
         try:
             await work()
+        except RegistryUnavailable as error:  # there is nothing to compare with, until the next round
+            _log.debug("not audited", error=str(error))
         except StoreError as error:
             self.totals.failures += 1
             self.last_error = error

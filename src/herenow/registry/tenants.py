@@ -14,8 +14,9 @@ Versions. A tenant's versions never go back, though nothing is remembered of a r
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from herenow.errors import RegistryUnavailable
 from herenow.registry.base import Registry, RegistryStats
 
 SWEEP_EVERY_S = 10.0
@@ -92,7 +93,8 @@ class Tenants:
         """Sweep again and again, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_EVERY_S)
-            await self.sweep()
+            with suppress(RegistryUnavailable):  # at the next one
+                await self.sweep()
 
     async def sweep(self) -> None:
         """Drop the registries of tenants of whom nobody is left; see the module."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from functools import partial
 from typing import Any, TypeVar
 
+from herenow.errors import RegistryUnavailable
 from herenow.model import Cause, Change, Claim, Closing, Connection, Evicted, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Page, RegistryStats, Snapshot, Subscriber
 from herenow.registry.changelog import ChangeLog
@@ -314,7 +315,8 @@ class RedisRegistry:
         """Look again soon at users whose time came, where nothing could be done about it."""
         for user_id, fault in faults.items():
             if any(isinstance(each, Advance) for each in commands[user_id]):
-                self._on_fault("wheel", fault)
+                if not isinstance(fault, RegistryUnavailable):
+                    self._on_fault("wheel", fault)
                 self._dues.steady.set(user_id, self.now().steady_ms + AGAIN_MS)
 
     def _hear(self, news: tuple[News, ...]) -> None:

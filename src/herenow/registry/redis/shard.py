@@ -90,6 +90,7 @@ class Shard:
         node: what this node is called there: its name, until it is a member.
         is_member: whether it commits as a member only.
         identity: which Redis it is.
+        is_away: says that Redis does not answer, so that to try again would only keep others waiting.
         commits: how many were sent.
         conflicts: in how many cases another node was faster with a user.
     """
@@ -101,6 +102,7 @@ class Shard:
         self.node = node
         self.is_member = False
         self.identity = Identity()
+        self.is_away: Callable[[], bool] = lambda: False
         self.redis = self.connect(url, timeout_s=TIMEOUT_S)
         self._slack_us = slack_ms * 1000
         self._patience_s = patience_s
@@ -282,7 +284,7 @@ class Shard:
                     raise Skewed from error
                 if said.startswith("OOM"):
                     raise Full from error
-                if loop.time() + pause_s > ends_s or not is_passing(error):
+                if self.is_away() or loop.time() + pause_s > ends_s or not is_passing(error):
                     raise RegistryUnavailable(describe(error)) from error
             await asyncio.sleep(pause_s * (0.5 + random.random() / 2))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

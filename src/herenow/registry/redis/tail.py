@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from redis.exceptions import RedisError
 
 from herenow.registry.redis.news import News, read_news
 from herenow.registry.redis.shard import LONGEST_PAUSE_S, PAUSE_S, Shard
@@ -137,7 +138,8 @@ class Tail:
                 )
                 pause_s = PAUSE_S
             except Exception as error:  # whatever it is: all commands wait for what is read here
-                self._on_fault("tail", error)
+                if not isinstance(error, RedisError | OSError):  # that Redis is away, the beat says
+                    self._on_fault("tail", error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 continue
