@@ -72,7 +72,9 @@ async def poll(http: httpx.AsyncClient, sid: str = "", data: str | None = None) 
     return answer.text
 
 
-async def test_polling_comes_right_whichever_worker_a_request_meets(tmp_path: Path) -> None:
+async def test_polling_comes_right_whichever_worker_a_request_meets_and_websockets_take_over(
+    tmp_path: Path,
+) -> None:
     with workers(tmp_path) as server:
         await nodes(server, WORKERS)
         watcher = await Client.connect(server.url, "watcher")
@@ -91,11 +93,6 @@ async def test_polling_comes_right_whichever_worker_a_request_meets(tmp_path: Pa
             assert len(marks) == WORKERS, "the system gives each its share"
             assert len((await http.get("/v1/online")).json()["users"]) == 13
             assert (await http.get("/socket.io/?EIO=4&transport=polling&sid=Bnobody")).status_code == 400
-
-
-async def test_the_stock_client_moves_from_polling_to_websocket_whichever_worker_it_meets(tmp_path: Path) -> None:
-    with workers(tmp_path) as server:
-        await nodes(server, WORKERS)
         script = ROOT / "tests/node/upgrades.mjs"
         node = await asyncio.create_subprocess_exec(
             "node", str(script), server.url, "12", stdout=asyncio.subprocess.PIPE
@@ -104,7 +101,7 @@ async def test_the_stock_client_moves_from_polling_to_websocket_whichever_worker
         assert msgspec.json.decode(said) == ["websocket"] * 12
 
 
-async def test_a_worker_that_is_killed_is_started_again_and_nobody_is_lost(tmp_path: Path) -> None:
+async def test_workers_are_started_again_renewed_one_after_the_other_and_end_together(tmp_path: Path) -> None:
     with workers(tmp_path) as server:
         before = await nodes(server, WORKERS)
         assert {name for name, _ in before} == {"w-0", "w-1", "w-2"}
@@ -112,17 +109,13 @@ async def test_a_worker_that_is_killed_is_started_again_and_nobody_is_lost(tmp_p
         await until(lambda: "a worker has ended, and is started again" in server.log())
         async with asyncio.timeout(15):
             await nodes(server, WORKERS, {pid for name, pid in before if name != "w-1"})
-        assert (await Client.connect(server.url, "alice")).ready["userId"] == "alice"
-
-
-async def test_workers_are_renewed_one_after_the_other_and_nobody_sees_it(tmp_path: Path) -> None:
-    with workers(tmp_path) as server:
         before = await nodes(server, WORKERS)
         os.kill(server.pid, signal.SIGHUP)
         await until(lambda: '"event": "renewed"' in server.log(), 60)
         after = await nodes(server, WORKERS)
         assert {name for name, _ in after} == {name for name, _ in before}
         assert not {pid for _, pid in after} & {pid for _, pid in before}
+        assert (await Client.connect(server.url, "alice")).ready["userId"] == "alice"
         assert server.stop(10) < 8
         assert server.online_rows() == set()
 

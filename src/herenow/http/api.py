@@ -224,28 +224,23 @@ class Api:
         elif ailing := presence.supervisor.ailing():
             reason = f"a part fails again and again, and is started again: {', '.join(ailing)}"
         known = NodeHealth(name=node.name, started=to_iso(node.started_ms))
-        cluster = presence.cluster
-        is_away = cluster is not None and cluster.here.away_since_s is not None
-        degraded = "Redis does not answer: who is online stays so, and nobody new is let in" if is_away else None
+        readiness = Readiness(ready=reason is None, reason=reason, node=known)
+        if presence.cluster is not None and presence.cluster.here.away_since_s is not None:
+            away = "Redis does not answer: who is online stays so, and nobody new is let in"
+            readiness = readiness.model_copy(update={"degraded": away})
         if not in_full:
-            return Readiness(ready=reason is None, reason=reason, degraded=degraded, node=known)
-        return Readiness(
-            ready=reason is None,
-            reason=reason,
-            degraded=degraded,
-            store=writer,
-            audit=AuditHealth(
-                rounds=totals.rounds,
-                failures=totals.failures,
-                ghosts=totals.ghosts,
-                missing=totals.missing,
-                wrong=totals.wrong,
-                repaired=totals.repaired,
-                troubles=list(audit.troubles),
-                last_error=None if failed is None else str(failed),
-            ),
-            node=known,
+            return readiness
+        audited = AuditHealth(
+            rounds=totals.rounds,
+            failures=totals.failures,
+            ghosts=totals.ghosts,
+            missing=totals.missing,
+            wrong=totals.wrong,
+            repaired=totals.repaired,
+            troubles=list(audit.troubles),
+            last_error=None if failed is None else str(failed),
         )
+        return readiness.model_copy(update={"store": writer, "audit": audited})
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
