@@ -186,7 +186,10 @@ BLOCKS: Mapping[str, Block] = {
     "machine": machine,
     "summary": summary,
     "summary-fr": summary_fr,
-    **{name: suite_table(name) for name in ("fanout", "connect", "memory", "storm", "latency", "store", "restart")},
+    **{
+        name: suite_table(name)
+        for name in ("fanout", "connect", "memory", "storm", "latency", "store", "restart", "cluster")
+    },
     **{f"curve-{name}": curve_table(name) for name in CURVES},
     "model": model,
     "model-checks": model_checks,

@@ -168,7 +168,7 @@ class ServerProcess(Child):
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
-        self.port = _free_port()
+        self.port = free_port()
         super().__init__([*command, str(self.port)], cores, environment)
 
     def __enter__(self) -> Self:
@@ -222,7 +222,7 @@ class LoadProcess(Child):
         return reply
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a TCP port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

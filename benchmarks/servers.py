@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks import database
+from benchmarks import database, redis
 from benchmarks.processes import Cores, LoadProcess, ServerProcess
+from benchmarks.redis import RunningRedis
 from benchmarks.suite import Plan, Sample
 
 FLOOR = "bare_send"
@@ -20,9 +21,14 @@ PYTHON = "python_socketio"
 SEED = "node_seed"
 PRESENCE = "herenow_presence"
 GATEWAY = "herenow_gateway"
+NODE_OF_CLUSTER = "herenow_node"
 
 DATABASE = "BENCH_DATABASE"
 """The environment variable in which a presence server finds its database."""
+
+
+CLUSTER = "BENCH_CLUSTER"
+"""And the Redis of its cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +39,13 @@ class Peer:
         command: what starts it, without its port.
         database: what it writes to, if anything; the MongoDB must run.
         users: whether its clients are users with a token, whom it lets in, and not anybody.
+        cluster: whether it is a node, with a Redis of its own beside it.
     """
 
     command: tuple[str, ...]
     database: Literal["sqlite", "mongodb"] | None = None
     users: bool = False
+    cluster: bool = False
 
 
 def python_peer(name: str, *options: str) -> tuple[str, ...]:
@@ -62,6 +70,7 @@ PEERS: Mapping[str, Peer] = {
     GATEWAY: Peer(python_peer("herenow_gateway"), "sqlite", users=True),
     PRESENCE: Peer(python_peer("herenow_presence"), "sqlite", users=True),
     "herenow_on_mongodb": Peer(python_peer("herenow_presence"), "mongodb", users=True),
+    NODE_OF_CLUSTER: Peer(python_peer("herenow_node"), "sqlite", users=True, cluster=True),
     SEED: Peer(node_peer("node_seed"), "mongodb"),
     "node_seed_tuned": Peer(node_peer("node_seed", "--tuned"), "mongodb"),
     "herenow_dev_on_mongodb": Peer(python_peer("herenow_presence", "--dev"), "mongodb"),
@@ -79,6 +88,7 @@ class Run:
         server: its process.
         load: that of its load.
         database: where it writes to; empty if nowhere.
+        redis: that of its cluster; ``None``: it is in none.
     """
 
     name: str
@@ -86,6 +96,7 @@ class Run:
     server: ServerProcess
     load: LoadProcess
     database: str
+    redis: RunningRedis | None = None
 
 
 @contextlib.contextmanager
@@ -99,11 +110,14 @@ def running(name: str, cores: Cores, *, users: int = 0) -> Iterator[Run]:
         elif peer.database == "mongodb":
             database.seed(users)
             url = os.environ[database.URL]
-        with (
-            ServerProcess(name, [*peer.command], cores.server, {DATABASE: url}) as server,
-            LoadProcess(server, cores.load) as load,
-        ):
-            yield Run(name, peer, server, load, url)
+        with contextlib.ExitStack() as stack:
+            environment, beside = {DATABASE: url}, None
+            if peer.cluster:
+                beside = stack.enter_context(redis.running(cores.load))
+                environment[CLUSTER] = beside.url
+            server = stack.enter_context(ServerProcess(name, [*peer.command], cores.server, environment))
+            load = stack.enter_context(LoadProcess(server, cores.load))
+            yield Run(name, peer, server, load, url, beside)
 
 
 def with_load(

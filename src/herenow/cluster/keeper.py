@@ -203,6 +203,7 @@ class ClusterKeeper:
         self.here.on_beat(self._look_at_tenants)
         self.here.on_beat(self.leadership.told)
         self.here.on_return(self._say_again)
+        self.here.on_beat(self._see_that_all_is_said)
         keep = self._supervisor.start
         self._tasks += [
             keep("node beat", self.here.run, well_s=WELL_S + 2 * settings.node_beat_s),
@@ -266,10 +267,14 @@ class ClusterKeeper:
                 return
             self._tenants.known = (None, *(name for name in names if name))
 
+    async def _see_that_all_is_said(self, _: Standing) -> None:
+        self._say_again()  # which may have failed: and nothing else would be asked of a registry whose users are quiet
+
     def _say_again(self) -> None:
         for tenant in Tenants.names(self._tenants):
-            said = self.registry_of(tenant).say_again()
-            said.add_done_callback(self._note)
+            registry = Tenants.find(self._tenants, tenant)  # without asking for it: it may be swept
+            if isinstance(registry, RedisRegistry) and registry.is_behind:
+                registry.say_again().add_done_callback(self._note)
 
     def _note(self, said: "asyncio.Future[None]") -> None:
         error = None if said.cancelled() else said.exception()

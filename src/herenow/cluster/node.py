@@ -219,6 +219,7 @@ class ClusterNode:
         self.node = self._shard.node = node
         self._shard.is_member = True
         self.registrations += 1
+        self._note_back()
 
     async def retire(self) -> int:
         """Be no member any more, and never again; returns how many are left."""
@@ -261,9 +262,7 @@ class ClusterNode:
         except (RedisError, OSError) as error:
             self._note_away(describe(error))
             return
-        if self.away_since_s is not None:
-            log.info("Redis is back", outage_ms=round((steady_s() - self.away_since_s) * 1000))
-            self.away_since_s = None
+        self._note_back()
         self._say_again_if_filled()
         await self._see_that_tail_moves(standing)
         dead = self.watch.look(standing.beats, steady_s())
@@ -305,6 +304,11 @@ class ClusterNode:
             log.warning("the log is read over a new connection: nothing has come over the old one")
             self._stands_since_s = now_s
             await self._tail.reconnect()
+
+    def _note_back(self) -> None:
+        if self.away_since_s is not None:
+            log.info("Redis is back", outage_ms=round((steady_s() - self.away_since_s) * 1000))
+            self.away_since_s = None
 
     def _note_away(self, reason: str) -> None:
         if self.away_since_s is None:

@@ -164,6 +164,11 @@ class RedisRegistry:
         for user_id in user_ids:
             self._turns.remind(Advance(user_id))
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether this node has registered anew, and has not said again what it serves."""
+        return self._returns != self._place.returns
+
     def say_again(self) -> asyncio.Future[None]:
         """Say again what this node serves, if it has registered anew."""
         return self._alone(_nothing)
