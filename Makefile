@@ -7,7 +7,7 @@ PAGE   := examples/quickstart
 # The tests start hundreds of Pythons, each of which would else compile all of ours anew where the machine says so.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install run run-cluster test lint types unit pure servers nodes rest soak soak-surroundings fuzz check-proxy check-clients check-renewal bench bench-check bench-small profile document clean
+.PHONY: install run run-cluster test lint types unit pure servers nodes rest soak soak-surroundings soak-cluster fuzz check-proxy check-clients check-renewal bench bench-check bench-small profile document clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
@@ -82,6 +82,10 @@ soak: install
 # SOAK=--seconds=300, --seed=2, --only=sqlite and the like go to the program.
 soak-surroundings: install
 	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.surroundings $(SOAK)
+
+# Storms of a thousand clients over three nodes, ten seeds, some twenty-five minutes. STORM=--users=100 and the like go to the program.
+soak-cluster: install
+	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m cluster.storms $(STORM)
 
 # Ten renewals under a thousand clients, of two kinds. RENEWALS=--users=100 and the like go to the program.
 check-renewal: install

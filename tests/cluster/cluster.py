@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pymongo import MongoClient
+
 import redis_server
 from e2e.servers import PresenceServer
 from support import http_get
@@ -51,6 +53,10 @@ class Node(PresenceServer):
         return {**super().environment, "XDG_STATE_HOME": str(self.database.parent / self.database.stem)}
 
     def rows(self) -> dict[str, tuple[bool, str]]:
+        if self._address.startswith("mongodb"):
+            with MongoClient[dict[str, Any]](self._address) as client:
+                users = client.get_default_database()["users"].find({}, {"isOnline": 1, "lastActive": 1})
+                return {str(user["_id"]): (user["isOnline"], str(user["lastActive"])) for user in users}
         path = self._address.removeprefix("sqlite:///")
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5) as connection:
             found = connection.execute("SELECT id, isOnline, lastActive FROM users").fetchall()
@@ -88,13 +94,19 @@ class Cluster:
     """
 
     def __init__(
-        self, directory: Path, redis: redis_server.RedisServer, number: int, database: str | None, url: str | None
+        self,
+        directory: Path,
+        redis: redis_server.RedisServer,
+        number: int,
+        database: str | None,
+        url: str | None,
+        **settings: Any,
     ) -> None:
         self.redis = redis
         self._url = url or redis.url
         self._directory = directory
         self._database = database or f"sqlite:///{directory}/app.db"
-        self._settings: dict[str, Any] = {"cluster_prefix": redis_server.fresh_prefix()}
+        self._settings: dict[str, Any] = {"cluster_prefix": redis_server.fresh_prefix(), **settings}
         self.nodes = [self.make(each) for each in range(1, number + 1)]
 
     def make(self, number: int, **settings: Any) -> Node:
@@ -115,13 +127,14 @@ def running(
     redis: redis_server.RedisServer | None = None,
     database: str | None = None,
     url: str | None = None,
+    **settings: Any,
 ) -> Iterator[Cluster]:
     """Run a cluster; at the end its nodes are killed."""
     own = redis is None
     server = redis or redis_server.RedisServer()
     if own:
         server.start()
-    cluster = Cluster(directory, server, number, database, url)
+    cluster = Cluster(directory, server, number, database, url, **settings)
     try:
         cluster.start()
         yield cluster

@@ -61,4 +61,4 @@ def test_memory_is_bounded_by_who_is_here() -> None:
         expiry.set(str(number), 1e9)
         expiry.forget(str(number))
     assert len(expiry) == 0
-    assert len(expiry._ends._heap) < 200
+    assert len(expiry._ends.heap) < 200

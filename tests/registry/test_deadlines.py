@@ -56,7 +56,7 @@ def test_a_million_reschedules_of_a_few_keys_take_no_memory() -> None:
     for time in range(1_000_000):
         deadlines.set("abcdefgh"[time % 8], time)
     # Looks inside: nothing outside can tell the dead entries, and they are what this is about.
-    assert len(deadlines._heap) < 200
+    assert len(deadlines.heap) < 200
     assert len(deadlines) == 8
     assert sorted(deadlines.pop_due(1_000_000)) == list("abcdefgh")
 

@@ -15,11 +15,12 @@ _SLACK = 64
 class Deadlines:
     """At most one deadline per key. The memory is bounded by the live keys, however often they are set again."""
 
-    __slots__ = ("_due", "_heap")
+    __slots__ = ("_due", "heap")
 
     def __init__(self) -> None:
         self._due: dict[str, int] = {}
-        self._heap: list[tuple[int, str]] = []
+        self.heap: list[tuple[int, str]] = []
+        """All that was ever set and has not been looked at since; empty where nothing is due, ever."""
 
     def __len__(self) -> int:
         return len(self._due)
@@ -32,8 +33,8 @@ class Deadlines:
             del self._due[key]  # it has one: else it would be the same
             return
         self._due[key] = due_ms
-        heapq.heappush(self._heap, (due_ms, key))
-        if len(self._heap) > 2 * len(self._due) + _SLACK:
+        heapq.heappush(self.heap, (due_ms, key))
+        if len(self.heap) > 2 * len(self._due) + _SLACK:
             self._compact()
 
     def cancel(self, key: str) -> None:
@@ -46,14 +47,14 @@ class Deadlines:
 
     def next_due(self) -> int | None:
         """Return the earliest deadline, or ``None`` when there is none."""
-        heap = self._heap
+        heap = self.heap
         while heap and self._due.get(heap[0][1]) != heap[0][0]:
             heapq.heappop(heap)
         return heap[0][0] if heap else None
 
     def pop_due(self, now_ms: int, limit: int = sys.maxsize) -> list[str]:
         """Remove and return up to ``limit`` keys that are due at ``now_ms``: earliest first, then by key."""
-        heap = self._heap
+        heap = self.heap
         keys: list[str] = []
         while heap and heap[0][0] <= now_ms and len(keys) < limit:
             due_ms, key = heapq.heappop(heap)
@@ -64,5 +65,5 @@ class Deadlines:
 
     def _compact(self) -> None:
         # Linear, but only after as many sets as there are entries: a set stays O(log n) on average.
-        self._heap = [(due_ms, key) for key, due_ms in self._due.items()]
-        heapq.heapify(self._heap)
+        self.heap = [(due_ms, key) for key, due_ms in self._due.items()]
+        heapq.heapify(self.heap)

@@ -21,13 +21,13 @@ class Dues:
     def pop(self, now: Now, limit: int) -> list[str]:
         """Return up to ``limit`` users of whom something is due. They are given once."""
         users = self.steady.pop_due(now.steady_ms, limit)
-        return users + self.wall.pop_due(now.unix_ms, limit - len(users))
+        return users + self.wall.pop_due(now.unix_ms, limit - len(users)) if self.wall.heap else users
 
     def wait_ms(self, now: Now) -> int | None:
         """Return in how many milliseconds something falls due, if the clocks run evenly; ``None``: nothing will."""
-        waits = [
-            due_ms - clock_ms
-            for deadlines, clock_ms in ((self.steady, now.steady_ms), (self.wall, now.unix_ms))
-            if (due_ms := deadlines.next_due()) is not None
-        ]
-        return max(0, min(waits)) if waits else None
+        due_ms = self.steady.next_due()
+        wait_ms = None if due_ms is None else max(0, due_ms - now.steady_ms)
+        if self.wall.heap and (due_ms := self.wall.next_due()) is not None:
+            wall_ms = max(0, due_ms - now.unix_ms)
+            wait_ms = wall_ms if wait_ms is None else min(wait_ms, wall_ms)
+        return wait_ms
