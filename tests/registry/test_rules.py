@@ -826,3 +826,63 @@ def test_who_was_told_otherwise_by_what_is_lost_is_told_anew_and_who_is_not_here
     assert effects.changes[0].version > row.version
     assert [each.version for each in effects.rows] == [effects.changes[0].version]
     assert World().do(Retell(row)).changes == []
+
+
+def lost_with_a_grace(node: str = "lost", grace_ms: int = 10 * GRACE_MS) -> NodeLost:
+    return NodeLost("u", node, START_MS, grace_ms, Cause.NODE_LOST, may_return=True)
+
+
+@pytest.mark.parametrize("closing", [Closing.LEFT, Closing.CLOSED])
+def test_who_may_still_be_on_a_lost_node_is_there_whatever_becomes_of_the_other_connections(closing: Closing) -> None:
+    world = World()
+    world.do(Connect("u", "there", "lost"), connect("here"))
+    world.do(lost_with_a_grace())
+    world.wait(GRACE_MS)
+    assert world.do(closed("here", closing)).changes == []
+    assert world.wait(9 * GRACE_MS - 1) == []
+    assert told(world.wait(1)) == [(Availability.OFFLINE, Cause.NODE_LOST)]
+
+
+def test_whose_lost_connections_have_all_come_back_is_awaited_no_more() -> None:
+    world = World()
+    world.do(Connect("u", "a", "lost"), Connect("u", "b", "lost"), connect("here"))
+    world.do(lost_with_a_grace())
+    world.do(connect("a"), connect("b"), closed("a", Closing.LEFT), closed("b", Closing.LEFT))
+    assert told(world.do(closed("here", Closing.LEFT)).changes) == [(Availability.OFFLINE, Cause.LEFT)]
+
+
+def test_who_is_awaited_is_no_longer_after_the_grace_nor_once_they_are_evicted_or_invisible() -> None:
+    for moment in ("late", "evicted", "invisible"):
+        world = World()
+        world.do(Connect("u", "there", "lost"), connect("here"))
+        world.do(lost_with_a_grace())
+        if moment == "late":
+            world.wait(10 * GRACE_MS)
+            assert told(world.do(closed("here", Closing.LEFT)).changes) == [(Availability.OFFLINE, Cause.LEFT)]
+        elif moment == "evicted":
+            assert told(world.do(Evict("u", True)).changes) == [(Availability.OFFLINE, Cause.CLEANUP)]
+            assert world.do(Advance("u")).changes == []
+        else:
+            assert told(world.do(claim(Claimed.INVISIBLE)).changes) == [(Availability.OFFLINE, Cause.LEFT)]
+            world.do(closed("here", Closing.LEFT))
+            assert world.do(SetClaim("u", None)).changes == []
+
+
+def test_of_who_is_awaited_an_idle_device_leaves_an_idle_user_behind() -> None:
+    world = World()
+    world.do(Connect("u", "there", "lost"), connect("here"))
+    world.do(idle("there"))
+    world.do(lost_with_a_grace())
+    assert told(world.do(closed("here", Closing.LEFT)).changes) == [(Availability.AWAY, Cause.NODE_LOST)]
+
+
+def test_who_comes_to_another_node_with_one_tab_of_two_is_awaited_with_the_other() -> None:
+    world = World()
+    world.do(Connect("u", "a", "lost"), Connect("u", "b", "lost"))
+    world.do(lost_with_a_grace())
+    world.do(connect("c"))
+    world.do(closed("c"))
+    assert world.wait(10 * GRACE_MS - 1) == []
+    assert told(world.wait(1)) == [(Availability.OFFLINE, Cause.NODE_LOST)]
+    world.do(connect("d"))
+    assert told(world.do(closed("d", Closing.LEFT)).changes) == [(Availability.OFFLINE, Cause.LEFT)]

@@ -36,8 +36,7 @@ class Leadership:
         restart_grace_ms: how long the users of a node that is gone linger.
 
     Attributes:
-        is_leader: whether this node is it.
-        changed: set whenever that changes.
+        changed: set whenever it changes whether this node is it.
     """
 
     def __init__(
@@ -49,8 +48,8 @@ class Leadership:
         *,
         restart_grace_ms: int,
     ) -> None:
-        self.is_leader = False
         self.changed = asyncio.Event()
+        self._leads_as = ""
         self._node = node
         self._shard = shard
         self._clock = clock
@@ -59,6 +58,11 @@ class Leadership:
         self._lost: Mapping[str, int] = {}
         self._has_work = asyncio.Event()
         self._is_resigning = False
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node is it: under the id that it has now."""
+        return self._leads_as == self._node.node
 
     async def told(self, standing: Standing) -> None:
         """Take in how the cluster stands, and lead if nobody else does."""
@@ -80,8 +84,8 @@ class Leadership:
             return  # at the next beat
 
     def _be_leader(self, is_leader: bool) -> None:
-        if is_leader != self.is_leader:
-            self.is_leader = is_leader
+        if is_leader != bool(self._leads_as) or (is_leader and not self.is_leader):
+            self._leads_as = self._node.node if is_leader else ""
             log.info("this node leads now" if is_leader else "this node leads no more", node=self._node.node)
             self.changed.set()
 
@@ -126,6 +130,7 @@ class Leadership:
                 last_beat_ms=abs(last_ms),
                 grace_ms=self._restart_grace_ms if is_process_gone else None,
                 cause=Cause.NODE_LOST,
+                may_return=is_process_gone,
             )
         await self._node.members.forget(node)
         if is_process_gone:

@@ -79,6 +79,7 @@ class Keeper:
         self._sparing = Sparing()
         self._dead: Sequence[Node] = ()  # whom it follows, who left their rows behind
         self._began_s = 0.0
+        self._is_of_cluster = False
 
     @property
     def objections(self) -> Sequence[str]:
@@ -121,6 +122,7 @@ class Keeper:
             now_ms=unix_ms(),
             lease_ms=round(settings.node_lease_s * 1000),
         )
+        self._is_of_cluster = cluster is not None
         epoch = None if renews is None else renews[0]
 
         def succeeds(other: Node) -> bool:
@@ -247,8 +249,11 @@ class Keeper:
 
     def _lose(self, error: StoreInUse) -> None:
         self.lost = error
+        if self._is_of_cluster:
+            log.info("another node keeps the store from now on")
+        else:
+            log.critical("another server took the store over", error=str(error))
         for task in self._tasks:  # not one more row: what we still hold would put its users offline
             if task is not asyncio.current_task():
                 task.cancel()
-        log.critical("another server took the store over", error=str(error))
         self._on_lost(error)

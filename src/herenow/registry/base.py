@@ -156,7 +156,13 @@ class Registry(Protocol):
         ...
 
     def node_lost(
-        self, node: str, *, last_beat_ms: int, grace_ms: int | None = None, cause: Cause = Cause.NODE_LOST
+        self,
+        node: str,
+        *,
+        last_beat_ms: int,
+        grace_ms: int | None = None,
+        cause: Cause = Cause.NODE_LOST,
+        may_return: bool = False,
     ) -> Future[None]:
         """Remove all connections of a node that is gone since ``last_beat_ms``, as if each had been closed then.
 
@@ -165,6 +171,7 @@ class Registry(Protocol):
             last_beat_ms: when it was last known to live.
             grace_ms: how long its users linger; ``None``: as always.
             cause: what the changes say.
+            may_return: it may only stand still, and its connections live on meanwhile.
         """
         ...
 

@@ -76,7 +76,7 @@ class NodeLost(msgspec.Struct, frozen=True):
     """A node is gone, and the user's connections there with it; the user lingers.
 
     ``last_beat_ms`` is when it was last known to live (Unix, ms), ``grace_ms`` how long the user lingers: ``None`` for
-    the usual grace.
+    the usual grace. With ``may_return`` nobody knows that its connections have ended: it may only stand still.
     """
 
     user_id: str
@@ -84,6 +84,7 @@ class NodeLost(msgspec.Struct, frozen=True):
     last_beat_ms: int
     grace_ms: int | None = None
     cause: Cause = Cause.NODE_LOST
+    may_return: bool = False
 
 
 class Evict(msgspec.Struct, frozen=True):

@@ -112,10 +112,19 @@ class LocalRegistry:
         )
 
     def node_lost(
-        self, node: str, *, last_beat_ms: int, grace_ms: int | None = None, cause: Cause = Cause.NODE_LOST
+        self,
+        node: str,
+        *,
+        last_beat_ms: int,
+        grace_ms: int | None = None,
+        cause: Cause = Cause.NODE_LOST,
+        may_return: bool = False,
     ) -> asyncio.Future[None]:
         def plan() -> Iterable[Command]:
-            return (NodeLost(user_id, node, last_beat_ms, grace_ms, cause) for user_id in self._ledger.user_ids())
+            return (
+                NodeLost(user_id, node, last_beat_ms, grace_ms, cause, may_return)
+                for user_id in self._ledger.user_ids()
+            )
 
         return self._submit_crowd(plan)
 

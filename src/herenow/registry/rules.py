@@ -28,6 +28,9 @@ Last active. The latest of a connect of a device in use, activity, a claim made 
   activity has moved it by the granularity.
 Changes. There is a change exactly when something that others see is different; a view is always the latest change.
   So whoever applies the changes to a snapshot has the next snapshot. A claim that others cannot see yields a row alone.
+Awaited. A node that is gone may come back with its connections, within a grace of its own. Until then as many are
+  awaited as it had of the user, less those that have come since; and meanwhile the end of the user's last connection,
+  on purpose or not, is followed by what is left of that grace: they may be there all the while.
 Eviction. Never offline while a connection exists, so evicting a connected user removes the connections as well. If one
   still lives, it is a stranger from then on: what it sends is nothing, and whoever evicted it must close it.
 Clocks. Grace and idleness are measured on the steady clock, claims and stamps on the wall clock as the ledger gives it.
@@ -55,7 +58,7 @@ from herenow.registry.commands import (
     Retell,
     SetClaim,
 )
-from herenow.registry.state import HeldUser, Linger, Look, OpenConnection, Shown, shown_in
+from herenow.registry.state import Awaited, HeldUser, Linger, Look, OpenConnection, Shown, shown_in
 from herenow.times import LATEST_MS
 
 _CAUSE_OF = {
@@ -148,6 +151,7 @@ class _Case(Decision, kw_only=True, gc=False):
             self.connections = 1
             self.saved_linger = user.linger is not None
             user.linger = None
+            user.awaited = None if user.awaited is None else user.awaited.less_one()
         connection = OpenConnection(
             command.connection_id,
             command.node,
@@ -165,8 +169,8 @@ class _Case(Decision, kw_only=True, gc=False):
     def disconnect(self, command: Disconnect) -> None:
         connection = self.user.connections.get(command.connection_id)
         if connection is not None:
-            grace = command.closing is not Closing.LEFT
-            self.end([connection], _CAUSE_OF[command.closing], self.now_ms, grace=grace)
+            grace_ms = None if command.closing is Closing.LEFT else self.policy.grace_ms
+            self.end([connection], _CAUSE_OF[command.closing], self.now_ms, grace_ms)
 
     def active(self, command: Active) -> None:
         user = self.user
@@ -192,7 +196,11 @@ class _Case(Decision, kw_only=True, gc=False):
     def node_lost(self, command: NodeLost) -> None:
         lost = [connection for connection in self.user.connections.values() if connection.node == command.node]
         if lost:
-            self.end(lost, command.cause, min(command.last_beat_ms, self.now_ms), grace_ms=command.grace_ms)
+            grace_ms = self.policy.grace_ms if command.grace_ms is None else command.grace_ms
+            self.end(lost, command.cause, min(command.last_beat_ms, self.now_ms), grace_ms)
+        if lost and command.may_return and self.user.is_present():
+            in_use = any(not connection.idle for connection in lost)
+            self.user.awaited = Awaited(len(lost), in_use, self.steady_ms + grace_ms)
 
     def evict(self, command: Evict) -> None:
         user = self.user
@@ -202,7 +210,7 @@ class _Case(Decision, kw_only=True, gc=False):
         if user.connections:
             connections = list(user.connections.values())
             self.evicted = tuple(connection.evict(user.user_id, command.cause) for connection in connections)
-            self.end(connections, command.cause, self.now_ms, grace=False)
+            self.end(connections, command.cause, self.now_ms, None)
         else:
             self.settle(command.cause)
 
@@ -267,37 +275,32 @@ class _Case(Decision, kw_only=True, gc=False):
             connection.idle_due_ms = self.steady_ms + self.policy.idle_after_ms
         self.user.touch(self.now_ms, self.now_ms)
 
-    def end(
-        self,
-        connections: list[OpenConnection],
-        cause: Cause,
-        ended_ms: int,
-        *,
-        grace: bool = True,
-        grace_ms: int | None = None,
-    ) -> None:
-        """Take some of the connections away, as of ``ended_ms``; the grace is the usual one, or ``grace_ms``."""
-        user = self.user
-        grace_ms = self.policy.grace_ms if grace_ms is None else grace_ms
+    def end(self, connections: list[OpenConnection], cause: Cause, ended_ms: int, grace_ms: int | None) -> None:
+        """Take some of the connections away, as of ``ended_ms``, with this grace; ``None``: on purpose."""
+        user, grace = self.user, grace_ms or 0
         lost_use = False
         self.connections = -len(connections)
         for connection in connections:
             del user.connections[connection.connection_id]
             lost_use = lost_use or not connection.idle
         if not user.connections:
-            if not grace or user.is_invisible():
+            awaited_ms = 0 if user.awaited is None else user.awaited.until_ms - self.steady_ms
+            if (grace_ms is None and awaited_ms <= 0) or user.is_invisible():
                 user.touch(ended_ms, self.now_ms)
                 user.linger = None
             else:
-                in_use = lost_use or (user.linger is not None and user.linger.in_use)
-                self.linger(in_use, cause, ended_ms, grace_ms)
+                in_use = (lost_use and grace_ms is not None) or (user.linger is not None and user.linger.in_use)
+                if user.awaited is not None and awaited_ms > grace:
+                    in_use, cause, grace = in_use or user.awaited.in_use, Cause.NODE_LOST, awaited_ms
+                self.linger(in_use, cause, ended_ms, grace)
+            user.awaited = None
             self.settle(cause)
         else:
-            if grace and not user.is_in_use() and user.linger is None:
+            if grace_ms is not None and not user.is_in_use() and user.linger is None:
                 if lost_use and not user.is_invisible():
-                    self.linger(True, cause, ended_ms, grace_ms)
+                    self.linger(True, cause, ended_ms, grace)
                 elif not lost_use:
-                    user.rest_until(self.steady_ms + grace_ms)
+                    user.rest_until(self.steady_ms + grace)
             self.settle(Cause.IDLE)
 
     def linger(self, in_use: bool, cause: Cause, ended_ms: int, grace_ms: int) -> None:
@@ -314,7 +317,7 @@ class _Case(Decision, kw_only=True, gc=False):
         user = self.user
         if user.linger is not None and not user.connections:
             user.touch(user.linger.ended_ms, self.now_ms)
-        user.linger = None
+        user.linger = user.awaited = None
 
     def put_claim(self, claim: Claim | None, cause: Cause) -> None:
         """Put a claim into the place of the one before."""

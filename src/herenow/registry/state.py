@@ -42,6 +42,21 @@ class Linger(msgspec.Struct, frozen=True, gc=False):
     due_ms: int
 
 
+class Awaited(msgspec.Struct, frozen=True, gc=False):
+    """Connections of a node that is gone, which may come back with it until ``until_ms`` on the steady clock.
+
+    ``count`` is how many, ``in_use`` whether one of them was.
+    """
+
+    count: int
+    in_use: bool
+    until_ms: int
+
+    def less_one(self) -> "Awaited | None":
+        """Return it without one that has come; ``None``: that was the last."""
+        return Awaited(self.count - 1, self.in_use, self.until_ms) if self.count > 1 else None
+
+
 class OpenConnection:
     """One connection. Its idleness is what the device said last, or the lack of activity that the rules noticed."""
 
@@ -91,11 +106,12 @@ class OpenConnection:
 class HeldUser:
     """One user who is present or claims something."""
 
-    __slots__ = ("claim", "connections", "last_active_ms", "linger", "rests_until_ms", "shown", "user_id")
+    __slots__ = ("awaited", "claim", "connections", "last_active_ms", "linger", "rests_until_ms", "shown", "user_id")
 
     def __init__(self, user_id: str) -> None:
         self.user_id = user_id
         self.connections: dict[str, OpenConnection] = {}
+        self.awaited: Awaited | None = None  # only ever while there is a connection
         self.linger: Linger | None = None  # only ever while no connection is in use
         self.rests_until_ms = 0  # steady clock: until then, a connection that comes is one that was lost while idle
         self.claim: Claim | None = None

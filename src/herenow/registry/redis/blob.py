@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import astuple
 
 from herenow.model import Availability, Cause, Claim, Claimed, UserPresence
-from herenow.registry.state import HeldUser, Linger, OpenConnection, Shown, presence
+from herenow.registry.state import Awaited, HeldUser, Linger, OpenConnection, Shown, presence
 
 SCHEMA = b"\x01"
 """The schema that is written."""
@@ -55,6 +55,7 @@ class _State(msgspec.Struct, array_like=True, frozen=True, gc=False):
     claim: tuple[Claimed | None, str | None, int | None] | None
     last_active_ms: int | None
     shown: tuple[tuple[Availability, str | None, int | None], int | None] | None
+    awaited: tuple[int, bool, int] | None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -82,6 +83,7 @@ def encode(user: HeldUser) -> bytes:
         None if user.claim is None else astuple(user.claim),
         user.last_active_ms,
         None if user.shown is None else astuple(user.shown),
+        None if user.awaited is None else astuple(user.awaited),
     )
     return SCHEMA + _encoder.encode(state)
 
@@ -112,4 +114,5 @@ def decode(user_id: str, blob: bytes | None) -> Held:
     user.claim = None if state.claim is None else Claim(*state.claim)
     user.last_active_ms = state.last_active_ms
     user.shown = None if state.shown is None else Shown(*state.shown)
+    user.awaited = None if state.awaited is None else Awaited(*state.awaited)
     return Held(user, blob[_REVISION], int.from_bytes(blob[_VERSION]), blob[_STATE])

@@ -151,9 +151,15 @@ class RedisRegistry:
         return self._alone(partial(self._do_crowd, commands))
 
     def node_lost(
-        self, node: str, *, last_beat_ms: int, grace_ms: int | None = None, cause: Cause = Cause.NODE_LOST
+        self,
+        node: str,
+        *,
+        last_beat_ms: int,
+        grace_ms: int | None = None,
+        cause: Cause = Cause.NODE_LOST,
+        may_return: bool = False,
     ) -> asyncio.Future[None]:
-        return self._alone(partial(self._lose, node, last_beat_ms, grace_ms, cause))
+        return self._alone(partial(self._lose, node, last_beat_ms, grace_ms, cause, may_return))
 
     def leave(self, node: str) -> asyncio.Future[None]:
         # As of the last node. One of several hands its users on instead: ``node_lost``, with a longer grace.
@@ -394,10 +400,10 @@ class RedisRegistry:
     async def _evict_all(self, *, disconnect: bool, cause: Cause) -> tuple[Evicted, ...]:
         return await self._do_all(self._shard.all(self._tenant), lambda user_id: Evict(user_id, disconnect, cause))
 
-    async def _lose(self, node: str, last_beat_ms: int, grace_ms: int | None, cause: Cause) -> None:
+    async def _lose(self, node: str, last_beat_ms: int, grace_ms: int | None, cause: Cause, may_return: bool) -> None:
         node = self._id_of(node)
         pages = self._shard.served(self._tenant, node)
-        await self._do_all(pages, lambda user_id: NodeLost(user_id, node, last_beat_ms, grace_ms, cause))
+        await self._do_all(pages, lambda user_id: NodeLost(user_id, node, last_beat_ms, grace_ms, cause, may_return))
 
     async def _repair(self, wrong: tuple[StoredUser, ...], cause: Cause) -> None:
         there = await self._reads.find(row.user_id for row in wrong)
