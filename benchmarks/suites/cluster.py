@@ -24,13 +24,16 @@ def measure(run: Run, plan: Plan) -> Sample:
     empty, redis_s = _redis(run)
 
     def phase() -> None:
-        run.load.order(do, plan.connections, audiences=(plan.connections,))
+        run.load.order(do, plan.connections)
         wait_until_stored(run, plan.connections)
 
     connect_s = cpu_s_of(run, phase)
     used, connect_redis_s = _redis(run)
     time.sleep(IDLE_S)
     _, idle_redis_s = _redis(run)
+    run.load.order("close")
+    time.sleep(GONE_S)
+    run.load.order(do, plan.connections, audiences=(plan.connections,))
     run.load.order("changes", math.ceil(WARM_UP_DELIVERIES / plan.connections), among=plan.connections)
     rounds = plan.rounds
     told_s = cpu_s_of(run, lambda: run.load.order("changes", rounds, among=plan.connections))
