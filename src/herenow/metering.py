@@ -95,5 +95,5 @@ class Meters:
         for kind in STRAYS:
             self.strays.labels(kind)
         codes = ("unauthorized", "token_expired", "overloaded", "too_many_connections", "forbidden", "internal")
-        for code in (*codes, "no_descriptors"):
+        for code in (*codes, "unavailable", "no_descriptors"):
             self.refused.labels(code)

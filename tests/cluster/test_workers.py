@@ -120,6 +120,23 @@ async def test_workers_are_started_again_renewed_one_after_the_other_and_end_tog
         assert server.online_rows() == set()
 
 
+async def test_workers_end_with_whoever_looks_after_them_however_that_ended(tmp_path: Path) -> None:
+    with workers(tmp_path) as server:
+        pids = {pid for _, pid in await nodes(server, WORKERS)}
+        server.kill()
+        for pid in pids:
+            await until(lambda pid=pid: not is_running(pid))  # type: ignore[misc]
+        assert server.online_rows() == set()
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there, and not only waits for somebody to notice its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 async def nodes(server: PresenceServer, many: int, kept: set[int] | None = None) -> set[tuple[str, int]]:
     """The nodes that live, once there are so many, and of those before just the kept: each its name and process."""
     known = set[int]() if kept is None else kept

@@ -275,6 +275,8 @@ class _Process:
             loop.add_signal_handler(signal.SIGTERM, self._end_of_start, task)
             loop.add_signal_handler(signal.SIGHUP, self._hang_up_of_start, task)
             hear_signals()
+            if self._worker is not None:
+                loop.add_reader(self._worker.lifeline, self._let_go, task)
         self.config.load()
         waiting = Waiting()
         async with Starting(self._listener, self.config.ssl) as starting:
@@ -310,7 +312,7 @@ class _Process:
         self._descriptors.watch()
         sockets = [self._listener.dup()]  # it closes its own: ours may be handed on
         if self._worker is not None and self._siblings is not None:
-            asyncio.get_running_loop().add_reader(self._worker.lifeline, self._let_go)
+            asyncio.get_running_loop().add_reader(self._worker.lifeline, self._let_go, None)
             sockets.append(self._siblings.listen())
             self._siblings.begin(self._take_connection)
         try:
@@ -320,11 +322,11 @@ class _Process:
             if self._siblings is not None:
                 self._siblings.end()
 
-    def _let_go(self) -> None:
-        """Whoever looks after the workers has gone: this one goes too."""
+    def _let_go(self, start: "asyncio.Task[Any] | None") -> None:
+        """Whoever looks after the workers has gone: this one goes too, be it that it only starts."""
         if self._worker is not None:
             asyncio.get_running_loop().remove_reader(self._worker.lifeline)
-            self.stop()
+            self.stop() if start is None else self._end_of_start(start)
 
     def _take_connection(self, connection: socket.socket, head: bytes) -> None:
         """Take a WebSocket over from another worker, whose request it has read."""

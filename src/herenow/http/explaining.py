@@ -263,7 +263,7 @@ def _next(facts: Facts, connections: list[ExplainedConnection]) -> NextMoment | 
         at, what = min(moments)
         return NextMoment(at=to_iso(at), what=what)
     deadlines = [each.deadline for each in connections if each.deadline]
-    if not deadlines or _asked(live.claim) is Claimed.INVISIBLE:
+    if len(deadlines) < len(connections) or not deadlines or _asked(live.claim) is Claimed.INVISIBLE:
         return None
     what = "without an answer to a heartbeat until then, the last connection is lost and the grace begins"
     return NextMoment(at=max(deadlines), what=what)
