@@ -70,13 +70,13 @@ async def test_clocks_that_differ_by_the_leeway_keep_nobody_out() -> None:
 
 async def test_the_leeway_counts_for_the_end_of_the_connection_too(tmp_path: Path) -> None:
     """A token of 5 s past its end would else be let in, and closed within a second."""
-    async with server(tmp_path, jwt_leeway_s=1.5) as url:
+    async with server(tmp_path, jwt_leeway_s=4) as url:
         began_s = time.time()
         exp = began_s - 0.5
         alice = await Client.connect(url, token=token(exp=exp))
         await alice.until(alice.closed.is_set, 15)
         assert [error["code"] for error in alice.errors] == ["token_expiring", "token_expired"]
-        assert time.time() >= exp + 1.5
+        assert time.time() >= exp + 4
 
 
 @pytest.mark.parametrize(("ahead_s", "wait_ms"), [(12, (1_000, 2_001)), (40, (29_000, 30_001)), (1e9, (60_000,) * 2)])
