@@ -169,7 +169,10 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._process.stop)
-        loop.add_signal_handler(signal.SIGHUP, self._process.renew)
+        if self._process.is_worker:  # whoever looks after the workers renews them
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        else:
+            loop.add_signal_handler(signal.SIGHUP, self._process.renew)
         yield  # SIGTERM is heard to the end: it makes a renewal an end
 
 
@@ -261,6 +264,11 @@ class _Process:
         )
         check_certificate(settings)
         self._server = _Server(self.config, self)
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether it is one of several that serve a port."""
+        return self._worker is not None
 
     async def serve(self) -> None:
         """Serve until told to stop; then everyone is offline.

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from herenow.cli import logs
-from herenow.cli.output import COULD_NOT_LOOK, FOUND, GOOD, at_the_end, complain
+from herenow.cli.output import COULD_NOT_LOOK, GOOD, at_the_end, complain
 from herenow.cli.renewal import try_new_code
 from herenow.errors import SettingsInvalid
 from herenow.logs import get_logger
@@ -140,7 +140,7 @@ class _Workers:
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._is_ending = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
-        self._is_renewing: set[int] = set()
+        self._renewed: asyncio.subprocess.Process | None = None  # the one that ends so that a new one begins
         self._lifeline, self._held = os.pipe()
 
     async def run(self) -> int:
@@ -162,18 +162,30 @@ class _Workers:
         loop, pause_s = asyncio.get_running_loop(), AGAIN_S
         while not self._is_ending.is_set():
             began_s = loop.time()
-            process = self._running[number] = await self._start(number)
+            place = self._directory / f"{number}.http"
+            place.unlink(missing_ok=True)
+            try:
+                process = self._running[number] = await self._start(number)
+            except OSError as error:
+                log.error("a worker cannot be started now", worker=number, error=error.strerror or str(error))
+                await self._pause(AGAIN_S)
+                continue
             if self._is_ending.is_set():  # it was not there yet to be ended with the others
                 await self._end(process)
             code = await process.wait()
-            if self._is_ending.is_set() or code in (COULD_NOT_LOOK, FOUND):  # it has said why it cannot serve
+            if self._is_ending.is_set():
                 return GOOD if code == -signal.SIGTERM else code
-            if number not in self._is_renewing:
+            if code == COULD_NOT_LOOK and not place.exists():  # it never served, and has said why it cannot
+                return code
+            if process is not self._renewed:
                 log.error("a worker has ended, and is started again", worker=number, code=code)
                 pause_s = AGAIN_S if loop.time() - began_s > WELL_S else min(2 * pause_s, WELL_S)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._is_ending.wait(), pause_s)
+                await self._pause(pause_s)
         return GOOD
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_ending.wait(), seconds)
 
     async def _start(self, number: int) -> asyncio.subprocess.Process:
         worker = Worker(number, self._many, self._port, self._directory, self._lifeline)
@@ -212,12 +224,12 @@ class _Workers:
             log.error("not renewed: the new code would not start, and this one goes on", reason=reason)
             return
         for number in range(self._many):
-            old = self._running[number]
-            self._is_renewing.add(number)
+            old = self._renewed = self._running.get(number)
+            if old is None:
+                continue  # it is just being started
             (self._directory / f"{number}.http").unlink(missing_ok=True)
             await self._end(old)
             await self._until_serving(number)
-            self._is_renewing.discard(number)
         log.info("renewed", workers=self._many)
 
     async def _until_serving(self, number: int) -> None:

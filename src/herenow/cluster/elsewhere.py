@@ -50,6 +50,7 @@ class Elsewhere:
                     return 0
                 await asyncio.sleep(LOOK_EVERY_S)
         except RegistryUnavailable:
+            await asyncio.sleep(LOOK_EVERY_S)  # whoever asks again at once would ask without end
             return 1
         return 1
 

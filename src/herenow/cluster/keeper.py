@@ -187,6 +187,7 @@ class ClusterKeeper:
             self._clock,
             self.registry_of,
             restart_grace_ms=round((settings.restart_grace_s - DISPATCH_BUDGET_S) * 1000),
+            on_fault=self._supervisor.failed,
         )
         self._terms = Terms(
             self._store,
@@ -339,9 +340,14 @@ class ClusterKeeper:
         try:
             async with asyncio.timeout(LEAVE_S):
                 for tenant in Tenants.names(tenants):
-                    await tenants.registry(tenant).node_lost(
-                        self.here.name, last_beat_ms=now_ms, grace_ms=grace_ms, cause=Cause.RESTART
-                    )
+                    try:
+                        await tenants.registry(tenant).node_lost(
+                            self.here.name, last_beat_ms=now_ms, grace_ms=grace_ms, cause=Cause.RESTART
+                        )
+                    except RegistryUnavailable:
+                        raise
+                    except Exception as error:  # the others are handed on all the same
+                        on_fault("leave", error)
         except (RegistryUnavailable, TimeoutError) as error:
             log.error("Redis did not take that this node leaves: the others give it up", error=str(error))
 

@@ -15,6 +15,7 @@ from herenow.registry.redis.clock import ClusterClock
 from herenow.registry.redis.members import Standing
 from herenow.registry.redis.registry import RedisRegistry
 from herenow.registry.redis.shard import Fenced, Shard, tenant_of
+from herenow.supervision import OnFault
 
 log = get_logger("herenow.cluster")
 
@@ -34,6 +35,7 @@ class Leadership:
         clock: that of the cluster.
         registry_of: the registry of a tenant.
         restart_grace_ms: how long the users of a node that is gone linger.
+        on_fault: told of what fails for one user; it is done for the others.
 
     Attributes:
         changed: set whenever it changes whether this node is it.
@@ -47,6 +49,7 @@ class Leadership:
         registry_of: Callable[[str | None], RedisRegistry],
         *,
         restart_grace_ms: int,
+        on_fault: OnFault,
     ) -> None:
         self.changed = asyncio.Event()
         self._leads_as = ""
@@ -55,6 +58,7 @@ class Leadership:
         self._clock = clock
         self._registry_of = registry_of
         self._restart_grace_ms = restart_grace_ms
+        self._on_fault = on_fault
         self._lost: Mapping[str, int] = {}
         self._has_work = asyncio.Event()
         self._is_resigning = False
@@ -125,13 +129,18 @@ class Leadership:
         """Let the users of a node that is gone linger: the longer, if its process has gone too."""
         is_process_gone = last_ms > 0
         for tenant in tenants:
-            await self._registry_of(tenant_of(tenant)).node_lost(
-                node,
-                last_beat_ms=abs(last_ms),
-                grace_ms=self._restart_grace_ms if is_process_gone else None,
-                cause=Cause.NODE_LOST,
-                may_return=is_process_gone,
-            )
+            try:
+                await self._registry_of(tenant_of(tenant)).node_lost(
+                    node,
+                    last_beat_ms=abs(last_ms),
+                    grace_ms=self._restart_grace_ms if is_process_gone else None,
+                    cause=Cause.NODE_LOST,
+                    may_return=is_process_gone,
+                )
+            except RegistryUnavailable:
+                raise
+            except Exception as error:  # such as a user's state that cannot be read: it keeps none of the others
+                self._on_fault("lost node", error)
         await self._node.members.forget(node)
         if is_process_gone:
             log.info("the users of a node that is gone have their grace", node=node)

@@ -87,7 +87,7 @@ class ClusterNode:
         self.standing: Standing | None = None
         self.away_since_s: float | None = None
         self.dead: dict[str, int] = {}
-        self.watch = Watch(lease_s - beat_s)
+        self.watch = Watch(lease_s - beat_s, beat_s)
         self._shard = shard
         shard.is_away = lambda: self.away_since_s is not None
         self._tail = tail
@@ -97,6 +97,7 @@ class ClusterNode:
         self._beat_s = beat_s
         self._is_named = is_named
         self._registering = asyncio.Lock()
+        self._is_other = False  # another Redis answers, and this node has not agreed on it yet
         self._returned_s: float | None = None
         self._stands_since_s: float | None = None
         self._stood_at = (0, 0)
@@ -200,13 +201,14 @@ class ClusterNode:
     async def _register(self) -> None:
         before = self.node if self.registrations else ""
         node = f"{self.name}:{secrets.token_hex(4)}"
-        is_other = bool(self._shard.identity.met)
+        self._is_other = self._is_other or bool(self._shard.identity.met)
+        self._shard.is_agreeing = self._is_other  # nothing is committed there before
         self._shard.identity.agree()
         now = self._clock.now()
         is_first, entry = await self.members.adopt(
             seen=self._tail.position, place=self._tail.place, now_us=now.unix_us, slack_us=SLACK_US
         )
-        if is_other:
+        if self._is_other:
             self.generation, self.agreed = self.generation + 1, entry
             await self._tail.go_back(entry)
             if is_first:
@@ -218,14 +220,16 @@ class ClusterNode:
         )
         self.node = self._shard.node = node
         self._shard.is_member = True
+        self._is_other = self._shard.is_agreeing = False
         self.registrations += 1
         self._note_back()
 
     async def retire(self) -> int:
         """Be no member any more, and never again; returns how many are left."""
         self.has_left = True
-        now_ms = self._clock.now().unix_ms
-        return await self.members.give_up(self.node, beats=None, last_ms=now_ms)
+        async with self._registering:  # one that is under way
+            now_ms = self._clock.now().unix_ms
+            return await self.members.give_up(self.node, beats=None, last_ms=now_ms)
 
     # -- living ------------------------------------------------------------------------------------------------------
 
@@ -250,14 +254,15 @@ class ClusterNode:
             return
         try:
             standing = await self._beat()
-            if not standing.is_member:
+            if self._is_other or not standing.is_member:
                 await self.join_again(registrations)
                 return
         except (AnotherProcess, Fenced):
             await self._return(registrations)
             return
         except RegistryUnavailable as error:
-            self._note_away(str(error))
+            if not self.has_left:
+                self._note_away(str(error))
             return
         except (RedisError, OSError) as error:
             self._note_away(describe(error))

@@ -18,3 +18,6 @@ class ClusterTenants(Tenants):
 
     def _may_go(self, stats: RegistryStats, last: int) -> bool:
         return True
+
+    def _saved_by(self, stats: RegistryStats) -> int:
+        return 0

@@ -17,6 +17,7 @@ from herenow.logs import get_logger
 from herenow.model import Availability, Cause, StoredUser
 from herenow.registry.redis.registry import RedisRegistry
 from herenow.registry.redis.shard import Shard
+from herenow.registry.redis.tail import position_of
 from herenow.registry.tenants import Tenants
 from herenow.settings import Settings
 from herenow.store.base import PAGE_SIZE, Store
@@ -26,6 +27,10 @@ log = get_logger("herenow.cluster")
 
 AGAIN_S = 1.0
 """After a term that could not begin, such as that the store is away."""
+
+
+DRAIN_S = 1.0
+"""How long the end of a term waits for the store to take what is known."""
 
 
 class Terms:
@@ -76,6 +81,7 @@ class Terms:
         self._address = address
         self._renews = renews
         self._begun: tuple[Truth, Callable[[], Awaitable[None]]] | None = None
+        self._is_cut = False
         self._audits: set[asyncio.Task[None]] = set()
 
     def begin(self, truth: Truth, then: Callable[[], Awaitable[None]]) -> None:
@@ -116,6 +122,8 @@ class Terms:
             self.is_filled.set()
             if self._begun is not None:
                 keeper.begin(*self._begun)
+            if self._is_cut:
+                self._audit_soon()
             await self._keep(keeper, feed)
         except StoreError as error:
             self._note_fault(error)
@@ -123,7 +131,10 @@ class Terms:
         except RegistryUnavailable:
             await asyncio.sleep(AGAIN_S)
         finally:
+            if self.keeper is not None:
+                await keeper.drain(DRAIN_S)  # what it holds may be in no log any more
             self.keeper = None
+            await end(tuple(self._audits))
             if feed is not None:
                 await feed.close()
             await keeper.end(release=owns and keeper.lost is None, close=False)
@@ -147,7 +158,9 @@ class Terms:
 
     async def _open_feed(self, keeper: Keeper) -> Feed:
         cursor = await self._shard.trying(lambda: self._shard.redis.get(self._shard.keys.cursor))
-        start = cursor.decode() if cursor is not None else (await self._shard.last_entry()).decode()
+        start = "0-0" if cursor is None else cursor.decode()
+        first = await self._shard.trying(lambda: self._shard.redis.xrange(self._shard.keys.log, count=1))
+        self._is_cut = cursor is not None and (not first or position_of(first[0][0]) > position_of(start))
         feed = Feed(
             self._settings.cluster_url,
             self._shard,
@@ -161,17 +174,22 @@ class Terms:
             await self._here.members.replace(self._shard.keys.cursor, "", start)
         return feed
 
-    async def _fill(self, keeper: Keeper) -> None:
-        """Let in whom the store has and Redis does not; tell the store whom it was told to be offline."""
+    async def _fill(self, keeper: Keeper) -> bool:
+        """Let in whom the store has and Redis does not; tell the store whom it was told to be offline.
+
+        Returns:
+            Whether that was to be done.
+        """
         found = await self._shard.trying(lambda: self._shard.redis.get(self._shard.keys.filled))
         filled = "" if found is None else found.decode()
         if filled == "yes":
-            return
+            return False
         if filled == "":
             await keeper.adopt(lambda _: self._tenants)
         else:
             await self._say_rows()
         await self._here.members.replace(self._shard.keys.filled, filled, "yes")
+        return True
 
     async def _say_rows(self) -> None:
         """Have the log say of all who are online what the store is to know."""
@@ -192,8 +210,9 @@ class Terms:
                     await feed.go_back(self._here.agreed)
                     self._audit_soon()
                 standing = self._here.standing
-                if standing is not None and not standing.filled:  # Redis has lost all
-                    await self._fill(keeper)
+                is_empty = standing is not None and not standing.filled
+                if is_empty and await self._fill(keeper):  # Redis has lost all
+                    self._audit_soon()
                 await self._wait(self._settings.node_beat_s / 4)
                 self._leadership.changed.clear()
         finally:

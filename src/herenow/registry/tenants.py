@@ -111,12 +111,16 @@ class Tenants:
             if is_wanted or not self._may_go(stats, last):
                 continue
             del self._registries[tenant]
-            self._lingers_saved += stats.lingers_saved
+            self._lingers_saved += self._saved_by(stats)
             await registry.close()
 
     def _may_go(self, stats: RegistryStats, last: int) -> bool:
         """Whether nothing is lost with a registry of which nothing is asked, and whose latest version is ``last``."""
         return not stats.held and last <= self.floor()
+
+    def _saved_by(self, stats: RegistryStats) -> int:
+        """How many lingers the registry alone knows of."""
+        return stats.lingers_saved
 
     async def stats(self) -> RegistryStats:
         """Count over all tenants: for the operator, and nobody else. The version is the highest."""

@@ -84,12 +84,15 @@ class Committer:
             known = None
         raise RegistryUnavailable("it gives this node up again and again")
 
-    async def decide(self, commands: Commands, known: Mapping[str, bytes | None] | None = None) -> Done:
+    async def decide(
+        self, commands: Commands, known: Mapping[str, bytes | None] | None = None, *, are_known: bool = False
+    ) -> Done:
         """Decide commands and commit them, again with whomever another node was faster; then hear of it.
 
         Args:
             commands: by user.
             known: what is there of users, as read before.
+            are_known: they bring nothing new, and are done though the memory of Redis is full.
         """
         there: dict[str, bytes | None] = dict(known or {})
         # Of who connects it is guessed that they are not there: where that is wrong, the commit says what is.
@@ -104,7 +107,8 @@ class Committer:
             for user in left:
                 try:
                     held = decode(user, there.get(user))
-                    proposals.append(propose(held, self._here(commands[user]), now, self._policy))
+                    proposal = propose(held, self._here(commands[user]), now, self._policy)
+                    proposals.append(msgspec.structs.replace(proposal, brings=False) if are_known else proposal)
                 except Exception as error:
                     faults[user] = error
             try:

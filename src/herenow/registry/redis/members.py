@@ -68,11 +68,11 @@ class Members:
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
-        self._register = script(shard.redis, "register")
-        self._beat = script(shard.redis, "beat")
-        self._replace = script(shard.redis, "replace")
-        self._give_up = script(shard.redis, "give_up")
-        self._adopt = script(shard.redis, "adopt")
+        self._register = script(shard.control, "register")
+        self._beat = script(shard.control, "beat")
+        self._replace = script(shard.control, "replace")
+        self._give_up = script(shard.control, "give_up")
+        self._adopt = script(shard.control, "adopt")
 
     async def register(self, node: str, member: Member, *, before: str, now_ms: int, cluster: str) -> str:
         """Make this node a member; returns what tells this cluster from others.
@@ -94,7 +94,7 @@ class Members:
     async def all(self) -> dict[str, Member]:
         """Read who is a member, by id; who says of themselves what cannot be read is left out."""
         found: dict[str, Member] = {}
-        records = await self._shard.trying(lambda: self._shard.redis.hgetall(self._shard.keys.nodes))
+        records = await self._shard.trying(lambda: self._shard.control.hgetall(self._shard.keys.nodes))
         for node, record in sorted(records.items()):
             try:
                 found[node.decode()] = msgspec.json.decode(record, type=Member)
@@ -149,7 +149,7 @@ class Members:
 
     async def forget(self, node: str) -> None:
         """Remove what is left of a node that was given up, once its users are looked after."""
-        keys, redis = self._shard.keys, self._shard.redis
+        keys, redis = self._shard.keys, self._shard.control
         await self._shard.trying(lambda: redis.hdel(keys.lost, node))
         await self._shard.trying(lambda: redis.delete(keys.outcomes(node)))
 

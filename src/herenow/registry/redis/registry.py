@@ -309,8 +309,10 @@ class RedisRegistry:
             await self._say(to_retell(lost, there, now_ms=self.now().unix_ms, grace_ms=self._policy.grace_ms))
 
     async def _say(self, commands: Commands) -> None:
-        _, faults = await self._committer.decide(commands)
+        _, faults = await self._committer.decide(commands, are_known=True)
         for fault in faults.values():
+            if isinstance(fault, RegistryUnavailable):
+                raise fault  # and all is said again
             self._on_fault("a user's state", fault)
 
     async def _do(self, commands: Commands) -> Mapping[str, Exception]:

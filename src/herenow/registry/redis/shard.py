@@ -40,6 +40,9 @@ _PASSING = (
 )  # fmt: skip
 """How Redis begins an answer that says: not now."""
 
+AT_ONCE = 16
+"""Questions at a time, each over a connection of its own; the others wait."""
+
 SCANNED = 500
 """Users that are gone through at a time."""
 
@@ -90,7 +93,9 @@ class Shard:
         node: what this node is called there: its name, until it is a member.
         is_member: whether it commits as a member only.
         identity: which Redis it is.
+        is_agreeing: whether another Redis answers than before, and the nodes have not agreed on it yet.
         is_away: says that Redis does not answer, so that to try again would only keep others waiting.
+        control: a way of its own for what the nodes agree on, which nobody's questions keep waiting.
         commits: how many were sent.
         conflicts: in how many cases another node was faster with a user.
     """
@@ -102,8 +107,11 @@ class Shard:
         self.node = node
         self.is_member = False
         self.identity = Identity()
+        self.is_agreeing = False
         self.is_away: Callable[[], bool] = lambda: False
         self.redis = self.connect(url, timeout_s=TIMEOUT_S)
+        self.control = self.connect(url, timeout_s=TIMEOUT_S)
+        self._room = asyncio.Semaphore(AT_ONCE)
         self._slack_us = slack_ms * 1000
         self._patience_s = patience_s
         self._commit = script(self.redis, "commit")
@@ -153,6 +161,8 @@ class Shard:
             keys.tenants,
             *(keys.on(tenant, node) for node in nodes),
         ]
+        if self.is_agreeing:
+            raise Fenced
         brings = any(proposal.brings for proposal in proposals)
         member = self.node if self.is_member else ""
         args: list[Any] = [tenant, stamp, now_us, self._slack_us, seen, LOG_LENGTH, member, 0 if brings else 1]
@@ -259,6 +269,7 @@ class Shard:
     async def close(self) -> None:
         """Let go of Redis."""
         await self.redis.aclose()
+        await self.control.aclose()
 
     async def trying(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Ask, and again while it may still go well.
@@ -273,7 +284,8 @@ class Shard:
         ends_s, pause_s = loop.time() + self._patience_s, PAUSE_S
         while True:
             try:
-                return await ask()
+                async with self._room:
+                    return await ask()
             except AnotherProcess as error:
                 raise Fenced from error
             except (RedisError, OSError) as error:

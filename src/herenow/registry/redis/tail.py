@@ -87,8 +87,8 @@ class Tail:
         self._receivers[tenant], self._missed[tenant] = receive, missed
 
         def end() -> None:
-            self._receivers.pop(tenant, None)
-            self._missed.pop(tenant, None)
+            if self._receivers.get(tenant) is receive:  # else another registry of the tenant listens already
+                del self._receivers[tenant], self._missed[tenant]
 
         return end
 
@@ -169,16 +169,13 @@ class Tail:
                 miss()
         if fields[b"schema"] != SCHEMA:  # of a newer herenow, which says nothing such before all nodes know it
             self.skipped += 1
-            return
         receive = self._receivers.get(fields[b"tenant"].decode())
         if receive is None and self._receive_all is None:
             return
-        entry = _read(position, fields)
-        if entry is None:
-            return
+        entry = _read(position, fields) or Entry(position, "", ())
         if self._receive_all is not None:
             self._receive_all(entry)
-        if receive is not None:
+        if receive is not None and entry.news:
             receive(entry.news)
 
 

@@ -6,7 +6,8 @@ What counts is time in which this node's own beats went through: while Redis sta
 from collections.abc import Mapping
 
 LONGEST_STEP_S = 2.0
-"""Between two beats of this node's own: a longer pause was Redis', or its own, and tells nothing of the others."""
+"""Between two beats of this node's own, or twice their interval: a longer pause was Redis', or its own, and tells
+nothing of the others."""
 
 
 class Watch:
@@ -14,10 +15,12 @@ class Watch:
 
     Args:
         lease_s: a node whose beats stand still for so long is dead.
+        beat_s: between two beats.
     """
 
-    def __init__(self, lease_s: float) -> None:
+    def __init__(self, lease_s: float, beat_s: float) -> None:
         self._lease_s = lease_s
+        self._longest_s = max(LONGEST_STEP_S, 2 * beat_s)
         self._looked_s: float | None = None
         self._seen: dict[str, tuple[int, float]] = {}  # of each node its beats, and for how long they stand still
 
@@ -38,7 +41,7 @@ class Watch:
             before, still_s = self._seen.get(node, (None, 0.0))
             if number != before:
                 still_s = 0.0
-            elif passed_s <= LONGEST_STEP_S:
+            elif passed_s <= self._longest_s:
                 still_s += passed_s
             seen[node] = number, still_s
         self._seen = seen

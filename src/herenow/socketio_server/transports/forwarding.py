@@ -11,7 +11,7 @@ from ..errors import UnknownSession
 from .requests import Headers, Receive, Scope, Send, refusal_body, respond
 
 _HOP: Final = frozenset(
-    (b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"content-length")
+    (b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"expect", b"content-length")
 )
 """Headers that are about one connection."""
 
@@ -53,8 +53,7 @@ async def forward(path: Path, scope: Scope, receive: Receive, send: Send, *, max
     try:
         reader, writer = await asyncio.open_unix_connection(str(path))
     except OSError:
-        refusal = UnknownSession()
-        await respond(send, refusal.status, refusal_body(refusal), [(b"content-type", b"application/json")])
+        await _refuse(send)
         return
     try:
         body = await _body(receive, max_body)
@@ -108,6 +107,13 @@ async def _pass_back(reader: asyncio.StreamReader, send: Send) -> None:
             await send({"type": "http.response.body", "body": b"".join(parts), "more_body": True})
     if has_begun:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+    else:  # it has ended meanwhile, and the session with it
+        await _refuse(send)
+
+
+async def _refuse(send: Send) -> None:
+    refusal = UnknownSession()
+    await respond(send, refusal.status, refusal_body(refusal), [(b"content-type", b"application/json")])
 
 
 async def _until_gone(receive: Receive) -> None:
