@@ -41,7 +41,7 @@ class Workers(PresenceServer):
 
 
 @contextmanager
-def workers(directory: Path) -> Iterator[Workers]:
+def workers(directory: Path, **settings: Any) -> Iterator[Workers]:
     redis = redis_server.shared("redis")
     server = Workers(
         directory / "app.db",
@@ -50,6 +50,7 @@ def workers(directory: Path) -> Iterator[Workers]:
         node_lease_s=2,
         node_beat_s=0.5,
         node_name="w",
+        **settings,
     )
     server.from_nothing = True
     server.start()
@@ -99,6 +100,29 @@ async def test_polling_comes_right_whichever_worker_a_request_meets_and_websocke
         )
         said, _ = await asyncio.wait_for(node.communicate(), 60)
         assert msgspec.json.decode(said) == ["websocket"] * 12
+
+
+async def test_a_request_for_another_worker_is_bounded_and_refused_like_any_other(tmp_path: Path) -> None:
+    with workers(tmp_path, ping_interval_s=1, ping_timeout_s=1, max_payload=1000) as server:
+        await nodes(server, WORKERS)
+        async with httpx.AsyncClient(base_url=server.url) as http:
+            origin = {"origin": "https://app.example", "connection": "close"}
+            for mark in "ABC":  # of them two are not the one that is met
+                refused = await http.get(f"/socket.io/?EIO=4&transport=polling&sid={mark}nobody", headers=origin)
+                assert (refused.status_code, refused.json()["code"]) == (400, 1)
+                assert "access-control-allow-origin" in refused.headers, "a page may read why"
+            for _ in range(6):
+                sid = msgspec.json.decode((await poll(http))[1:])["sid"]
+                query = f"/socket.io/?EIO=4&transport=polling&sid={sid}"
+                too_long = await http.post(query, content="4" * 1001, headers={"connection": "close"})
+                assert too_long.status_code == 413
+        for mark in "ABC":
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            query = f"/socket.io/?EIO=4&transport=polling&sid={mark}nobody"
+            writer.write(f"POST {query} HTTP/1.1\r\nhost: x\r\ncontent-length: 500\r\n\r\n4".encode())
+            async with asyncio.timeout(10):
+                assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+            writer.close()
 
 
 async def test_workers_are_started_again_renewed_one_after_the_other_and_end_together(tmp_path: Path) -> None:

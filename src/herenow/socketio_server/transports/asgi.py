@@ -24,7 +24,6 @@ from ..engineio.turns import Allowance
 from ..errors import RequestRefused
 from ..message import Message, asgi_send
 from ..on_uvicorn.shortcut import Shortcut
-from .forwarding import forward
 from .polling import PollingRequest
 from .requests import (
     ASGIApp,
@@ -84,10 +83,8 @@ class EngineApp:
 
     async def _serve(self, kind: str, scope: Scope, receive: Receive, send: Send) -> None:
         self.engine.heard_on(scope.get("server"))
-        if kind == "http" and (path := self._elsewhere_by(scope)) is not None:
-            await forward(path, scope, receive, send, max_body=self.engine.settings.max_payload)
-        elif kind == "http":
-            await PollingRequest(self.engine, scope, receive, send).serve()
+        if kind == "http":
+            await PollingRequest(self.engine, scope, receive, send).serve(self._elsewhere_by(scope))
         elif kind == "websocket":
             await _serve_websocket(self.engine, scope, receive, send)
 

@@ -8,7 +8,7 @@ from typing import Final
 import httptools
 
 from ..errors import UnknownSession
-from .requests import Headers, Receive, Scope, Send, refusal_body, respond
+from .requests import Headers, Receive, Scope, Send
 
 _HOP: Final = frozenset(
     (b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer", b"expect", b"content-length")
@@ -40,25 +40,24 @@ class _Answer:
         self.is_whole = True
 
 
-async def forward(path: Path, scope: Scope, receive: Receive, send: Send, *, max_body: int) -> None:
-    """Have another process answer a request of HTTP; where it is not there, the session is not either.
+async def forward(path: Path, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+    """Have another process answer a request of HTTP.
 
     Args:
         path: of the socket on which it listens.
         scope: of the request, as ASGI has it.
-        receive: brings its body.
+        body: of the request.
+        receive: says when the client goes away.
         send: takes the answer.
-        max_body: bytes; what is longer is passed on no further, and refused there.
+
+    Raises:
+        UnknownSession: the other process is not there, and so the session is not either.
     """
     try:
         reader, writer = await asyncio.open_unix_connection(str(path))
-    except OSError:
-        await _refuse(send)
-        return
+    except OSError as error:
+        raise UnknownSession from error
     try:
-        body = await _body(receive, max_body)
-        if body is None:
-            return
         writer.write(_head(scope, len(body)) + body)
         gone = asyncio.ensure_future(_until_gone(receive))
         passing = asyncio.ensure_future(_pass_back(reader, send))
@@ -67,20 +66,11 @@ async def forward(path: Path, scope: Scope, receive: Receive, send: Send, *, max
         finally:
             gone.cancel()
             passing.cancel()
-            await asyncio.gather(gone, passing, return_exceptions=True)
+            _, answered = await asyncio.gather(gone, passing, return_exceptions=True)
     finally:
         writer.transport.abort()  # the other one sees that nobody waits any more
-
-
-async def _body(receive: Receive, most: int) -> bytes | None:
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message.get("body", b"")
-        if len(body) > most or not message.get("more_body", False):
-            return bytes(body[: most + 1])
+    if isinstance(answered, UnknownSession):
+        raise answered
 
 
 def _head(scope: Scope, length: int) -> bytes:
@@ -96,7 +86,7 @@ async def _pass_back(reader: asyncio.StreamReader, send: Send) -> None:
     answer = _Answer()
     parser = httptools.HttpResponseParser(answer)
     has_begun = False
-    while not answer.is_whole and (data := await reader.read(READ)):
+    while not answer.is_whole and (data := await _read(reader)):
         parser.feed_data(data)
         if answer.has_head and not has_begun:
             has_begun = True
@@ -105,15 +95,17 @@ async def _pass_back(reader: asyncio.StreamReader, send: Send) -> None:
         parts, answer.parts = answer.parts, []
         if has_begun and parts:
             await send({"type": "http.response.body", "body": b"".join(parts), "more_body": True})
-    if has_begun:
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-    else:  # it has ended meanwhile, and the session with it
-        await _refuse(send)
+    if not has_begun:  # it has ended meanwhile, and the session with it
+        raise UnknownSession
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _refuse(send: Send) -> None:
-    refusal = UnknownSession()
-    await respond(send, refusal.status, refusal_body(refusal), [(b"content-type", b"application/json")])
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    """Read on; a process that was killed has ended like any other."""
+    try:
+        return await reader.read(READ)
+    except ConnectionError:
+        return b""
 
 
 async def _until_gone(receive: Receive) -> None:

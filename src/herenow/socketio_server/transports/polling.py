@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
+from pathlib import Path
 from time import monotonic
 from typing import Final
 
@@ -12,9 +13,21 @@ from ..engineio.connection import Connection, find_header
 from ..engineio.engine import Engine
 from ..engineio.session import Reason, Transport
 from ..engineio.turns import READ_SLICE, TURN_S
-from ..errors import BadPacket, RequestRefused, SocketIOError, TooLarge
+from ..errors import BadPacket, RequestRefused, TooLarge
 from ..message import Message
-from .requests import Headers, Receive, Scope, Send, handshake_of, peer_of, refusal_body, respond
+from .forwarding import forward
+from .requests import (
+    ClientGone,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    handshake_of,
+    peer_of,
+    read_body,
+    refusal_body,
+    respond,
+)
 
 _TEXT: Final = (b"content-type", b"text/plain; charset=UTF-8")
 _JSON: Final = (b"content-type", b"application/json")
@@ -127,13 +140,16 @@ class PollingRequest:
         self._send = send
         self._cors: Headers = []
 
-    async def serve(self) -> None:
-        """Answer the request."""
+    async def serve(self, owner: Path | None) -> None:
+        """Answer the request; ``owner``: the socket of another process, whose session it is for."""
         method, headers = self._scope["method"], self._scope["headers"]
         try:
             self._cors = _cors_headers(self._engine, headers)
             if method == "OPTIONS":
                 await respond(self._send, 204, b"", [*self._cors, *_preflight(headers)])
+                return
+            if owner is not None:
+                await self._forward(owner)
                 return
             query = self._scope["query_string"].decode("latin-1")
             connection = self._engine.admit(Transport.POLLING, method, query, headers, peer_of(self._scope))
@@ -197,6 +213,20 @@ class PollingRequest:
         if not body.cancelled() and body.done():
             await self._answer_poll(connection, link, body.result())
 
+    async def _forward(self, owner: Path) -> None:
+        """Pass the request on, with as much of a body that is too long as lets the owner refuse it."""
+        try:
+            body = await self._read_body()
+        except (ClientGone, TimeoutError) as error:
+            raise RequestRefused from error
+        await forward(owner, self._scope, body, self._receive, self._send)
+
+    async def _read_body(self) -> bytes:
+        """Read the body for no longer than a session lives that is silent, and while it posts a polling client is."""
+        settings = self._engine.settings
+        async with self._engine.clock.timeout((settings.ping_interval_ms + settings.ping_timeout_ms) / 1000):
+            return await read_body(self._receive, settings.max_payload)
+
     async def _post(self, connection: Connection) -> None:
         link, session, settings = connection.link, connection.session, self._engine.settings
         if not isinstance(link, PollingLink):
@@ -205,9 +235,11 @@ class PollingRequest:
             self._engine.handle(connection, refused)
             raise RequestRefused(session.fault)
         try:
-            # No longer than a session lives that is silent, and while it posts a polling client is.
-            async with self._engine.clock.timeout((settings.ping_interval_ms + settings.ping_timeout_ms) / 1000):
-                body = await _read_body(self._scope, self._receive, settings.max_payload)
+            announced = find_header(self._scope["headers"], b"content-length")
+            if announced is not None and announced.isascii() and announced.isdigit():
+                _refuse_above(settings.max_payload, int(announced[:20]))
+            body = await self._read_body()
+            _refuse_above(settings.max_payload, len(body))
             if len(body) > READ_SLICE:
                 await self._engine.turns.wait()
             began_s = monotonic()
@@ -232,24 +264,9 @@ class PollingRequest:
         await self._answer("ok")
 
 
-class ClientGone(SocketIOError):
-    """The client went away in the middle of its request."""
-
-
-async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    announced = find_header(scope["headers"], b"content-length")
-    if announced is not None and announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
+def _refuse_above(limit: int, length: int) -> None:
+    if length > limit:
         raise TooLarge
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise TooLarge
-        if not message.get("more_body", False):
-            return bytes(body)
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -15,7 +15,7 @@ from websockets.frames import Frame
 from herenow.logs import get_logger
 
 from ..engineio.connection import Handshake
-from ..errors import RequestRefused
+from ..errors import RequestRefused, SocketIOError
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -63,6 +63,26 @@ def switching_response(accepted: str) -> bytes:
 @lru_cache(maxsize=1)
 def _date(now_s: int) -> str:
     return formatdate(now_s, usegmt=True)
+
+
+class ClientGone(SocketIOError):
+    """The client went away in the middle of its request."""
+
+
+async def read_body(receive: Receive, most: int) -> bytes:
+    """Read the body of a request; where it is longer than ``most`` bytes, no further than that shows.
+
+    Raises:
+        ClientGone: before it was whole.
+    """
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > most or not message.get("more_body", False):
+            return bytes(body[: most + 1])
 
 
 async def respond(
