@@ -165,9 +165,10 @@ class Shard:
             raise Fenced
         brings = any(proposal.brings for proposal in proposals)
         member = self.node if self.is_member else ""
-        args: list[Any] = [tenant, stamp, now_us, self._slack_us, seen, LOG_LENGTH, member, 0 if brings else 1]
+        numbers = msgspec.msgpack.encode([_numbers(each, nodes) for each in proposals])
+        args: list[Any] = [tenant, stamp, now_us, self._slack_us, seen, LOG_LENGTH, member, 0 if brings else 1, numbers]
         for each in proposals:
-            args += (each.user_id, each.revision, each.state, each.news, _numbers(each, nodes))
+            args += (each.user_id, each.revision, each.state, each.news)
         entry, *outcomes = await self.trying(lambda: self._commit(keys=names, args=args))
         faster = {
             proposal.user_id: outcome
@@ -322,10 +323,10 @@ def tenant_of(name: str) -> str | None:
     return None if name == NO_TENANT else name
 
 
-def _numbers(proposal: Proposal, nodes: dict[str, int]) -> bytes:
-    """Put the numbers of a proposal into the form in which the script takes them: ``False`` for none, as in Lua."""
+def _numbers(proposal: Proposal, nodes: dict[str, int]) -> tuple[Any, ...]:
+    """Put the numbers of a proposal into the order in which the script takes them: ``False`` for none, as in Lua."""
     dues = [due_ms for due_ms in (proposal.steady_due_ms, proposal.wall_due_ms) if due_ms is not None]
-    numbers = (
+    return (
         proposal.versions,
         proposal.shown_at,
         proposal.version,
@@ -336,4 +337,3 @@ def _numbers(proposal: Proposal, nodes: dict[str, int]) -> bytes:
         [nodes[node] for node in proposal.joins],
         [nodes[node] for node in proposal.leaves],
     )
-    return msgspec.msgpack.encode(numbers)
