@@ -1,7 +1,8 @@
 """What the keeper writes: all that the log says, from where the keeper before it had come to.
 
 The *cursor* is the entry up to which the store has all. It lies in Redis, and follows the store: so whoever keeps it
-next begins there, and no row is lost. What is read twice is written once, since each row has its version.
+next begins there, and no row is lost. What is read twice is written once, since each row has its version. It reads by
+itself what was said before, until it is level with the tail of this node; from there on that one is read for both.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ class Feed:
     Args:
         url: where Redis is.
         shard: whose log.
+        tail: of this node.
         members: among whom this node is one.
         writer: takes the rows.
         start: the cursor as it is written in Redis; empty: from the end of the log on.
@@ -42,6 +44,7 @@ class Feed:
         self,
         url: str,
         shard: Shard,
+        tail: Tail,
         members: Members,
         writer: Writer,
         *,
@@ -54,8 +57,21 @@ class Feed:
         self._writer = writer
         self._saved = start
         self._marks: deque[tuple[Position, float]] = deque()  # what was submitted when
-        self._tail = Tail(url, shard, on_fault, start=position_of(start) if start else None)
-        self._tail.tell_all(self._take, missed)
+        self._missed = missed
+        self._tail = tail
+        self._behind: Tail | None = Tail(url, shard, on_fault, start=position_of(start) if start else None)
+        self._hear_no_more = self._behind.tell_all(self._take_behind, missed)
+        self._is_level = False
+
+    def _take_behind(self, entry: Entry) -> None:
+        self._take(entry)
+        self._join_if_level(entry.position)
+
+    def _join_if_level(self, position: Position) -> None:
+        if position == self._tail.position and not self._is_level:
+            self._is_level = True
+            self._hear_no_more()
+            self._hear_no_more = self._tail.tell_all(self._take, self._missed)
 
     def _take(self, entry: Entry) -> None:
         rows = [news.row for news in entry.news if news.row is not None]
@@ -67,10 +83,20 @@ class Feed:
 
     async def run(self) -> None:
         """Follow, and say how far the store is, until cancelled."""
-        await self._tail.begin()
+        if self._behind is not None:
+            await self._behind.begin()
         while True:
             await asyncio.sleep(SAVE_EVERY_S)
             await self.save()
+            if self._behind is not None:
+                self._join_if_level(self._behind.position)
+                await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Close the tail that this one had for itself, once it is level with that of the node."""
+        if self._is_level and (behind := self._behind) is not None:
+            self._behind = None
+            await behind.close()
 
     async def save(self) -> None:
         """Say how far the store is."""
@@ -91,14 +117,12 @@ class Feed:
             self._marks.appendleft((reached, 0.0))
 
     async def go_back(self, entry: bytes) -> None:
-        """Read again what follows an entry: another Redis may have written over it."""
-        await self._tail.go_back(entry)
-
-    async def caught_up(self, entry: bytes) -> None:
-        """Wait until an entry was read."""
-        await self._tail.begin()
-        await self._tail.reached(entry)
+        """Read again what follows an entry, as the tail of this node does: another Redis may have written over it."""
+        if self._behind is not None and not self._is_level:
+            await self._behind.go_back(entry)
 
     async def close(self) -> None:
         """Follow no more."""
-        await self._tail.close()
+        self._hear_no_more()
+        if self._behind is not None:
+            await self._behind.close()

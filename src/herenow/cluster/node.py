@@ -60,6 +60,7 @@ class ClusterNode:
         members: all that are.
         standing: as the last beat told it; ``None`` before the first.
         away_since_s: since when Redis has not answered, by the steady clock; ``None``: it does.
+        tail: the log of the shard, as this node reads it.
         dead: who stands still, each with their beats.
         watch: watches them.
     """
@@ -90,7 +91,7 @@ class ClusterNode:
         self.watch = Watch(lease_s - beat_s, beat_s)
         self._shard = shard
         shard.is_away = lambda: self.away_since_s is not None
-        self._tail = tail
+        self.tail = tail
         self._clock = clock
         self._member = member
         self._lease_s = lease_s
@@ -124,7 +125,7 @@ class ClusterNode:
         await self._shard.trying(self._shard.redis.ping)
         await self.look_at_clock()
         await self._see_that_name_is_free()
-        await self._tail.begin()
+        await self.tail.begin()
         async with self._registering:
             await self._register()
         await self._see_that_settings_agree()
@@ -194,9 +195,9 @@ class ClusterNode:
         last = await self._shard.last_entry()
         try:
             async with asyncio.timeout(CAUGHT_UP_WITHIN_S):
-                await self._tail.reached(last)
+                await self.tail.reached(last)
         except TimeoutError:
-            await self._tail.reconnect()
+            await self.tail.reconnect()
 
     async def _register(self) -> None:
         before = self.node if self.registrations else ""
@@ -206,11 +207,11 @@ class ClusterNode:
         self._shard.identity.agree()
         now = self._clock.now()
         is_first, entry = await self.members.adopt(
-            seen=self._tail.position, place=self._tail.place, now_us=now.unix_us, slack_us=SLACK_US
+            seen=self.tail.position, place=self.tail.place, now_us=now.unix_us, slack_us=SLACK_US
         )
         if self._is_other:
             self.generation, self.agreed = self.generation + 1, entry
-            await self._tail.go_back(entry)
+            await self.tail.go_back(entry)
             if is_first:
                 log.warning("another Redis answers than before, and the nodes begin to agree on it")
         await self.look_at_clock()
@@ -302,13 +303,13 @@ class ClusterNode:
 
     async def _see_that_tail_moves(self, standing: Standing) -> None:
         """Reconnect a tail that stands still though the log has gone on."""
-        position, now_s = self._tail.position, steady_s()
+        position, now_s = self.tail.position, steady_s()
         if position >= position_of(standing.last) or position != self._stood_at:
             self._stands_since_s, self._stood_at = now_s, position
         elif self._stands_since_s is not None and now_s - self._stands_since_s >= TAIL_STANDS_S:
             log.warning("the log is read over a new connection: nothing has come over the old one")
             self._stands_since_s = now_s
-            await self._tail.reconnect()
+            await self.tail.reconnect()
 
     def _note_back(self) -> None:
         if self.away_since_s is not None:

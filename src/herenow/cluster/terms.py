@@ -164,6 +164,7 @@ class Terms:
         feed = Feed(
             self._settings.cluster_url,
             self._shard,
+            self._here.tail,
             self._here.members,
             keeper.writer,
             start=start,

@@ -64,6 +64,7 @@ class Tail:
         self._receivers: dict[str, Receive] = {}
         self._missed: dict[str, Callable[[], None]] = {}
         self._receive_all: Callable[[Entry], None] | None = None
+        self._missed_all: Callable[[], None] = _nothing
         self._start = start
         self.position: Position = (0, 0)
         self.place = 0
@@ -92,9 +93,15 @@ class Tail:
 
         return end
 
-    def tell_all(self, receive: Callable[[Entry], None], missed: Callable[[], None]) -> None:
-        """Tell of every entry, whose ever it is, and whether something was missed; before it begins."""
-        self._receive_all, self._missed[""] = receive, missed
+    def tell_all(self, receive: Callable[[Entry], None], missed: Callable[[], None]) -> Callable[[], None]:
+        """Tell somebody of every entry from now on, whose ever it is; as :meth:`tell`."""
+        self._receive_all, self._missed_all = receive, missed
+
+        def end() -> None:
+            if self._receive_all is receive:
+                self._receive_all, self._missed_all = None, _nothing
+
+        return end
 
     def reached(self, entry: bytes) -> asyncio.Future[None]:
         """Return what is done once an entry was told."""
@@ -165,7 +172,7 @@ class Tail:
         has_missed = self.place and place != self.place + 1
         self.place = place
         if has_missed and b"again" not in fields:  # with which the nodes agreed on another Redis: its places go on anew
-            for miss in tuple(self._missed.values()):
+            for miss in (self._missed_all, *self._missed.values()):
                 miss()
         if fields[b"schema"] != SCHEMA:  # of a newer herenow, which says nothing such before all nodes know it
             self.skipped += 1
@@ -177,6 +184,10 @@ class Tail:
             self._receive_all(entry)
         if receive is not None and entry.news:
             receive(entry.news)
+
+
+def _nothing() -> None:
+    """Whom nobody is to be told of a gap."""
 
 
 def _read(position: Position, fields: dict[bytes, bytes]) -> Entry | None:
