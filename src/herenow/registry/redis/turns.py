@@ -2,7 +2,9 @@
 
 One turn is under way at a time. It takes all that stands together at the head: commands, which travel as one batch;
 reads, which need not wait for each other; or one thing that is done alone. What is asked meanwhile waits, in its order,
-and makes the next turn: so whoever reads sees what was issued before, and a busy registry has the larger batches.
+and makes the next turn: so whoever reads sees what was issued before, and a busy registry has the larger batches. A
+turn costs as much as some five of its commands, here and in Redis: so while many come, turns with commands keep a
+distance.
 """
 
 import asyncio
@@ -16,6 +18,12 @@ from herenow.registry.crowds import USERS_AT_ONCE
 T = TypeVar("T")
 
 Work = Callable[[], Awaitable[Any]]
+
+BUSY = 3
+"""Commands in one turn: behind one with so many, the next gathers."""
+
+GATHER_S = 0.01
+"""From the beginning of such a turn to that of the next. Whoever changes nothing else at the time waits for nothing."""
 
 Commands = dict[str, list[Command]]
 """By user, and of each in their order."""
@@ -50,6 +58,7 @@ class Turns:
         self._rest = rest
         self._asked: deque[_Asked] = deque()
         self._worker: asyncio.Task[None] | None = None
+        self._next_s = 0.0  # when the next turn with commands may begin
 
     def command(self, command: Command) -> asyncio.Future[Any]:
         """Do a command."""
@@ -95,6 +104,11 @@ class Turns:
 
     async def _take_commands(self) -> None:
         """Take commands, of each user those that stand together: so what is told keeps the order in which they came."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        if began_s < self._next_s and len(self._asked) < USERS_AT_ONCE:
+            await asyncio.sleep(self._next_s - began_s)
+            began_s = loop.time()
         taken: list[tuple[str, _Asked]] = []
         commands: Commands = {}
         last = None
@@ -104,6 +118,7 @@ class Turns:
             last = what.user_id
             commands.setdefault(last, []).append(what)
             taken.append((last, self._asked.popleft()))
+        self._next_s = began_s + GATHER_S if len(taken) >= BUSY else 0.0
         try:
             await self._begin()
             faults = await self._commit(commands)
