@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from herenow.model import Availability, Evicted, StoredUser
+from herenow.model import Availability, Evicted, StoredUser, UserPresence
 from herenow.registry.commands import Adopt, Command, Connect, Now, SetClaim
 from herenow.registry.redis.blob import Held, encode
 from herenow.registry.redis.news import write_news
 from herenow.registry.rules import Policy, Shift, decide
-from herenow.registry.state import HeldUser
+from herenow.registry.state import HeldUser, presence
 
 COUNTS = ("online", "away", "busy", "connections", "held", "lingers_saved")
 """What is counted, in the order in which a proposal has it."""
@@ -68,7 +68,7 @@ def propose(held: Held, commands: Sequence[Command], now: Now, policy: Policy) -
         now: the time of all of it.
         policy: how long things last.
     """
-    user, version = held.user, held.version
+    user, version, shown = held.user, held.version, held.user.shown
     nodes, counts = _nodes(user), _counted(user, held=bool(held.revision))
     steps: list[Shift] = []
     evicted: tuple[Evicted, ...] = ()
@@ -93,7 +93,10 @@ def propose(held: Held, commands: Sequence[Command], now: Now, policy: Policy) -
         elif not (version or shown_at):
             version = decision.above  # the look is the one that the store has
     state = b"" if user.is_gone() else encode(user)
-    has_news = bool(row or evicted)  # every step comes with a row
+    view: UserPresence | None = None
+    if user.shown is not None and user.shown is not shown and not shown_at:
+        view = presence(user.user_id, user.shown, version)
+    has_news = bool(row or evicted or view)  # every step comes with a row
     versions = len(steps) + int(is_row_last)
     after = _counted(user, held=bool(state))
     deltas = [b - a for a, b in zip(counts, after, strict=True)]
@@ -112,7 +115,7 @@ def propose(held: Held, commands: Sequence[Command], now: Now, policy: Policy) -
         counts=(*deltas[:3], connections, deltas[3], saved),
         joins=tuple(_nodes(user) - nodes),
         leaves=tuple(nodes - _nodes(user)),
-        news=write_news(user.user_id, steps, versions, row, evicted) if has_news else b"",
+        news=write_news(user.user_id, steps, versions, row, evicted, view) if has_news else b"",
         evicted=evicted,
         brings=any(isinstance(command, _BRINGING) for command in commands),
     )

@@ -1,5 +1,6 @@
-"""What a registry in Redis can be asked: each a trip or more, and nothing is remembered."""
+"""What a registry in Redis can be asked: each a trip or more, but for how users are shown, as far as that is kept."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -7,12 +8,16 @@ from herenow.model import Connection, StoredUser, UserPresence
 from herenow.registry.base import Explanation, Page, RegistryStats, Snapshot
 from herenow.registry.changelog import ChangeLog
 from herenow.registry.commands import Now
-from herenow.registry.recency import cursor_after, place_in
+from herenow.registry.recency import Entry, cursor_after, place_in
 from herenow.registry.redis.blob import Held, UnreadableState, decode
 from herenow.registry.redis.shard import Shard
+from herenow.registry.redis.views import BEFORE_ALL, Views
 from herenow.supervision import OnFault
 
 T = TypeVar("T")
+
+TRIES = 3
+"""How often a page is looked for among what is kept, and that lengthened, before it is read for whoever asked alone."""
 
 
 class Reads:
@@ -24,6 +29,9 @@ class Reads:
         log: the changes that this node has heard of.
         now: the time.
         on_fault: told of a user whose state cannot be read: it keeps no read from telling of the others.
+
+    Attributes:
+        views: how users are shown, as far as that is kept: to be told all that the log says of this tenant.
     """
 
     def __init__(
@@ -34,6 +42,8 @@ class Reads:
         self._log = log
         self._now = now
         self._on_fault = on_fault
+        self.views = Views()
+        self._lengthening = asyncio.Lock()
 
     async def find(self, user_ids: Iterable[str]) -> dict[str, Held]:
         """Read users as they are held."""
@@ -55,8 +65,17 @@ class Reads:
     async def get(self, user_ids: tuple[str, ...]) -> Snapshot:
         """As :meth:`Registry.get`, like all that follow."""
         version = self._log().version  # before the look: so all up to it is in what is seen
-        views = {user_id: held.view() for user_id, held in (await self.find(user_ids)).items()}
-        return Snapshot(version, {user_id: view for user_id, view in views.items() if view is not None})
+        views, others = self.views.get(user_ids)
+        if others:
+            begun = self.views.begin()
+            try:
+                found = {user_id: held.view() for user_id, held in (await self.find(others)).items()}
+                read = {user_id: view for user_id, view in found.items() if view is not None}
+                self.views.take(begun, read.values())
+            finally:
+                self.views.done()
+            views |= read
+        return Snapshot(version, views)
 
     async def rows(self, user_ids: tuple[str, ...]) -> dict[str, StoredUser]:
         there = await self.find(user_ids)
@@ -72,12 +91,37 @@ class Reads:
 
     async def online(self, limit: int, cursor: str | None) -> Page:
         after = None if cursor is None else place_in(cursor)
-        version = self._log().version
-        found = await self._shard.page(self._tenant, limit + 1, after)
-        users = [view for user_id, blob in found.items() if (view := self._decode(user_id, blob).view()) is not None]
+        for _ in range(TRIES):
+            version = self._log().version
+            users = self.views.page(limit + 1, after)
+            is_behind = after is not None and after < self.views.end  # so far back, nobody here has asked
+            if users is not None or is_behind:
+                break
+            await self._lengthen(limit + 1, after)
+        if users is None:
+            version = self._log().version
+            users, _ = await self._read_page(limit + 1, after)
         more = len(users) > limit
         del users[limit:]
         return Page(version, tuple(users), cursor_after(users[-1]) if more else None)
+
+    async def _lengthen(self, limit: int, after: Entry | None) -> None:
+        """Read the page behind what is kept; whoever asks meanwhile waits for it."""
+        async with self._lengthening:
+            if self.views.page(limit, after) is not None:
+                return
+            begun, end = self.views.begin(), self.views.end
+            try:
+                read, is_last = await self._read_page(limit, None if end == BEFORE_ALL else end)
+                self.views.extend(begun, read, is_last=is_last)
+            finally:
+                self.views.done()
+
+    async def _read_page(self, limit: int, after: Entry | None) -> tuple[list[UserPresence], bool]:
+        """Read a page, and whether nothing is behind it."""
+        found = await self._shard.page(self._tenant, limit, after)
+        views = [view for user_id, blob in found.items() if (view := self._decode(user_id, blob).view()) is not None]
+        return views, len(found) < limit
 
     async def connections_on(self, node: str) -> tuple[tuple[str, str], ...]:
         found: dict[tuple[str, str], None] = {}

@@ -300,6 +300,7 @@ class RedisRegistry:
 
     async def _say_again(self) -> None:
         """Say all that this node serves; then see to whom the others were told of by commits that Redis has lost."""
+        self.forget_views()
         for part in self._serving.all():
             await self._say(part)
         lost = lost_changes(self._log, await self._shard.version(self._tenant))
@@ -338,16 +339,23 @@ class RedisRegistry:
         for gone in evicted:
             self._serving.dropped(gone, self._place.node)
         changes = tuple(change for each in news for change in each.changes)
+        self._reads.views.hear((*changes, *(each.view for each in news if each.view is not None)))
         for change in changes:
             if change.version > self._log.version:
                 self._log.append(change)
         rows = tuple(each.row for each in news if each.row is not None)
-        self._subscribers.tell(Batch(changes, rows, evicted))
+        if changes or rows or evicted:
+            self._subscribers.tell(Batch(changes, rows, evicted))
 
     def _miss(self) -> None:
         """Begin the log of changes anew: nobody here knows what was said meanwhile."""
         self._log = ChangeLog(self._log_capacity, self._log.version + 1)
+        self.forget_views()
         self._missed()
+
+    def forget_views(self) -> None:
+        """Read anew how users are shown: what the log does not tell has changed it."""
+        self._reads.views.forget()
 
     # -- time -------------------------------------------------------------------------------------------------------
 
