@@ -31,6 +31,7 @@ from herenow.logs import get_logger
 from herenow.metering import Meters
 from herenow.model import Cause, Change, Connection, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Registry, RegistryStats, Snapshot
+from herenow.registry.state import presence_in
 from herenow.registry.tenants import SWEEP_EVERY_S, Tenants
 from herenow.settings import Settings
 from herenow.sparing import EVERY_S, Sparing, alike
@@ -100,6 +101,7 @@ class Service:
         self._sparing = Sparing()
         self.lines = Lines()
         self._missed: list[Callable[[str | None], None]] = []
+        self._told_away: list[Callable[[bool], None]] = []
         self._on_lost: Callable[[StoreError], None] | None = None
         self._lost: StoreInUse | None = None
         self._starting = False
@@ -251,7 +253,7 @@ class Service:
         except ModuleNotFoundError as error:
             raise SettingsInvalid("cluster needs a client of Redis: pip install 'herenow[redis]'") from error
 
-        return ClusterKeeper(self.store, self.settings, self.supervisor, self._miss)
+        return ClusterKeeper(self.store, self.settings, self.supervisor, self._miss, self._tell_away)
 
     def on_missed(self, handler: Callable[[str | None], None]) -> None:
         """Call ``handler(tenant)`` when nobody here knows what happened for a while to the users of a tenant."""
@@ -260,6 +262,14 @@ class Service:
     def _miss(self, tenant: str | None) -> None:
         for handler in self._missed:
             handler(tenant)
+
+    def on_away(self, handler: Callable[[bool], None]) -> None:
+        """Call ``handler(True)`` when the registry of the cluster cannot be reached, ``handler(False)`` once it can."""
+        self._told_away.append(handler)
+
+    def _tell_away(self, is_away: bool) -> None:
+        for handler in self._told_away:
+            handler(is_away)
 
     async def _begin_minutes(self) -> None:
         while True:
@@ -315,12 +325,18 @@ class Service:
         return (await self.snapshot(list(user_ids), tenant=tenant)).users
 
     async def snapshot(self, user_ids: Sequence[str], *, tenant: str | None = None) -> Snapshot:
-        """As :meth:`get`, with the version of the registry at which it was so."""
+        """As :meth:`get`, with the version of the registry at which it was so.
+
+        While the registry of a cluster is away (`as_of_ms`), of those who are not known here the store has the word.
+        """
         ids = [self.store.canonical(asked) for asked in user_ids]
-        snapshot = await self.registry_of(tenant).get(ids)
+        registry = self.registry_of(tenant)
+        snapshot = await registry.get(ids)
         known, version = snapshot.users, snapshot.version
         absent = [user_id for user_id in ids if user_id not in known]
         stored = await self._read_store(absent, tenant) if absent else {}
+        if registry.as_of_ms is not None:
+            known = known | {user_id: presence_in(row, version) for user_id, row in stored.items() if row.is_online}
         # In the order asked for, each user once.
         users = {
             asked: known.get(user_id) or as_offline(user_id, stored.get(user_id), version)

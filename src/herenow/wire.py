@@ -60,6 +60,11 @@ def canonical_to_wire(of_asked: Mapping[str, str]) -> dict[str, Any]:
     return {"canonical": others} if others else {}
 
 
+def stale_to_wire(as_of_ms: int | None) -> dict[str, Any]:
+    """Say that an answer may be old, and as of when it was true; nothing, if it is true now (``None``)."""
+    return {} if as_of_ms is None else {"stale": True, "asOf": to_iso(as_of_ms)}
+
+
 def claim_of(
     availability: Claimed | None, text: str | None, until: str | None, *, longest_text: int, now_ms: int
 ) -> Claim:

@@ -12,6 +12,7 @@ from clients import Client, Refused
 from cluster.cluster import LEASE_S, RESTART_GRACE_S, Cluster, running
 from cluster.sentinel import watched
 from e2e.relay import Relay
+from herenow.times import from_iso
 from support import http_get, until
 
 EXTRA_S = 4.0
@@ -331,8 +332,23 @@ async def test_while_redis_is_away_the_nodes_serve_and_say_so_and_nothing_is_res
         await watcher.watch("alice", "bob")
         bob = await Client.connect(node.url, "bob")
         await watcher.until(lambda: watcher.shows("bob") == "online")
+        kept = await Client.connect(node.url, "kept")
+        await kept.close()
+        await until(lambda: "kept" in node.online_rows())
         cluster.redis.kill()
-        await asyncio.sleep(1)
+        killed_ms = time.time() * 1000
+        await watcher.until(lambda: [error["code"] for error in watcher.errors] == ["registry_unavailable"])
+        # What a node knew is told, and said to be old; whom it knew nothing of, the store has.
+        answer = await alice.watch("alice", "bob", "kept", "nobody")
+        shown = [(user["userId"], user["availability"]) for user in answer["users"]]
+        assert shown == [("alice", "online"), ("bob", "online"), ("kept", "online"), ("nobody", "offline")]
+        assert answer["stale"] and abs(from_iso(answer["asOf"]) - killed_ms) < 3000
+        for path, found in (("users/bob", "bob"), ("online", None)):
+            told = http_get(f"{node.url}/v1/{path}", timeout=10).json()
+            if found is None:  # nobody has asked for a page before, so none is kept
+                assert told["error"]["code"] == "registry_unavailable"
+            else:
+                assert told["stale"] and told["isOnline"] and told["userId"] == found
         await bob.close()
         with pytest.raises(Refused) as refused:
             await Client.connect(node.url, "carol")
@@ -350,6 +366,8 @@ async def test_while_redis_is_away_the_nodes_serve_and_say_so_and_nothing_is_res
         cluster.redis.start()
         await watcher.until(lambda: watcher.shows("bob") == "offline", RESTART_GRACE_S + EXTRA_S)
         assert (await alice.call("presence:active"))["ok"]
+        assert [error["code"] for error in watcher.errors] == ["registry_unavailable", "registry_back"]
+        assert "stale" not in await alice.watch("bob", "kept")
         assert http_get(f"{node.url}/readyz").json().get("degraded") is None
         assert "Traceback" not in node.log()
         await until(lambda: node.online_rows() == {"alice", "watcher"})

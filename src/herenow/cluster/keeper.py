@@ -77,6 +77,7 @@ class ClusterKeeper:
         settings: with ``cluster``.
         supervisor: keeps the tasks alive.
         missed: called when the log of a tenant was cut before it was read.
+        away: told when Redis does not answer any more, and when it does again.
 
     Attributes:
         node: this server, as its row in the store would say.
@@ -93,12 +94,18 @@ class ClusterKeeper:
     node: Node
 
     def __init__(
-        self, store: Store, settings: Settings, supervisor: Supervisor, missed: Callable[[str | None], None]
+        self,
+        store: Store,
+        settings: Settings,
+        supervisor: Supervisor,
+        missed: Callable[[str | None], None],
+        away: Callable[[bool], None],
     ) -> None:
         self._store = store
         self._settings = settings
         self._supervisor = supervisor
         self._missed = missed
+        self._away = away
         self._first = Keeper(store, settings, supervisor, lambda error: None)  # opens the store, and nothing else
         self._address = ""
         self._tasks: list[asyncio.Task[None]] = []
@@ -156,6 +163,7 @@ class ClusterKeeper:
             beat_s=settings.node_beat_s,
             is_named=settings.node_name is not None,
         )
+        self.here.on_away(self._away)
         await self.here.join()
         await self._see_that_all_reach_the_store()
         self._elsewhere = Elsewhere(self.shard, lambda: self.here.standing)

@@ -90,7 +90,7 @@ class ClusterNode:
         self.dead: dict[str, int] = {}
         self.watch = Watch(lease_s - beat_s, beat_s)
         self._shard = shard
-        shard.is_away = lambda: self.away_since_s is not None
+        shard.as_of_ms = self._as_of_ms
         self.tail = tail
         self._clock = clock
         self._member = member
@@ -102,7 +102,9 @@ class ClusterNode:
         self._returned_s: float | None = None
         self._stands_since_s: float | None = None
         self._stood_at = (0, 0)
+        self._well_s = steady_s()  # when Redis has last answered
         self._came_back: list[Callable[[], object]] = []
+        self._told_away: list[Callable[[bool], object]] = []
         self._told: list[Callable[[Standing], Awaitable[None]]] = []
 
     def on_return(self, say_again: Callable[[], object]) -> None:
@@ -112,6 +114,15 @@ class ClusterNode:
     def on_beat(self, told: Callable[[Standing], Awaitable[None]]) -> None:
         """Call this after each beat."""
         self._told.append(told)
+
+    def on_away(self, told: Callable[[bool], object]) -> None:
+        """Call this when Redis does not answer any more, and when it does again."""
+        self._told_away.append(told)
+
+    def _as_of_ms(self) -> int | None:
+        if self.away_since_s is None:
+            return None
+        return self._clock.now().unix_ms - round((steady_s() - self._well_s) * 1000)
 
     # -- coming ------------------------------------------------------------------------------------------------------
 
@@ -289,7 +300,7 @@ class ClusterNode:
         set_by_us = self._clock.look(standing.time_us, sent_s=sent_s, heard_s=steady_s())
         if set_by_us and standing.is_member:
             await self._go_on_evenly(standing, set_by_us)
-        self.standing = standing
+        self.standing, self._well_s = standing, sent_s
         return standing
 
     async def _go_on_evenly(self, standing: Standing, set_by_us: int) -> None:
@@ -315,11 +326,17 @@ class ClusterNode:
         if self.away_since_s is not None:
             log.info("Redis is back", outage_ms=round((steady_s() - self.away_since_s) * 1000))
             self.away_since_s = None
+            self._tell_away(False)
 
     def _note_away(self, reason: str) -> None:
         if self.away_since_s is None:
             self.away_since_s = steady_s()
             log.error("Redis cannot be reached: who is online stays so, and nobody new is let in", error=reason)
+            self._tell_away(True)
+
+    def _tell_away(self, is_away: bool) -> None:
+        for told in self._told_away:
+            told(is_away)
 
 
 def _unlike(name: str, here: str, there: str, other: Member) -> str:

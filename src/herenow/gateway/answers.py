@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from herenow.errors import RegistryUnavailable
 from herenow.gateway import events
 from herenow.gateway.access.permission import Permission
 from herenow.gateway.access.throttle import Throttle
@@ -15,7 +16,7 @@ from herenow.gateway.events import WireError
 from herenow.model import Claimed, UserPresence
 from herenow.service import Service
 from herenow.tenancy import key_of
-from herenow.wire import canonical_to_wire, claim_of, user_to_wire
+from herenow.wire import canonical_to_wire, claim_of, stale_to_wire, user_to_wire
 
 HIDDEN_WITHIN_S = 1.0
 """Who asks to be invisible is told so once the store has it, or after so long: after a crash before that, the next
@@ -107,14 +108,16 @@ class Answers:
         if len(wanted) > events.MAX_USERS_A_CALL:  # a snapshot comes in pages, and this does not
             return None
         found = await self._with_own_view(client, wanted)
-        return {"version": version, "users": [user_to_wire(user) for user in found.values()], "full": False}
+        answer = {"version": version, "users": [user_to_wire(user) for user in found.values()], "full": False}
+        return answer | stale_to_wire(registry.as_of_ms)
 
     async def _with_own_view(self, client: Client, users: Mapping[str, UserPresence]) -> dict[str, UserPresence]:
         """Whoever is invisible still sees themselves as they are."""
         found = dict(users)
         if client.user_id in found:
-            own = await client.audience.registry.own_view(client.user_id)
-            found[client.user_id] = own or found[client.user_id]
+            with contextlib.suppress(RegistryUnavailable):  # as others see them, then
+                own = await client.audience.registry.own_view(client.user_id)
+                found[client.user_id] = own or found[client.user_id]
         return found
 
     async def unwatch(self, client: Client, payload: events.Unwatch) -> dict[str, Any]:
@@ -138,7 +141,8 @@ class Answers:
     async def _snapshot(self, client: Client, users: list[str]) -> dict[str, Any]:
         snapshot = await self._presence.snapshot(users, tenant=client.audience.tenant)
         found = await self._with_own_view(client, snapshot.users)
-        return {"version": snapshot.version, "users": client.audience.encoded.of(found.values())}
+        users_of = client.audience.encoded.of(found.values())
+        return {"version": snapshot.version, "users": users_of} | stale_to_wire(client.audience.registry.as_of_ms)
 
     async def active(self, client: Client, payload: events.Empty) -> dict[str, Any]:
         """The device was used."""

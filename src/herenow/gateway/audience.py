@@ -24,6 +24,7 @@ from herenow.model import Cause, Change, Claimed, Evicted
 from herenow.registry.base import Batch, Registry
 from herenow.service import Service
 from herenow.socketio_server import Namespace
+from herenow.wire import stale_to_wire
 
 
 class Audience:
@@ -163,6 +164,7 @@ class Audience:
         """
         page = await self.registry.online(MAX_USERS_A_CALL, cursor)
         answer = {"version": page.version, "users": self.encoded.of(page.users), "full": True}
+        answer |= stale_to_wire(self.registry.as_of_ms)
         return answer if page.cursor is None else {**answer, "cursor": page.cursor}
 
     def _batch(self, batch: Batch) -> None:

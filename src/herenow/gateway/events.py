@@ -36,6 +36,8 @@ Code = Literal[
     "slow_reader",
     "shutting_down",
     "unavailable",
+    "registry_unavailable",
+    "registry_back",
     "internal",
 ]
 
@@ -48,6 +50,8 @@ _TEMPORARY: Final = frozenset(
         "slow_reader",
         "shutting_down",
         "unavailable",
+        "registry_unavailable",
+        "registry_back",
         "internal",
     )
 )

@@ -101,6 +101,7 @@ class Gateway:
         strangers = Strangers(presence, lambda: self._audiences, self._namespace.sockets.get, self._notify)
         presence.on_audit(strangers.look)
         presence.on_missed(self._begin_anew)
+        presence.on_away(self._tell_away)
         self._register()
 
     def _register(self) -> None:
@@ -172,6 +173,11 @@ class Gateway:
             if client is not None and client.audience is audience and audience is not None:
                 client.closing = Closing.CLOSED
                 close(socket, may_return=True)
+
+    def _tell_away(self, is_away: bool) -> None:
+        """Tell all clients that what they know may be old, or is not any more."""
+        error = _registry_away() if is_away else _registry_back()
+        self._namespace.emit(self._namespace.sockets.values(), events.ERROR, error.body())
 
     def heard_ms_ago(self, connection_id: str) -> int | None:
         """How long ago a connection last answered a heartbeat; ``None`` before the first, or if it is not here."""
@@ -423,6 +429,14 @@ def _shutting_down() -> WireError:
 
 def _unavailable() -> WireError:
     return WireError("unavailable", "who is here cannot be known right now")
+
+
+def _registry_away() -> WireError:
+    return WireError("registry_unavailable", "who is here is shown as it was last known, until registry_back")
+
+
+def _registry_back() -> WireError:
+    return WireError("registry_back", "who is here is known again")
 
 
 def _customer(socket: Socket) -> str | None:

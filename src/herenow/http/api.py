@@ -33,12 +33,12 @@ from herenow.http.models import (
     Explained,
     Failed,
     NodeHealth,
+    OneUser,
     Online,
     Readiness,
     StaleOrder,
     Stats,
     Status,
-    User,
     Users,
     UsersQuestion,
 )
@@ -46,7 +46,7 @@ from herenow.model import MAX_USER_ID_LENGTH, Claim
 from herenow.service import Service
 from herenow.tenancy import key_of
 from herenow.times import to_iso
-from herenow.wire import USER_ID_PATTERN, canonical_to_wire, claim_of, user_to_wire
+from herenow.wire import USER_ID_PATTERN, canonical_to_wire, claim_of, stale_to_wire, user_to_wire
 
 UserIdPath = Annotated[
     str,
@@ -170,7 +170,7 @@ class Api:
         add("PUT", path, self.claim, ClaimAnswer, summary="A claim on a user's behalf", **claim)
         add("DELETE", path, self.unclaim, ClaimAnswer, summary="Give a user's claim up", **claim)
         # After its longer sister: an id may hold slashes.
-        add("GET", "/v1/users/{id:herenow_user}", self.user, User, summary="One user", **read)
+        add("GET", "/v1/users/{id:herenow_user}", self.user, OneUser, summary="One user", **read)
 
     def _add_maintenance(self, add: Callable[..., None]) -> None:
         admin: dict[str, Any] = {"tag": "maintenance", "guard": self._access.maintainer}
@@ -251,15 +251,18 @@ class Api:
     async def online(self, tenant: OfTenant, limit: Limit = 100, cursor: Cursor = None) -> Any:
         """List who is online, most recently active first."""
         try:
-            page = await self._presence.registry_of(tenant).online(limit, cursor)
+            registry = self._presence.registry_of(tenant)
+            page = await registry.online(limit, cursor)
         except ValueError as error:
             raise Refused("bad_request", "cursor: is not one that this server gave") from error
         answer = {"version": page.version, "users": [user_to_wire(user) for user in page.users]}
+        answer |= stale_to_wire(registry.as_of_ms)
         return answer if page.cursor is None else {**answer, "cursor": page.cursor}
 
     async def user(self, user_id: UserIdPath, tenant: OfTenant) -> Any:
         """Show one user. One who was never seen is offline, ``lastActive`` ``null``."""
-        return user_to_wire((await self._presence.get([user_id], tenant=tenant))[user_id])
+        user = (await self._presence.get([user_id], tenant=tenant))[user_id]
+        return user_to_wire(user) | stale_to_wire(self._presence.registry_of(tenant).as_of_ms)
 
     async def users(self, question: UsersQuestion, tenant: OfTenant) -> Any:
         """Show some users, in the order asked for, each once.
@@ -269,6 +272,7 @@ class Api:
         snapshot = await self._presence.snapshot(question.users, tenant=tenant)
         users = {user.user_id: user for user in snapshot.users.values()}
         found = {"version": snapshot.version, "users": [user_to_wire(user) for user in users.values()]}
+        found |= stale_to_wire(self._presence.registry_of(tenant).as_of_ms)
         return found | canonical_to_wire({asked: user.user_id for asked, user in snapshot.users.items()})
 
     async def changes(

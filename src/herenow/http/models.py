@@ -78,13 +78,24 @@ class User(Answer):
     version: int
 
 
+class MayBeStale(Answer):
+    """``stale``: the registry of the cluster is away, and this is how it was at ``asOf``. Left out: it is so now."""
+
+    stale: bool | None = None
+    as_of: Time | None = None
+
+
+class OneUser(User, MayBeStale):
+    """A user as others see them, and whether that may be old."""
+
+
 class UsersQuestion(Question):
     """Users by id, at most a thousand."""
 
     users: Annotated[list[UserId], Field(max_length=MOST_PER_CALL)]
 
 
-class Users(Answer):
+class Users(MayBeStale):
     """Users in the order asked for, each once. ``canonical``: the ``userId`` of each id that was written otherwise."""
 
     version: int
@@ -106,7 +117,7 @@ class ClaimAnswer(Answer):
     user: User
 
 
-class Online(Answer):
+class Online(MayBeStale):
     """A page of those who are online, most recently active first; without a ``cursor`` it is the last."""
 
     version: int

@@ -200,6 +200,14 @@ class Registry(Protocol):
         """
         ...
 
+    @property
+    def as_of_ms(self) -> int | None:
+        """As of when (Unix time) :meth:`get` and :meth:`online` answer, where they cannot know what is now.
+
+        ``None``: they know. Else a user who is absent from a snapshot may be online all the same.
+        """
+        ...
+
     def get(self, user_ids: Iterable[str]) -> Future[Snapshot]:
         """Return these users as others see them. Those whom the registry does not hold are absent from the result."""
         ...

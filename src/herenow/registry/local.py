@@ -149,6 +149,10 @@ class LocalRegistry:
     def now(self) -> Now:
         return self._ledger.believe(self._clock.now())
 
+    @property
+    def as_of_ms(self) -> int | None:
+        return None
+
     def get(self, user_ids: Iterable[str]) -> asyncio.Future[Snapshot]:
         return self._submit(partial(self._get, tuple(user_ids)))
 

@@ -212,6 +212,11 @@ def presence(user_id: str, shown: Shown, version: int) -> UserPresence:
     return UserPresence(user_id, is_online, availability, shown.last_active_ms, text, until_ms, version)
 
 
+def presence_in(row: StoredUser, version: int) -> UserPresence:
+    """Return a user as a row has them, with a version that is at most this."""
+    return presence(row.user_id, shown_in(row), min(row.version, version))
+
+
 def shown_in(row: StoredUser) -> Shown:
     """Return what a row shows. Where its two words disagree, an app wrote one of them, and ``is_online`` is it."""
     if not row.is_online:

@@ -1,4 +1,7 @@
-"""What a registry in Redis can be asked: each a trip or more, but for how users are shown, as far as that is kept."""
+"""What a registry in Redis can be asked: each a trip or more, but for how users are shown, as far as that is kept.
+
+While Redis is away there is nothing but what is kept, as of when it went.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -66,7 +69,7 @@ class Reads:
         """As :meth:`Registry.get`, like all that follow."""
         version = self._log().version  # before the look: so all up to it is in what is seen
         views, others = self.views.get(user_ids)
-        if others:
+        if others and self._shard.as_of_ms() is None:
             begun = self.views.begin()
             try:
                 found = {user_id: held.view() for user_id, held in (await self.find(others)).items()}
@@ -95,7 +98,7 @@ class Reads:
             version = self._log().version
             users = self.views.page(limit + 1, after)
             is_behind = after is not None and after < self.views.end  # so far back, nobody here has asked
-            if users is not None or is_behind:
+            if users is not None or is_behind or self._shard.as_of_ms() is not None:
                 break
             await self._lengthen(limit + 1, after)
         if users is None:

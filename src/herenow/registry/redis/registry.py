@@ -195,6 +195,10 @@ class RedisRegistry:
     def now(self) -> Now:
         return self._wall.believe(self._clock.now())
 
+    @property
+    def as_of_ms(self) -> int | None:
+        return self._shard.as_of_ms()
+
     def get(self, user_ids: Iterable[str]) -> asyncio.Future[Snapshot]:
         return self._read(partial(self._reads.get, tuple(user_ids)))
 

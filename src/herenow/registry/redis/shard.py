@@ -94,7 +94,8 @@ class Shard:
         is_member: whether it commits as a member only.
         identity: which Redis it is.
         is_agreeing: whether another Redis answers than before, and the nodes have not agreed on it yet.
-        is_away: says that Redis does not answer, so that to try again would only keep others waiting.
+        as_of_ms: says when Redis has last answered (Unix time), where it does not: to try again would only keep others
+            waiting. ``None``: it does.
         control: a way of its own for what the nodes agree on, which nobody's questions keep waiting.
         commits: how many were sent.
         conflicts: in how many cases another node was faster with a user.
@@ -108,7 +109,7 @@ class Shard:
         self.is_member = False
         self.identity = Identity()
         self.is_agreeing = False
-        self.is_away: Callable[[], bool] = lambda: False
+        self.as_of_ms: Callable[[], int | None] = lambda: None
         self.redis = self.connect(url, timeout_s=TIMEOUT_S)
         self.control = self.connect(url, timeout_s=TIMEOUT_S)
         self._room = asyncio.Semaphore(AT_ONCE)
@@ -297,7 +298,7 @@ class Shard:
                     raise Skewed from error
                 if said.startswith("OOM"):
                     raise Full from error
-                if self.is_away() or loop.time() + pause_s > ends_s or not is_passing(error):
+                if self.as_of_ms() is not None or loop.time() + pause_s > ends_s or not is_passing(error):
                     raise RegistryUnavailable(describe(error)) from error
             await asyncio.sleep(pause_s * (0.5 + random.random() / 2))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
