@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -76,6 +77,18 @@ class RedisServer:
         """Do a command there."""
         with redis.Redis(port=self.port) as client:
             return client.execute_command(*command)
+
+    def pause(self) -> None:
+        """Stop it in its tracks."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """Kill it; what it held is lost, but for what is on the disk."""

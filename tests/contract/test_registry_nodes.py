@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -20,22 +19,6 @@ from herenow.registry.redis.shard import Shard, Skewed
 from herenow.registry.rules import Policy
 from herenow.times import unix_us
 from support import until
-
-
-@pytest.fixture(params=redis_server.KINDS)
-async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
-    cluster = Cluster(redis_server.shared(request.param).url)
-    yield cluster
-    for node in cluster.nodes:
-        await node.close()
-
-
-@pytest.fixture
-def own_server() -> Iterator[redis_server.RedisServer]:
-    server = redis_server.RedisServer()
-    server.start()
-    yield server
-    server.close()
 
 
 async def test_all_nodes_hear_the_same_in_the_same_order_and_remember_it(cluster: Cluster) -> None:

@@ -266,6 +266,7 @@ class ClusterNode:
                 self._note_away(str(error))
             return
         except (RedisError, OSError) as error:
+            await self._shard.leave_if_elsewhere(error)
             self._note_away(describe(error))
             return
         self._note_back()

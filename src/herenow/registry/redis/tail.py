@@ -13,6 +13,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from herenow.registry.redis.news import News, read_news
+from herenow.registry.redis.refusals import leads_elsewhere
 from herenow.registry.redis.shard import LONGEST_PAUSE_S, PAUSE_S, Shard
 from herenow.supervision import OnFault, end
 
@@ -147,6 +148,8 @@ class Tail:
             except Exception as error:  # whatever it is: all commands wait for what is read here
                 if not isinstance(error, RedisError | OSError):  # that Redis is away, the beat says
                     self._on_fault("tail", error)
+                if leads_elsewhere(error):
+                    await self.reconnect()
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 continue
