@@ -116,10 +116,23 @@ class Tail:
         return future
 
     async def before(self, entries: int) -> list[Entry]:
-        """Read the latest entries up to where this has read, oldest first. Of a newer herenow's it knows nothing."""
+        """Read the latest entries up to where this has read, oldest first; only those behind one that is damaged.
+
+        Of a newer herenow's it knows nothing.
+        """
         keys, last = self._shard.keys, "{}-{}".format(*self.position)
         found = await self._shard.trying(lambda: self._shard.redis.xrevrange(keys.log, max=last, count=entries))
-        return [each for entry, fields in reversed(found) if (each := _read(position_of(entry), fields)) is not None]
+        known: list[Entry] = []
+        for entry, fields in reversed(found):
+            try:
+                read = _read(position_of(entry), fields)
+            except Exception as error:
+                self._on_fault("tail", error)
+                known.clear()
+                continue
+            if read is not None:
+                known.append(read)
+        return known
 
     async def go_back(self, entry: bytes) -> None:
         """Read again what follows an entry, where that lies behind: another Redis may have written over it."""
