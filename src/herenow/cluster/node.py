@@ -92,6 +92,7 @@ class ClusterNode:
         self._shard = shard
         shard.is_away = lambda: self.away_since_s is not None
         self.tail = tail
+        tail.lost = self._hear_of_loss
         self._clock = clock
         self._member = member
         self._lease_s = lease_s
@@ -119,16 +120,27 @@ class ClusterNode:
         """Register for the first time.
 
         Raises:
-            SettingsInvalid: its settings do not fit to those of the others, or its name is another's.
+            SettingsInvalid: its settings do not fit to those of the others, its name is another's, or Redis may throw
+                out what it holds.
             RegistryUnavailable: Redis cannot be reached.
         """
         await self._shard.trying(self._shard.redis.ping)
+        await self._see_that_nothing_is_thrown_out()
         await self.look_at_clock()
         await self._see_that_name_is_free()
         await self.tail.begin()
         async with self._registering:
             await self._register()
         await self._see_that_settings_agree()
+
+    async def _see_that_nothing_is_thrown_out(self) -> None:
+        """Ask for what all may know: those who run a Redis for others often hide its configuration."""
+        memory = await self._shard.trying(lambda: self._shard.control.info("memory"))
+        policy = str(memory.get("maxmemory_policy", ""))
+        if policy.startswith("allkeys-"):
+            raise SettingsInvalid(
+                f"Redis may throw out who is online to make room (maxmemory-policy is {policy}): set it to noeviction"
+            )
 
     async def _see_that_name_is_free(self) -> None:
         """Watch whoever has the same name for as long as a lease: who is dead does not move."""
@@ -177,6 +189,11 @@ class ClusterNode:
         if self._returned_s is None:
             self._returned_s = steady_s()
         self._say_again_if_filled()
+
+    def _hear_of_loss(self) -> None:
+        """Redis has lost users: say all again, with one of the next beats."""
+        if self._returned_s is None:
+            self._returned_s = steady_s()
 
     def _say_again_if_filled(self) -> None:
         """Have all said again; where Redis was empty, behind what the store knows: so nobody seems to come anew."""

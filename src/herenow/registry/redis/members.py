@@ -1,5 +1,6 @@
 """Which nodes are members of a cluster, and what they agree on: as Redis has it, one trip each."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -73,6 +74,7 @@ class Members:
         self._replace = script(shard.control, "replace")
         self._give_up = script(shard.control, "give_up")
         self._adopt = script(shard.control, "adopt")
+        self._lose = script(shard.control, "lost")
 
     async def register(self, node: str, member: Member, *, before: str, now_ms: int, cluster: str) -> str:
         """Make this node a member; returns what tells this cluster from others.
@@ -146,6 +148,28 @@ class Members:
         names = [keys.nodes, keys.beats, keys.lost, keys.filled]
         args = [node, "" if beats is None else beats, last_ms, self._shard.node]
         return int(await self._shard.trying(lambda: self._give_up(keys=names, args=args)))
+
+    async def lose(self, tenant: str, nodes: Iterable[str]) -> bool:
+        """Have all nodes say again what they serve, if Redis has lost users of a tenant; returns whether it has.
+
+        Args:
+            tenant: as it is written there.
+            nodes: all that may serve some.
+        """
+        keys = self._shard.keys
+        names = [
+            keys.users(tenant),
+            keys.counts(tenant),
+            keys.due(tenant),
+            keys.order(tenant),
+            keys.filled,
+            keys.log,
+            keys.sequence,
+            keys.nodes,
+            *(keys.on(tenant, node) for node in nodes),
+        ]
+        args = [tenant, self._shard.node]
+        return bool(await self._shard.trying(lambda: self._lose(keys=names, args=args)))
 
     async def forget(self, node: str) -> None:
         """Remove what is left of a node that was given up, once its users are looked after."""

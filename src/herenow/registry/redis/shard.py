@@ -256,6 +256,20 @@ class Shard:
         found = zip(tenants, await self.trying(ask), strict=True)
         return {tenant: [user.decode() for user in users] for tenant, users in found if users}
 
+    async def lacking(self, tenants: Sequence[str]) -> list[str]:
+        """Read which of some tenants have fewer users than are counted: they were lost (``lost.lua``)."""
+
+        async def ask() -> list[Any]:
+            async with self.redis.pipeline(transaction=False) as asked:
+                for tenant in tenants:
+                    asked.hlen(self.keys.users(tenant))
+                    asked.hget(self.keys.counts(tenant), "held")
+                return list(await asked.execute())
+
+        found = await self.trying(ask) if tenants else []
+        each = zip(tenants, found[::2], found[1::2], strict=True)
+        return [tenant for tenant, there, held in each if there < int(held or 0)]
+
     async def last_entry(self) -> bytes:
         """Return the id of the log's last entry."""
         found = await self.trying(lambda: self.redis.xrevrange(self.keys.log, count=1))

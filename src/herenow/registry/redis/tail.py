@@ -26,7 +26,7 @@ READ_AT_ONCE = 500
 SCHEMA = b"1"
 """Of the entries that are written and understood."""
 
-_HEAD = {b"schema", b"place", b"tenant"}
+_HEAD = {b"schema", b"place", b"tenant", b"lost"}
 
 Position = tuple[int, int]
 """An entry's id: milliseconds, and a number."""
@@ -56,6 +56,7 @@ class Tail:
         position: of the last entry that was read.
         place: its place; 0: none was read yet.
         skipped: how many entries of a newer herenow were not understood.
+        lost: called when Redis has lost users, and all is to be said again.
     """
 
     def __init__(self, url: str, shard: Shard, on_fault: OnFault, *, start: Position | None = None) -> None:
@@ -70,6 +71,7 @@ class Tail:
         self.position: Position = (0, 0)
         self.place = 0
         self.skipped = 0
+        self.lost: Callable[[], None] = _nothing
         self._waiting: list[tuple[Position, int, asyncio.Future[None]]] = []
         self._asked = 0
         self._begun = asyncio.Lock()
@@ -192,6 +194,8 @@ class Tail:
                 miss()
         if fields[b"schema"] != SCHEMA:  # of a newer herenow, which says nothing such before all nodes know it
             self.skipped += 1
+        if b"lost" in fields:
+            self.lost()
         receive = self._receivers.get(fields[b"tenant"].decode())
         if receive is None and self._receive_all is None:
             return
@@ -203,7 +207,7 @@ class Tail:
 
 
 def _nothing() -> None:
-    """Whom nobody is to be told of a gap."""
+    """Where nobody is to be told."""
 
 
 def _read(position: Position, fields: dict[bytes, bytes]) -> Entry | None:
