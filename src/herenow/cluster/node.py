@@ -7,7 +7,7 @@ this process still serves it says again under the new one, before it commits any
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from redis.exceptions import RedisError
 
@@ -127,10 +127,10 @@ class ClusterNode:
         await self._shard.trying(self._shard.redis.ping)
         await self._see_that_nothing_is_thrown_out()
         await self.look_at_clock()
-        await self._see_that_name_is_free()
+        namesakes = await self._see_that_name_is_free()
         await self.tail.begin()
         async with self._registering:
-            await self._register()
+            await self._register(namesakes)
         await self._see_that_settings_agree()
 
     async def _see_that_nothing_is_thrown_out(self) -> None:
@@ -142,25 +142,21 @@ class ClusterNode:
                 f"Redis may throw out who is online to make room (maxmemory-policy is {policy}): set it to noeviction"
             )
 
-    async def _see_that_name_is_free(self) -> None:
-        """Watch whoever has the same name for as long as a lease: who is dead does not move."""
+    async def _see_that_name_is_free(self) -> list[str] | None:
+        """Watch whoever has the same name for as long as a lease: who is dead does not move. Returns the dead."""
         if not self._is_named:
-            return
+            return None
         first = (await self._beat()).beats
-        namesakes = [node for node, each in (await self.members.all()).items() if each.name == self.name]
+        dead = namesakes = [node for node, each in (await self.members.all()).items() if each.name == self.name]
         ends_s = steady_s() + self._lease_s
         while namesakes and steady_s() < ends_s:
             await asyncio.sleep(self._beat_s / 2)
             standing = await self._beat()
             for node in namesakes:
                 if node in standing.beats and standing.beats[node] != first.get(node):
-                    other = (await self.members.all()).get(node)
-                    place = "" if other is None else f": process {other.pid} on {other.host}"
-                    raise SettingsInvalid(
-                        f"node_name {self.name} is another node's, which lives{place}; give each node one of its own, "
-                        "or none at all"
-                    )
+                    raise _named_alike(self.name, (await self.members.all()).get(node))
             namesakes = [node for node in namesakes if node in standing.beats]
+        return dead
 
     async def _see_that_settings_agree(self) -> None:
         for node, other in (await self.members.all()).items():
@@ -216,7 +212,7 @@ class ClusterNode:
         except TimeoutError:
             await self.tail.reconnect()
 
-    async def _register(self) -> None:
+    async def _register(self, namesakes: Sequence[str] | None = None) -> None:
         before = self.node if self.registrations else ""
         node = f"{self.name}:{secrets.token_hex(4)}"
         self._is_other = self._is_other or bool(self._shard.identity.met)
@@ -233,9 +229,13 @@ class ClusterNode:
                 log.warning("another Redis answers than before, and the nodes begin to agree on it")
         await self.look_at_clock()
         now_ms = self._clock.now().unix_ms
-        self.cluster = await self.members.register(
-            node, self._member, before=before, now_ms=now_ms, cluster=self.cluster
+        cluster = await self.members.register(
+            node, self._member, before=before, now_ms=now_ms, cluster=self.cluster, namesakes=namesakes
         )
+        if cluster is None:  # it has joined since it was looked for
+            others = (await self.members.all()).values()
+            raise _named_alike(self.name, next((each for each in others if each.name == self.name), None))
+        self.cluster = cluster
         self.node = self._shard.node = node
         self._shard.is_member = True
         self._is_other = self._shard.is_agreeing = False
@@ -338,6 +338,13 @@ class ClusterNode:
         if self.away_since_s is None:
             self.away_since_s = steady_s()
             log.error("Redis cannot be reached: who is online stays so, and nobody new is let in", error=reason)
+
+
+def _named_alike(name: str, other: Member | None) -> SettingsInvalid:
+    place = "" if other is None else f": process {other.pid} on {other.host}"
+    return SettingsInvalid(
+        f"node_name {name} is another node's, which lives{place}; give each node one of its own, or none at all"
+    )
 
 
 def _unlike(name: str, here: str, there: str, other: Member) -> str:

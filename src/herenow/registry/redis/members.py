@@ -1,6 +1,6 @@
 """Which nodes are members of a cluster, and what they agree on: as Redis has it, one trip each."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -76,7 +76,16 @@ class Members:
         self._adopt = script(shard.control, "adopt")
         self._lose = script(shard.control, "lost")
 
-    async def register(self, node: str, member: Member, *, before: str, now_ms: int, cluster: str) -> str:
+    async def register(
+        self,
+        node: str,
+        member: Member,
+        *,
+        before: str,
+        now_ms: int,
+        cluster: str,
+        namesakes: Sequence[str] | None,
+    ) -> str | None:
         """Make this node a member; returns what tells this cluster from others.
 
         Args:
@@ -85,13 +94,16 @@ class Members:
             before: the id that it had; empty: none.
             now_ms: the time.
             cluster: what told it from others before, or may do so from now on.
+            namesakes: those that are known to be dead: where another one has its name, nothing is done, and ``None`` is
+                returned. ``None``: that is not looked at.
         """
         keys = self._shard.keys
         lost_ms = -now_ms  # its process lives, and says itself what it still has
         names = [keys.nodes, keys.beats, keys.lost, keys.id]
-        args = [node, msgspec.json.encode(member), before, lost_ms, cluster]
+        own_name = "" if namesakes is None else member.name
+        args = [node, msgspec.json.encode(member), before, lost_ms, cluster, own_name, *(namesakes or ())]
         found = await self._shard.trying(lambda: self._register(keys=names, args=args))
-        return str(found.decode())
+        return None if found is None else str(found.decode())
 
     async def all(self) -> dict[str, Member]:
         """Read who is a member, by id; who says of themselves what cannot be read is left out."""
