@@ -6,8 +6,10 @@
 import atexit
 import functools
 import importlib.util
+import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -40,15 +42,37 @@ def find_program(kind: str) -> str:
     return program_here
 
 
+def find_clock() -> str:
+    """Find the library that gives a program another clock: that of the test dependencies, or else the system's own.
+
+    Raises:
+        AssertionError: there is none; the sentence says what to install.
+    """
+    package = importlib.util.find_spec("libfaketime")
+    for directory in (package.submodule_search_locations or []) if package else []:
+        for library in Path(directory).glob("vendor/libfaketime/src/libfaketime.so*"):
+            return str(library)
+    for library in Path("/usr/lib").glob("*/faketime/libfaketime.so*"):
+        return str(library)
+    raise AssertionError(
+        "the tests need libfaketime: run `make install`, which brings it on Linux (x86-64) with the package of that "
+        "name, or install the system's own package faketime"
+    )
+
+
 class RedisServer:
     """A server whose data and port stay the same over restarts.
 
     Args:
         kind: ``redis`` or ``valkey``.
         options: of the program, beside those that all tests need.
+        clock_s: by so much its clock is ahead of that of the machine.
+
+    Attributes:
+        port: where it listens.
     """
 
-    def __init__(self, kind: str = "redis", *options: str) -> None:
+    def __init__(self, kind: str = "redis", *options: str, clock_s: int = 0) -> None:
         self.port = free_port()
         self._directory = Path(tempfile.mkdtemp(prefix=f"herenow-{kind}-"))
         self._command = [
@@ -56,6 +80,10 @@ class RedisServer:
             "--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", str(self._directory / "log"),
             *options,
         ]  # fmt: skip
+        self._environment = dict(os.environ)
+        if clock_s:
+            own_clock = {"LD_PRELOAD": find_clock(), "FAKETIME": f"{clock_s:+}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+            self._environment |= own_clock
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -65,7 +93,9 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            self._command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         ends_s = time.monotonic() + 10
         while not listens(self.port):
             assert self._process.poll() is None, (self._directory / "log").read_text()
@@ -76,6 +106,18 @@ class RedisServer:
         """Do a command there."""
         with redis.Redis(port=self.port) as client:
             return client.execute_command(*command)
+
+    def pause(self) -> None:
+        """Stop it in its tracks."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def kill(self) -> None:
         """Kill it; what it held is lost, but for what is on the disk."""

@@ -113,6 +113,12 @@ class Cluster:
         """Make a further node."""
         return Node(self._directory, number, self._database, self._url, **{**self._settings, **settings})
 
+    def keys(self, pattern: str) -> list[str]:
+        """Find its keys in Redis."""
+        found = self.redis.call("KEYS", pattern)
+        assert isinstance(found, list)
+        return [key.decode() for key in found]
+
     def start(self) -> None:
         """Start all nodes."""
         for node in self.nodes:

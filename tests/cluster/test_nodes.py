@@ -164,6 +164,24 @@ async def test_redis_is_emptied_under_the_nodes_and_nobody_is_seen_to_go(tmp_pat
         await _leave(cluster, watcher, clients)
 
 
+async def test_redis_loses_the_users_of_a_tenant_and_nobody_is_seen_to_go_who_is_there(tmp_path: Path) -> None:
+    """C5: as where its policy throws out what was not asked for lately; or somebody has deleted the wrong key."""
+    with running(tmp_path, 2) as cluster:
+        watcher, clients = await _some_clients(cluster)
+        count = len(watcher.diffs)
+        (key,) = cluster.keys("*:t::users")
+        await clients.pop(5).close()
+        assert cluster.redis.call("DEL", key) == 1
+        clients.append(await Client.connect(cluster.nodes[0].url, "new"))
+        await until(lambda: any("Redis has lost users" in node.log() for node in cluster.nodes))
+        await watcher.until(lambda: watcher.shows("user-5") == "offline", RESTART_GRACE_S + EXTRA_S)
+        told = [change for diff in watcher.diffs[count:] for change in diff["changes"]]
+        assert [(change["userId"], change["cause"]) for change in told] == [("user-5", "restart")]
+        assert cluster.nodes[0].stats()["connections"] == len(clients) + 1 == cluster.nodes[1].stats()["users"]
+        await until(lambda: cluster.nodes[0].online() == cluster.nodes[1].online() == cluster.nodes[0].online_rows())
+        await _leave(cluster, watcher, clients)
+
+
 async def _some_clients(cluster: Cluster) -> tuple[Client, list[Client]]:
     watcher = await Client.connect(cluster.nodes[1].url, "watcher")
     names = [f"user-{number}" for number in range(10)]
@@ -306,18 +324,22 @@ async def test_settings_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> N
             await until(lambda other=other, said=said: said in other.log())  # type: ignore[misc]
             if other.is_running():
                 other.kill()
+        cluster.redis.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        other = cluster.make(3)
+        with pytest.raises(AssertionError):
+            await asyncio.to_thread(other.start)
+        assert "Redis may throw out who is online to make room (maxmemory-policy is allkeys-lru)" in other.log()
         assert (await Client.connect(cluster.nodes[0].url, "alice")).ready["userId"] == "alice"
 
 
 async def test_nodes_on_two_machines_that_keep_a_file_are_refused(tmp_path: Path) -> None:
     with running(tmp_path, 1) as cluster:
-        names = cluster.redis.call("KEYS", "*:nodes")
-        assert isinstance(names, list)
-        first = cluster.redis.call("HGETALL", names[0])
+        (name,) = cluster.keys("*:nodes")
+        first = cluster.redis.call("HGETALL", name)
         assert isinstance(first, dict)
         (record,) = (msgspec.json.decode(each) for each in first.values())
         elsewhere = msgspec.json.encode({**record, "name": "far", "host": "another-machine", "process": "b/1/2"})
-        cluster.redis.call("HSET", names[0], "far:1", elsewhere.decode())
+        cluster.redis.call("HSET", name, "far:1", elsewhere.decode())
         other = cluster.make(2)
         with pytest.raises(AssertionError):
             await asyncio.to_thread(other.start)

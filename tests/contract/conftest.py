@@ -1,11 +1,13 @@
-"""A database of each kind for every test of a store."""
+"""A database of each kind for every test of a store, and a cluster on a Redis of each kind."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+import redis_server
 from contract.backends import BACKENDS, Backend
+from contract.nodes import Cluster
 from herenow.store.base import Store
 
 
@@ -30,3 +32,19 @@ async def second(backend: Backend, store: Store) -> AsyncIterator[Store]:
     await second.open()
     yield second
     await second.close()
+
+
+@pytest.fixture(params=redis_server.KINDS)
+async def cluster(request: pytest.FixtureRequest) -> AsyncIterator[Cluster]:
+    cluster = Cluster(redis_server.shared(request.param).url)
+    yield cluster
+    for node in cluster.nodes:
+        await node.close()
+
+
+@pytest.fixture
+def own_server() -> Iterator[redis_server.RedisServer]:
+    server = redis_server.RedisServer()
+    server.start()
+    yield server
+    server.close()

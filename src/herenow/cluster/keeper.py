@@ -372,6 +372,7 @@ class ClusterKeeper:
         try:
             async with asyncio.timeout(within_s):
                 await self._terms.close_store(await self.shard.stamp("", now_us=self._clock.now().unix_us, seen=0))
+                log.info("nobody serves any more: the store was told that nobody is online")
                 return 0
         except (StoreError, RegistryUnavailable, TimeoutError) as error:
             log.error("the store was not told that nobody is online: the next start tells it", error=str(error))

@@ -60,6 +60,7 @@ class Leadership:
         self._restart_grace_ms = restart_grace_ms
         self._on_fault = on_fault
         self._lost: Mapping[str, int] = {}
+        self._beats: Mapping[str, int] = {}
         self._has_work = asyncio.Event()
         self._is_resigning = False
 
@@ -80,7 +81,7 @@ class Leadership:
             self._be_leader(leader == self._node.node)
             if self.is_leader:
                 await self._give_up_dead()
-                self._lost = dict(standing.lost)
+                self._lost, self._beats = standing.lost, standing.beats
                 self._has_work.set()
         except Fenced:
             self._be_leader(False)  # the next beat registers anew
@@ -122,6 +123,7 @@ class Leadership:
                 for node, last_ms in self._lost.items():
                     await self._look_after(node, last_ms, tenants)
                 await self._sweep(tenants)
+                await self._see_to_lost(tenants)
             except RegistryUnavailable:
                 continue  # after the next beat again
 
@@ -151,3 +153,9 @@ class Leadership:
         due = await self._shard.due(tenants, before_ms, SWEPT_AT_ONCE)
         for tenant, users in due.items():
             self._registry_of(tenant_of(tenant)).advance(users)
+
+    async def _see_to_lost(self, tenants: list[str]) -> None:
+        """Find tenants of which Redis has lost users, such as by throwing them out, and have all said again."""
+        for tenant in await self._shard.lacking(tenants):
+            if await self._node.members.lose(tenant, (*self._beats, *self._lost)):
+                log.error("Redis has lost users: all nodes say theirs again", tenant=tenant_of(tenant))

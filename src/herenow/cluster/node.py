@@ -7,7 +7,7 @@ this process still serves it says again under the new one, before it commits any
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from redis.exceptions import RedisError
 
@@ -92,6 +92,7 @@ class ClusterNode:
         self._shard = shard
         shard.as_of_ms = self._as_of_ms
         self.tail = tail
+        tail.lost = self._hear_of_loss
         self._clock = clock
         self._member = member
         self._lease_s = lease_s
@@ -130,36 +131,43 @@ class ClusterNode:
         """Register for the first time.
 
         Raises:
-            SettingsInvalid: its settings do not fit to those of the others, or its name is another's.
+            SettingsInvalid: its settings do not fit to those of the others, its name is another's, or Redis may throw
+                out what it holds.
             RegistryUnavailable: Redis cannot be reached.
         """
         await self._shard.trying(self._shard.redis.ping)
+        await self._see_that_nothing_is_thrown_out()
         await self.look_at_clock()
-        await self._see_that_name_is_free()
+        namesakes = await self._see_that_name_is_free()
         await self.tail.begin()
         async with self._registering:
-            await self._register()
+            await self._register(namesakes)
         await self._see_that_settings_agree()
 
-    async def _see_that_name_is_free(self) -> None:
-        """Watch whoever has the same name for as long as a lease: who is dead does not move."""
+    async def _see_that_nothing_is_thrown_out(self) -> None:
+        """Ask for what all may know: those who run a Redis for others often hide its configuration."""
+        memory = await self._shard.trying(lambda: self._shard.control.info("memory"))
+        policy = str(memory.get("maxmemory_policy", ""))
+        if policy.startswith("allkeys-"):
+            raise SettingsInvalid(
+                f"Redis may throw out who is online to make room (maxmemory-policy is {policy}): set it to noeviction"
+            )
+
+    async def _see_that_name_is_free(self) -> list[str] | None:
+        """Watch whoever has the same name for as long as a lease: who is dead does not move. Returns the dead."""
         if not self._is_named:
-            return
+            return None
         first = (await self._beat()).beats
-        namesakes = [node for node, each in (await self.members.all()).items() if each.name == self.name]
+        dead = namesakes = [node for node, each in (await self.members.all()).items() if each.name == self.name]
         ends_s = steady_s() + self._lease_s
         while namesakes and steady_s() < ends_s:
             await asyncio.sleep(self._beat_s / 2)
             standing = await self._beat()
             for node in namesakes:
                 if node in standing.beats and standing.beats[node] != first.get(node):
-                    other = (await self.members.all()).get(node)
-                    place = "" if other is None else f": process {other.pid} on {other.host}"
-                    raise SettingsInvalid(
-                        f"node_name {self.name} is another node's, which lives{place}; give each node one of its own, "
-                        "or none at all"
-                    )
+                    raise _named_alike(self.name, (await self.members.all()).get(node))
             namesakes = [node for node in namesakes if node in standing.beats]
+        return dead
 
     async def _see_that_settings_agree(self) -> None:
         for node, other in (await self.members.all()).items():
@@ -189,6 +197,11 @@ class ClusterNode:
             self._returned_s = steady_s()
         self._say_again_if_filled()
 
+    def _hear_of_loss(self) -> None:
+        """Redis has lost users: say all again, with one of the next beats."""
+        if self._returned_s is None:
+            self._returned_s = steady_s()
+
     def _say_again_if_filled(self) -> None:
         """Have all said again; where Redis was empty, behind what the store knows: so nobody seems to come anew."""
         if self._returned_s is None or self.standing is None:
@@ -210,7 +223,7 @@ class ClusterNode:
         except TimeoutError:
             await self.tail.reconnect()
 
-    async def _register(self) -> None:
+    async def _register(self, namesakes: Sequence[str] | None = None) -> None:
         before = self.node if self.registrations else ""
         node = f"{self.name}:{secrets.token_hex(4)}"
         self._is_other = self._is_other or bool(self._shard.identity.met)
@@ -227,9 +240,13 @@ class ClusterNode:
                 log.warning("another Redis answers than before, and the nodes begin to agree on it")
         await self.look_at_clock()
         now_ms = self._clock.now().unix_ms
-        self.cluster = await self.members.register(
-            node, self._member, before=before, now_ms=now_ms, cluster=self.cluster
+        cluster = await self.members.register(
+            node, self._member, before=before, now_ms=now_ms, cluster=self.cluster, namesakes=namesakes
         )
+        if cluster is None:  # it has joined since it was looked for
+            others = (await self.members.all()).values()
+            raise _named_alike(self.name, next((each for each in others if each.name == self.name), None))
+        self.cluster = cluster
         self.node = self._shard.node = node
         self._shard.is_member = True
         self._is_other = self._shard.is_agreeing = False
@@ -277,6 +294,7 @@ class ClusterNode:
                 self._note_away(str(error))
             return
         except (RedisError, OSError) as error:
+            await self._shard.leave_if_elsewhere(error)
             self._note_away(describe(error))
             return
         self._note_back()
@@ -337,6 +355,13 @@ class ClusterNode:
     def _tell_away(self, is_away: bool) -> None:
         for told in self._told_away:
             told(is_away)
+
+
+def _named_alike(name: str, other: Member | None) -> SettingsInvalid:
+    place = "" if other is None else f": process {other.pid} on {other.host}"
+    return SettingsInvalid(
+        f"node_name {name} is another node's, which lives{place}; give each node one of its own, or none at all"
+    )
 
 
 def _unlike(name: str, here: str, there: str, other: Member) -> str:

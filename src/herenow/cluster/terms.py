@@ -186,6 +186,8 @@ class Terms:
         if filled == "yes":
             return False
         if filled == "":
+            if self.keeper is not None:  # it has lost them meanwhile: whoever has gone must not be let in again
+                await keeper.drain(DRAIN_S)
             await keeper.adopt(lambda _: self._tenants)
         else:
             await self._say_rows()

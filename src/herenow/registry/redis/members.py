@@ -1,5 +1,6 @@
 """Which nodes are members of a cluster, and what they agree on: as Redis has it, one trip each."""
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -73,8 +74,18 @@ class Members:
         self._replace = script(shard.control, "replace")
         self._give_up = script(shard.control, "give_up")
         self._adopt = script(shard.control, "adopt")
+        self._lose = script(shard.control, "lost")
 
-    async def register(self, node: str, member: Member, *, before: str, now_ms: int, cluster: str) -> str:
+    async def register(
+        self,
+        node: str,
+        member: Member,
+        *,
+        before: str,
+        now_ms: int,
+        cluster: str,
+        namesakes: Sequence[str] | None,
+    ) -> str | None:
         """Make this node a member; returns what tells this cluster from others.
 
         Args:
@@ -83,13 +94,16 @@ class Members:
             before: the id that it had; empty: none.
             now_ms: the time.
             cluster: what told it from others before, or may do so from now on.
+            namesakes: those that are known to be dead: where another one has its name, nothing is done, and ``None`` is
+                returned. ``None``: that is not looked at.
         """
         keys = self._shard.keys
         lost_ms = -now_ms  # its process lives, and says itself what it still has
         names = [keys.nodes, keys.beats, keys.lost, keys.id]
-        args = [node, msgspec.json.encode(member), before, lost_ms, cluster]
+        own_name = "" if namesakes is None else member.name
+        args = [node, msgspec.json.encode(member), before, lost_ms, cluster, own_name, *(namesakes or ())]
         found = await self._shard.trying(lambda: self._register(keys=names, args=args))
-        return str(found.decode())
+        return None if found is None else str(found.decode())
 
     async def all(self) -> dict[str, Member]:
         """Read who is a member, by id; who says of themselves what cannot be read is left out."""
@@ -146,6 +160,28 @@ class Members:
         names = [keys.nodes, keys.beats, keys.lost, keys.filled]
         args = [node, "" if beats is None else beats, last_ms, self._shard.node]
         return int(await self._shard.trying(lambda: self._give_up(keys=names, args=args)))
+
+    async def lose(self, tenant: str, nodes: Iterable[str]) -> bool:
+        """Have all nodes say again what they serve, if Redis has lost users of a tenant; returns whether it has.
+
+        Args:
+            tenant: as it is written there.
+            nodes: all that may serve some.
+        """
+        keys = self._shard.keys
+        names = [
+            keys.users(tenant),
+            keys.counts(tenant),
+            keys.due(tenant),
+            keys.order(tenant),
+            keys.filled,
+            keys.log,
+            keys.sequence,
+            keys.nodes,
+            *(keys.on(tenant, node) for node in nodes),
+        ]
+        args = [tenant, self._shard.node]
+        return bool(await self._shard.trying(lambda: self._lose(keys=names, args=args)))
 
     async def forget(self, node: str) -> None:
         """Remove what is left of a node that was given up, once its users are looked after."""

@@ -14,12 +14,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from herenow.errors import RegistryUnavailable
 from herenow.registry.redis.connecting import AnotherProcess, Identity, connect
 from herenow.registry.redis.keys import NO_TENANT, Keys
 from herenow.registry.redis.proposal import Proposal
+from herenow.registry.redis.refusals import FULL, is_passing, leads_elsewhere, word_of
 
 LOG_LENGTH = 65_536
 """Entries that the log keeps, or a few more."""
@@ -33,12 +34,6 @@ LONGEST_PAUSE_S = 0.5
 
 TIMEOUT_S = 2.0
 """How long one answer may take."""
-
-_PASSING = (
-    "READONLY", "UNBLOCKED", "MASTERDOWN", "LOADING", "MISCONF", "BUSY", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN",
-    "NOSCRIPT",
-)  # fmt: skip
-"""How Redis begins an answer that says: not now."""
 
 AT_ONCE = 16
 """Questions at a time, each over a connection of its own; the others wait."""
@@ -262,11 +257,31 @@ class Shard:
         found = zip(tenants, await self.trying(ask), strict=True)
         return {tenant: [user.decode() for user in users] for tenant, users in found if users}
 
+    async def lacking(self, tenants: Sequence[str]) -> list[str]:
+        """Read which of some tenants have fewer users than are counted: they were lost (``lost.lua``)."""
+
+        async def ask() -> list[Any]:
+            async with self.redis.pipeline(transaction=False) as asked:
+                for tenant in tenants:
+                    asked.hlen(self.keys.users(tenant))
+                    asked.hget(self.keys.counts(tenant), "held")
+                return list(await asked.execute())
+
+        found = await self.trying(ask) if tenants else []
+        each = zip(tenants, found[::2], found[1::2], strict=True)
+        return [tenant for tenant, there, held in each if there < int(held or 0)]
+
     async def last_entry(self) -> bytes:
         """Return the id of the log's last entry."""
         found = await self.trying(lambda: self.redis.xrevrange(self.keys.log, count=1))
         last: bytes = found[0][0] if found else b"0-0"
         return last
+
+    async def leave_if_elsewhere(self, error: Exception) -> None:
+        """Let go of all connections, where one has found that it does not lead to the master: the next ones may."""
+        if leads_elsewhere(error):
+            for redis in (self.redis, self.control):
+                await redis.connection_pool.disconnect()
 
     async def close(self) -> None:
         """Let go of Redis."""
@@ -291,13 +306,14 @@ class Shard:
             except AnotherProcess as error:
                 raise Fenced from error
             except (RedisError, OSError) as error:
-                said = str(error)
-                if said.startswith("FENCED"):
+                word = word_of(error)
+                if word == "FENCED":
                     raise Fenced from error
-                if said.startswith("SKEWED"):
+                if word == "SKEWED":
                     raise Skewed from error
-                if said.startswith("OOM"):
+                if word == FULL:
                     raise Full from error
+                await self.leave_if_elsewhere(error)
                 if self.as_of_ms() is not None or loop.time() + pause_s > ends_s or not is_passing(error):
                     raise RegistryUnavailable(describe(error)) from error
             await asyncio.sleep(pause_s * (0.5 + random.random() / 2))
@@ -307,11 +323,6 @@ class Shard:
 def script(redis: Redis, name: str) -> Callable[..., Awaitable[Any]]:
     """Make one of the scripts beside this file callable."""
     return redis.register_script((files(__package__) / f"{name}.lua").read_text())
-
-
-def is_passing(error: Exception) -> bool:
-    """Say whether it may go well if it is tried again, with nothing changed."""
-    return not isinstance(error, ResponseError) or str(error).startswith(_PASSING)
 
 
 def describe(error: Exception) -> str:

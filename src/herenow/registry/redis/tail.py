@@ -13,6 +13,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from herenow.registry.redis.news import News, read_news
+from herenow.registry.redis.refusals import leads_elsewhere
 from herenow.registry.redis.shard import LONGEST_PAUSE_S, PAUSE_S, Shard
 from herenow.supervision import OnFault, end
 
@@ -25,7 +26,7 @@ READ_AT_ONCE = 500
 SCHEMA = b"1"
 """Of the entries that are written and understood."""
 
-_HEAD = {b"schema", b"place", b"tenant"}
+_HEAD = {b"schema", b"place", b"tenant", b"lost"}
 
 Position = tuple[int, int]
 """An entry's id: milliseconds, and a number."""
@@ -55,6 +56,7 @@ class Tail:
         position: of the last entry that was read.
         place: its place; 0: none was read yet.
         skipped: how many entries of a newer herenow were not understood.
+        lost: called when Redis has lost users, and all is to be said again.
     """
 
     def __init__(self, url: str, shard: Shard, on_fault: OnFault, *, start: Position | None = None) -> None:
@@ -69,6 +71,7 @@ class Tail:
         self.position: Position = (0, 0)
         self.place = 0
         self.skipped = 0
+        self.lost: Callable[[], None] = _nothing
         self._waiting: list[tuple[Position, int, asyncio.Future[None]]] = []
         self._asked = 0
         self._begun = asyncio.Lock()
@@ -115,10 +118,23 @@ class Tail:
         return future
 
     async def before(self, entries: int) -> list[Entry]:
-        """Read the latest entries up to where this has read, oldest first. Of a newer herenow's it knows nothing."""
+        """Read the latest entries up to where this has read, oldest first; only those behind one that is damaged.
+
+        Of a newer herenow's it knows nothing.
+        """
         keys, last = self._shard.keys, "{}-{}".format(*self.position)
         found = await self._shard.trying(lambda: self._shard.redis.xrevrange(keys.log, max=last, count=entries))
-        return [each for entry, fields in reversed(found) if (each := _read(position_of(entry), fields)) is not None]
+        known: list[Entry] = []
+        for entry, fields in reversed(found):
+            try:
+                read = _read(position_of(entry), fields)
+            except Exception as error:
+                self._on_fault("tail", error)
+                known.clear()
+                continue
+            if read is not None:
+                known.append(read)
+        return known
 
     async def go_back(self, entry: bytes) -> None:
         """Read again what follows an entry, where that lies behind: another Redis may have written over it."""
@@ -147,6 +163,8 @@ class Tail:
             except Exception as error:  # whatever it is: all commands wait for what is read here
                 if not isinstance(error, RedisError | OSError):  # that Redis is away, the beat says
                     self._on_fault("tail", error)
+                if leads_elsewhere(error):
+                    await self.reconnect()
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 continue
@@ -176,6 +194,8 @@ class Tail:
                 miss()
         if fields[b"schema"] != SCHEMA:  # of a newer herenow, which says nothing such before all nodes know it
             self.skipped += 1
+        if b"lost" in fields:
+            self.lost()
         receive = self._receivers.get(fields[b"tenant"].decode())
         if receive is None and self._receive_all is None:
             return
@@ -187,7 +207,7 @@ class Tail:
 
 
 def _nothing() -> None:
-    """Whom nobody is to be told of a gap."""
+    """Where nobody is to be told."""
 
 
 def _read(position: Position, fields: dict[bytes, bytes]) -> Entry | None:
