@@ -67,13 +67,14 @@ class RedisServer:
         kind: ``redis`` or ``valkey``.
         options: of the program, beside those that all tests need.
         clock_s: by so much its clock is ahead of that of the machine.
+        port: where it listens; by default where nobody does.
 
     Attributes:
         port: where it listens.
     """
 
-    def __init__(self, kind: str = "redis", *options: str, clock_s: int = 0) -> None:
-        self.port = free_port()
+    def __init__(self, kind: str = "redis", *options: str, clock_s: int = 0, port: int | None = None) -> None:
+        self.port = port or free_port()
         self._directory = Path(tempfile.mkdtemp(prefix=f"herenow-{kind}-"))
         self._command = [
             find_program(kind), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory),

@@ -46,7 +46,9 @@ _ALIKE = (
 )  # fmt: skip
 """Settings that all nodes of a cluster must have alike."""
 
-CLUSTERS = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+CLUSTERS = (
+    "redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://", "redis+cluster://", "rediss+cluster://",
+)  # fmt: skip
 """How the address of a cluster's Redis begins."""
 
 SQLITE = "sqlite:///"

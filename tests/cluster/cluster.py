@@ -91,6 +91,7 @@ class Cluster:
     Attributes:
         redis: the Redis of all.
         nodes: not started yet.
+        prefix: of all keys.
     """
 
     def __init__(
@@ -106,7 +107,8 @@ class Cluster:
         self._url = url or redis.url
         self._directory = directory
         self._database = database or f"sqlite:///{directory}/app.db"
-        self._settings: dict[str, Any] = {"cluster_prefix": redis_server.fresh_prefix(), **settings}
+        self.prefix = redis_server.fresh_prefix()
+        self._settings: dict[str, Any] = {"cluster_prefix": self.prefix, **settings}
         self.nodes = [self.make(each) for each in range(1, number + 1)]
 
     def make(self, number: int, **settings: Any) -> Node:

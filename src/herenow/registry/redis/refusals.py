@@ -10,8 +10,8 @@ from typing import Final
 from redis import exceptions
 from redis.exceptions import ResponseError
 
-LEADS_ELSEWHERE: Final = frozenset(("READONLY", "UNBLOCKED", "MASTERDOWN"))
-"""The connection is to a Redis that is no master, or is none any more: a new one finds the one that is."""
+LEADS_ELSEWHERE: Final = frozenset(("READONLY", "UNBLOCKED", "MASTERDOWN", "MOVED", "ASK"))
+"""The connection is to a Redis that is no master, or not that of our keys, or not any more: a new one finds it."""
 
 NOT_NOW: Final = frozenset(
     ("LOADING", "MISCONF", "BUSY", "NOREPLICAS", "TRYAGAIN", "CLUSTERDOWN", "NOSCRIPT", "MASTERDOWN")
@@ -24,6 +24,8 @@ FULL: Final = "OOM"
 _WORD_OF: Final = {
     exceptions.ReadOnlyError: "READONLY",
     exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.MovedError: "MOVED",
+    exceptions.AskError: "ASK",
     exceptions.BusyLoadingError: "LOADING",
     exceptions.TryAgainError: "TRYAGAIN",
     exceptions.ClusterDownError: "CLUSTERDOWN",

@@ -119,7 +119,7 @@ class Shard:
 
     def connect(self, url: str, *, timeout_s: float) -> Redis:
         """Make another way to the same Redis."""
-        return connect(url, timeout_s=timeout_s, check=self.identity.check)
+        return connect(url, self.keys.log, timeout_s=timeout_s, check=self.identity.check)
 
     async def commit(self, tenant: str, proposals: Sequence[Proposal], *, now_us: int, seen: int) -> Committed:
         """Commit what was decided of users, of each at most one proposal.
