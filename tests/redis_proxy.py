@@ -115,7 +115,8 @@ def _digest(script: str) -> bytes:
 
 def refuses(word: str) -> bytes:
     """An answer of Redis that refuses a command with a word."""
-    return f"-{word} not now\r\n".encode()
+    what = "866 127.0.0.1:1" if word in ("MOVED", "ASK") else "not now"
+    return f"-{word} {what}\r\n".encode()
 
 
 @contextlib.asynccontextmanager

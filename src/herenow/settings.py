@@ -42,7 +42,7 @@ _CLAIMS = {"exp", "nbf", "iat", "iss", "aud", "watch", "tenant"}
 _ALIKE = (
     "offline_within_s", "restart_grace_s", "node_lease_s", "node_beat_s", "idle_after_s", "last_active_granularity_s",
     "stale_after_s", "users_collection", "is_online_field", "last_active_field", "presence_field", "tenant_field",
-    "create_users", "unknown_users", "jwt_user_claim", "jwt_issuer", "jwt_audience", "dev",
+    "create_users", "unknown_users", "jwt_user_claim", "jwt_issuer", "jwt_audience", "dev", "shards",
 )  # fmt: skip
 """Settings that all nodes of a cluster must have alike."""
 
@@ -116,12 +116,20 @@ class Settings(BaseSettings):
     cluster: SecretStr | None = Field(
         None,
         description="Several nodes serve the same users: redis://user:password@host:6379/0 of a Redis or Valkey (6.2, "
-        "7.2 or later), rediss:// with TLS, unix:///path, or redis+sentinel://host:26379,host:26379/name.",
+        "7.2 or later), rediss:// with TLS, unix:///path, redis+sentinel://host:26379,host:26379/name, or "
+        "redis+cluster://host:6379,host:6379 of a Redis Cluster.",
     )
     cluster_prefix: str = Field(
         "hn",
         pattern=r"^[A-Za-z0-9._-]{1,64}$",
         description="How all its keys in Redis begin, so that several clusters may share one.",
+    )
+    shards: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Among so many the tenants of a cluster are divided: more than 1 only on a Redis Cluster, of which "
+        "each shard has one slot. Change it only while no node runs.",
     )
     dev: bool = Field(False, description="Believe the userId that a client names. On loopback only.")
     jwt_secret: SecretStr | None = Field(

@@ -1,13 +1,12 @@
 """What a node knows of the writing that another node does: how far the store is, and nothing of any one row."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Sequence
 
+from herenow.cluster.membership import Membership
 from herenow.errors import RegistryUnavailable
 from herenow.keeper.writer import STALLED_MS, WriterState
 from herenow.model import StoredUser
-from herenow.registry.redis.members import Standing
-from herenow.registry.redis.shard import Shard
 from herenow.registry.redis.tail import position_of
 from herenow.times import steady_s
 
@@ -18,13 +17,11 @@ class Elsewhere:
     """Stands in the place of a :class:`~herenow.keeper.writer.Writer`, where another node writes.
 
     Args:
-        shard: whose log it writes.
-        standing: how the cluster stands, as the last beat told it.
+        memberships: this process in each shard whose log it writes.
     """
 
-    def __init__(self, shard: Shard, standing: Callable[[], Standing | None]) -> None:
-        self._shard = shard
-        self._standing = standing
+    def __init__(self, memberships: Sequence[Membership]) -> None:
+        self._memberships = memberships
 
     def is_pending(self, user_id: str) -> bool:
         """Say that nothing is known to be on its way."""
@@ -43,10 +40,11 @@ class Elsewhere:
         """Wait until the store has all that was said by now; returns 1 if it has not, after so long."""
         ends_s = steady_s() + timeout_s
         try:
-            last = position_of(await self._shard.last_entry())
+            shards = [each.shard for each in self._memberships]
+            lasts = [position_of(await shard.last_entry()) for shard in shards]
             while steady_s() < ends_s:
-                cursor = await self._shard.trying(lambda: self._shard.redis.get(self._shard.keys.cursor))
-                if cursor is not None and position_of(cursor) >= last:
+                cursors = [await shard.cursor() for shard in shards]
+                if all(cursor and position_of(cursor) >= last for cursor, last in zip(cursors, lasts, strict=True)):
                     return 0
                 await asyncio.sleep(LOOK_EVERY_S)
         except RegistryUnavailable:
@@ -56,11 +54,11 @@ class Elsewhere:
 
     def state(self) -> WriterState:
         """Say how far behind the store is, as far as the last beat tells."""
-        standing = self._standing()
         lag_ms = 0
-        if standing is not None and standing.cursor:
-            behind_ms = position_of(standing.last)[0] - position_of(standing.cursor)[0]
-            lag_ms = max(0, behind_ms)
+        for standing in (each.here.standing for each in self._memberships):
+            if standing is not None and standing.cursor not in ("", "0-0"):  # which is before all
+                behind_ms = position_of(standing.last)[0] - position_of(standing.cursor)[0]
+                lag_ms = max(lag_ms, behind_ms)
         return WriterState(
             healthy=lag_ms <= STALLED_MS,
             pending=0,

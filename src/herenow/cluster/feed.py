@@ -110,8 +110,7 @@ class Feed:
             if await self._members.replace(self._shard.keys.cursor, self._saved, cursor):
                 self._saved = cursor
             else:  # such as that Redis has lost it
-                found = await self._shard.trying(lambda: self._shard.redis.get(self._shard.keys.cursor))
-                self._saved = "" if found is None else found.decode()
+                self._saved = await self._shard.cursor()
                 self._marks.appendleft((reached, 0.0))
         except (Fenced, RegistryUnavailable):
             self._marks.appendleft((reached, 0.0))

@@ -8,13 +8,14 @@ says, from where the one before had come to.
 import asyncio
 import contextlib
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import msgspec
 
 from herenow.cluster.elsewhere import Elsewhere
-from herenow.cluster.leadership import Leadership
+from herenow.cluster.membership import Membership, of_tenant
 from herenow.cluster.node import ClusterNode
 from herenow.cluster.tenants import ClusterTenants
 from herenow.cluster.terms import Terms
@@ -26,11 +27,8 @@ from herenow.keeper.truth import Truth
 from herenow.keeper.writer import Writer
 from herenow.logs import get_logger
 from herenow.model import Cause
-from herenow.registry.redis.clock import ClusterClock
 from herenow.registry.redis.members import Member, Standing
 from herenow.registry.redis.registry import RedisRegistry
-from herenow.registry.redis.shard import Shard
-from herenow.registry.redis.tail import Tail
 from herenow.registry.tenants import Tenants
 from herenow.settings import DISPATCH_BUDGET_S, Settings, sqlite_path
 from herenow.steady import Steady
@@ -82,15 +80,11 @@ class ClusterKeeper:
     Attributes:
         node: this server, as its row in the store would say.
         lost: nobody takes a store from a cluster: ``None``.
-        here: this process among the nodes, once it is claimed.
-        leadership: its part in it.
-        shard: as this process uses it.
+        memberships: this process in each shard, once it is claimed.
     """
 
     lost: StoreInUse | None = None
-    here: ClusterNode
-    leadership: Leadership
-    shard: Shard
+    memberships: Sequence[Membership] = ()
     node: Node
 
     def __init__(
@@ -112,6 +106,8 @@ class ClusterKeeper:
         self._own_audit: Audit | None = None
         self._renews: tuple[int, int] | None = None
         self._is_renewed = False
+        self._is_away = False
+        self._known: dict[int, list[str]] = {}  # the tenants of each shard
 
     # -- coming ------------------------------------------------------------------------------------------------------
 
@@ -131,7 +127,6 @@ class ClusterKeeper:
             RegistryUnavailable: Redis cannot be reached.
         """
         settings = self._settings
-        url = settings.cluster_url
         self._address, self._renews = address, renews
         name = settings.node_name or f"node-{secrets.token_hex(3)}"
         self.node = Node.here(
@@ -141,9 +136,6 @@ class ClusterKeeper:
             now_ms=unix_ms(),
             lease_ms=round(settings.node_lease_s * 1000),
         )
-        self.shard = Shard(url, prefix=settings.cluster_prefix, node=name)
-        self._clock = ClusterClock()
-        self._tail = Tail(url, self.shard, self._supervisor.failed)
         member = Member(
             name=name,
             host=self.node.host,
@@ -154,19 +146,34 @@ class ClusterKeeper:
             herenow=VERSION,
             settings=settings.shared_by_cluster(),
         )
-        self.here = ClusterNode(
-            self.shard,
-            self._tail,
-            self._clock,
-            member,
-            lease_s=settings.node_lease_s,
-            beat_s=settings.node_beat_s,
-            is_named=settings.node_name is not None,
-        )
-        self.here.on_away(self._away)
-        await self.here.join()
+        self.memberships = [
+            Membership(number, settings, member, self.registry_of, self._supervisor.failed)
+            for number in range(settings.shards)
+        ]
+        self._elsewhere = Elsewhere(self.memberships)
+        for membership in self.memberships:
+            membership.here.on_away(self._see_who_is_away)
+        joined = await asyncio.gather(*(each.here.join() for each in self.memberships), return_exceptions=True)
+        for error in joined:
+            if error is not None:
+                raise error
         await self._see_that_all_reach_the_store()
-        self._elsewhere = Elsewhere(self.shard, lambda: self.here.standing)
+
+    @property
+    def here(self) -> ClusterNode:
+        """This process among the nodes of the first shard, whose leader keeps the store."""
+        return self.memberships[0].here
+
+    @property
+    def away_since_s(self) -> float | None:
+        """Since when a shard has not answered, by the steady clock; ``None``: all do."""
+        since = [each.here.away_since_s for each in self.memberships]
+        return min((each for each in since if each is not None), default=None)
+
+    def _see_who_is_away(self, is_away: bool) -> None:
+        if (is_away := self.away_since_s is not None) != self._is_away:
+            self._is_away = is_away
+            self._away(is_away)
 
     async def _see_that_all_reach_the_store(self) -> None:
         """A file is on one machine: whichever node leads must be able to write it."""
@@ -175,7 +182,7 @@ class ClusterKeeper:
             return
         for other in (await self.here.members.all()).values():
             if other.host != self.node.host:
-                await self.here.retire()
+                await self._retire()
                 raise SettingsInvalid(
                     f"the database is the file {path} on this machine, and the node {other.name} is on {other.host}: "
                     "nodes on several machines need a MongoDB"
@@ -187,39 +194,23 @@ class ClusterKeeper:
         Raises:
             StoreError: they cannot be read.
         """
-        tenants = self._tenants = make(self._clock.now().unix_us)
-        settings = self._settings
-        self.leadership = Leadership(
-            self.here,
-            self.shard,
-            self._clock,
-            self.registry_of,
-            restart_grace_ms=round((settings.restart_grace_s - DISPATCH_BUDGET_S) * 1000),
-            on_fault=self._supervisor.failed,
-        )
+        tenants = self._tenants = make(self._now_us())
         self._terms = Terms(
             self._store,
-            settings,
+            self._settings,
             self._supervisor,
-            self.shard,
-            self.here,
-            self.leadership,
+            self.memberships,
             tenants,
             self.registry_of,
             self._address,
             self._renews,
         )
-        self.here.on_beat(self._look_at_tenants)
-        self.here.on_beat(self.leadership.told)
-        self.here.on_return(self._say_again)
-        self.here.on_beat(self._see_that_all_is_said)
-        keep = self._supervisor.start
-        self._tasks += [
-            keep("node beat", self.here.run, well_s=WELL_S + 2 * settings.node_beat_s),
-            keep("leader", self.leadership.run, well_s=WELL_S + 2 * settings.node_beat_s),
-            keep("term", self._terms.run),
-        ]
-        await self.here.beat()
+        for membership in self.memberships:
+            self._tasks += membership.run(self._supervisor, partial(self._told, membership))
+            membership.here.on_return(self._say_again)
+        self._tasks.append(self._supervisor.start("term", self._terms.run))
+        for membership in self.memberships:
+            await membership.here.beat()
         await self._terms.is_filled.wait()
         if self._terms.fault is not None:
             raise self._terms.fault
@@ -230,22 +221,26 @@ class ClusterKeeper:
         """Make the registries of all tenants; as :meth:`Keeper.make_tenants`."""
 
         def make(tenant: str | None, last_version: int) -> RedisRegistry:
+            membership = of_tenant(self.memberships, tenant)
             registry = RedisRegistry(
-                self.shard,
-                self._tail,
+                membership.shard,
+                membership.tail,
                 **policy_of(self._settings),
                 tenant=tenant,
                 last_version=last_version,
                 log_capacity=log_capacity(tenant),
-                clock=self._clock,
+                clock=membership.clock,
                 on_fault=on_fault,
-                place=self.here,
+                place=membership.here,
                 missed=partial(self._missed, tenant),
             )
             registry.subscribe(lambda batch: deliver(batch, tenant))
             return registry
 
-        return ClusterTenants(make, last_version=last_version, now_us=lambda: self._clock.now().unix_us)
+        return ClusterTenants(make, last_version=last_version, now_us=self._now_us)
+
+    def _now_us(self) -> int:
+        return self.memberships[0].clock.now().unix_us
 
     def registry_of(self, tenant: str | None) -> RedisRegistry:
         """The registry of a tenant."""
@@ -268,15 +263,12 @@ class ClusterKeeper:
                 with contextlib.suppress(StoreError, RegistryUnavailable):  # at the next look
                     await then()
 
-    async def _look_at_tenants(self, standing: Standing) -> None:
-        if standing.beats.get(self.here.node, 0) % 5 == 1 and isinstance(self._tenants, ClusterTenants):
-            try:
-                names = await self.shard.tenants()
-            except RegistryUnavailable:
-                return
-            self._tenants.known = (None, *(name for name in names if name))
-
-    async def _see_that_all_is_said(self, _: Standing) -> None:
+    async def _told(self, membership: Membership, standing: Standing) -> None:
+        if standing.beats.get(membership.here.node, 0) % 5 == 1 and isinstance(self._tenants, ClusterTenants):
+            with contextlib.suppress(RegistryUnavailable):
+                self._known[membership.number] = await membership.shard.tenants()
+            known = sorted(name for names in self._known.values() for name in names if name)
+            self._tenants.known = (None, *known)
         self._say_again()  # which may have failed: and nothing else would be asked of a registry whose users are quiet
 
     def _say_again(self) -> None:
@@ -297,13 +289,17 @@ class ClusterKeeper:
             RegistryUnavailable: Redis cannot be reached.
         """
         standing, members = self.here.standing, await self.here.members.all()
-        served = await self.shard.served_by(list(members), await self.shard.tenants())
-        now_ms = self._clock.now().unix_ms
+        served = Counter[str]()  # by process: in each shard a node has another id
+        for membership in self.memberships:
+            of_shard, shard = await membership.here.members.all(), membership.shard
+            for node, users in (await shard.served_by(list(of_shard), await shard.tenants())).items():
+                served[of_shard[node].process] += users
+        now_ms = self.memberships[0].clock.now().unix_ms
         return [
             Peer(
                 node=node,
                 member=member,
-                users=served[node],
+                users=served[member.process],
                 last_beat_ms=now_ms - round(self.here.watch.still_s(node) * 1000),
                 is_alive=node not in self.here.dead,
                 is_leader=standing is not None and standing.leader == node,
@@ -316,7 +312,7 @@ class ClusterKeeper:
     @property
     def leads(self) -> bool:
         """Whether it is this process that keeps the store."""
-        return self.leadership.is_leader
+        return self.memberships[0].leadership.is_leader
 
     @property
     def writer(self) -> Writer | Elsewhere:
@@ -343,11 +339,11 @@ class ClusterKeeper:
         With ``to_renew`` this server goes on at once, as a node or alone: the store is not to say that all are offline.
         """
         settings, self._is_renewed = self._settings, to_renew
-        now_ms = self._clock.now().unix_ms
         grace_ms = round((settings.restart_grace_s - DISPATCH_BUDGET_S) * 1000)
         try:
             async with asyncio.timeout(LEAVE_S):
                 for tenant in Tenants.names(tenants):
+                    now_ms = of_tenant(self.memberships, tenant).clock.now().unix_ms
                     try:
                         await tenants.registry(tenant).node_lost(
                             self.here.name, last_beat_ms=now_ms, grace_ms=grace_ms, cause=Cause.RESTART
@@ -371,30 +367,37 @@ class ClusterKeeper:
             return 0 if keeper is None else await keeper.drain(within_s)
         try:
             async with asyncio.timeout(within_s):
-                await self._terms.close_store(await self.shard.stamp("", now_us=self._clock.now().unix_us, seen=0))
+                await self._terms.close_store(await self._stamp())
                 log.info("nobody serves any more: the store was told that nobody is online")
                 return 0
         except (StoreError, RegistryUnavailable, TimeoutError) as error:
             log.error("the store was not told that nobody is online: the next start tells it", error=str(error))
             return 1
 
+    async def _stamp(self) -> int:
+        """Give out a version above all that any shard has given."""
+        stamps = (each.shard.stamp("", now_us=each.clock.now().unix_us, seen=0) for each in self.memberships)
+        return max(await asyncio.gather(*stamps))
+
     async def _retire(self) -> int:
         """Be no member any more; returns how many are left, or -1: that is not known."""
-        try:
-            async with asyncio.timeout(RETIRE_S):
-                await self.leadership.resign()
-                return await self.here.retire()
-        except (RegistryUnavailable, TimeoutError):
-            return -1
+        left = await asyncio.gather(*map(_retire, self.memberships))
+        return -1 if -1 in left else left[0]
 
     async def end(self, *, release: bool) -> None:
         """Stop, and let go of the store and of Redis. Idempotent."""
         await end(self._tasks)
-        if hasattr(self, "shard"):
-            if self.here.registrations and not self.here.has_left:  # a start that failed
-                with contextlib.suppress(RegistryUnavailable, TimeoutError):
-                    async with asyncio.timeout(RETIRE_S):
-                        await self.here.retire()
-            await self._tail.close()
-            await self.shard.close()
+        for membership in self.memberships:
+            if membership.here.registrations and not membership.here.has_left:  # a start that failed
+                await _retire(membership)
+            await membership.close()
         await self._store.close()
+
+
+async def _retire(membership: Membership) -> int:
+    try:
+        async with asyncio.timeout(RETIRE_S):
+            await membership.leadership.resign()
+            return await membership.here.retire()
+    except (RegistryUnavailable, TimeoutError):
+        return -1

@@ -5,18 +5,16 @@ has and Redis does not; and writes what the log says, from where the one before 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from herenow.cluster.feed import Feed
-from herenow.cluster.leadership import Leadership
-from herenow.cluster.node import ClusterNode
+from herenow.cluster.membership import Membership, of_tenant
 from herenow.errors import RegistryUnavailable, StoreError
 from herenow.keeper.keeper import Keeper
 from herenow.keeper.truth import Truth
 from herenow.logs import get_logger
 from herenow.model import Availability, Cause, StoredUser
 from herenow.registry.redis.registry import RedisRegistry
-from herenow.registry.redis.shard import Shard
 from herenow.registry.redis.tail import position_of
 from herenow.registry.tenants import Tenants
 from herenow.settings import Settings
@@ -40,9 +38,7 @@ class Terms:
         store: opened by somebody else, who closes it.
         settings: for the times.
         supervisor: keeps the tasks alive.
-        shard: as this process uses it.
-        here: this process among the nodes.
-        leadership: its part in it.
+        memberships: this process in each shard; who leads the first keeps the store, for all of them.
         tenants: the registries.
         registry_of: that of a tenant.
         address: where this server's HTTP is, for the commands to find it.
@@ -59,9 +55,7 @@ class Terms:
         store: Store,
         settings: Settings,
         supervisor: Supervisor,
-        shard: Shard,
-        here: ClusterNode,
-        leadership: Leadership,
+        memberships: Sequence[Membership],
         tenants: Tenants,
         registry_of: Callable[[str | None], RedisRegistry],
         address: str,
@@ -73,9 +67,8 @@ class Terms:
         self._store = store
         self._settings = settings
         self._supervisor = supervisor
-        self._shard = shard
-        self._here = here
-        self._leadership = leadership
+        self._memberships = memberships
+        self._leadership = memberships[0].leadership
         self._tenants = tenants
         self._registry_of = registry_of
         self._address = address
@@ -94,8 +87,7 @@ class Terms:
         """Keep the store whenever this node leads, until cancelled."""
         while True:
             self._leadership.changed.clear()
-            standing = self._here.standing
-            if standing is not None and standing.filled == "yes":
+            if all(each.is_filled for each in self._memberships):
                 self.is_filled.set()
             if self._leadership.is_leader:
                 await self._run_term()
@@ -111,20 +103,22 @@ class Terms:
 
     async def _run_term(self) -> None:
         keeper = Keeper(self._store, self._settings, self._supervisor, lambda error: self._leadership.changed.set())
-        feed: Feed | None = None
-        owns = False
+        feeds: list[Feed] = []
+        owns, self._is_cut = False, False
         try:
             await self.own_store(keeper)
             owns = True
-            feed = await self._open_feed(keeper)
-            await self._fill(keeper)
+            for membership in self._memberships:
+                feeds.append(await self._open_feed(keeper, membership))  # noqa: PERF401 - closed if a later one fails
+            for membership in self._memberships:
+                await self._fill(keeper, membership)
             self.keeper = keeper
             self.is_filled.set()
             if self._begun is not None:
                 keeper.begin(*self._begun)
             if self._is_cut:
                 self._audit_soon()
-            await self._keep(keeper, feed)
+            await self._keep(keeper, feeds)
         except StoreError as error:
             self._note_fault(error)
             await asyncio.sleep(AGAIN_S)
@@ -135,7 +129,7 @@ class Terms:
                 await keeper.drain(DRAIN_S)  # what it holds may be in no log any more
             self.keeper = None
             await end(tuple(self._audits))
-            if feed is not None:
+            for feed in feeds:
                 await feed.close()
             await keeper.end(release=owns and keeper.lost is None, close=False)
 
@@ -146,7 +140,7 @@ class Terms:
             StoreError: as :meth:`Keeper.claim`.
         """
         renews, self._renews = self._renews, None
-        await keeper.claim(self._address, renews=renews, cluster=f"cluster {self._here.cluster}")
+        await keeper.claim(self._address, renews=renews, cluster=f"cluster {self._memberships[0].here.cluster}")
 
     def _note_fault(self, error: StoreError) -> None:
         """A store that cannot be used keeps a first node from starting; a later one tries again."""
@@ -156,47 +150,51 @@ class Terms:
         else:
             log.error("this node leads, and cannot keep the store", error=str(error))
 
-    async def _open_feed(self, keeper: Keeper) -> Feed:
-        cursor = await self._shard.trying(lambda: self._shard.redis.get(self._shard.keys.cursor))
-        start = "0-0" if cursor is None else cursor.decode()
-        first = await self._shard.trying(lambda: self._shard.redis.xrange(self._shard.keys.log, count=1))
-        self._is_cut = cursor is not None and (not first or position_of(first[0][0]) > position_of(start))
+    async def _open_feed(self, keeper: Keeper, membership: Membership) -> Feed:
+        shard, here = membership.shard, membership.here
+        cursor = await shard.cursor()
+        start = cursor or "0-0"
+        first = await shard.trying(lambda: shard.redis.xrange(shard.keys.log, count=1))
+        if cursor and (not first or position_of(first[0][0]) > position_of(start)):
+            self._is_cut = True
         feed = Feed(
             self._settings.cluster_url,
-            self._shard,
-            self._here.tail,
-            self._here.members,
+            shard,
+            here.tail,
+            here.members,
             keeper.writer,
             start=start,
             missed=self._audit_soon,
             on_fault=self._supervisor.failed,
         )
-        if cursor is None:
-            await self._here.members.replace(self._shard.keys.cursor, "", start)
+        if not cursor:
+            await here.members.replace(shard.keys.cursor, "", start)
         return feed
 
-    async def _fill(self, keeper: Keeper) -> bool:
-        """Let in whom the store has and Redis does not; tell the store whom it was told to be offline.
+    async def _fill(self, keeper: Keeper, membership: Membership) -> bool:
+        """Let in whom the store has and a shard does not; tell the store whom it was told to be offline.
 
         Returns:
             Whether that was to be done.
         """
-        found = await self._shard.trying(lambda: self._shard.redis.get(self._shard.keys.filled))
-        filled = "" if found is None else found.decode()
+        shard = membership.shard
+        filled = await shard.filled()
         if filled == "yes":
             return False
         if filled == "":
             if self.keeper is not None:  # it has lost them meanwhile: whoever has gone must not be let in again
                 await keeper.drain(DRAIN_S)
-            await keeper.adopt(lambda _: self._tenants)
+            await keeper.adopt(
+                lambda _: self._tenants, lambda tenant: of_tenant(self._memberships, tenant) is membership
+            )
         else:
-            await self._say_rows()
-        await self._here.members.replace(self._shard.keys.filled, filled, "yes")
+            await self._say_rows(membership)
+        await membership.here.members.replace(shard.keys.filled, filled, "yes")
         return True
 
-    async def _say_rows(self) -> None:
+    async def _say_rows(self, membership: Membership) -> None:
         """Have the log say of all who are online what the store is to know."""
-        for name in await self._shard.tenants():
+        for name in await membership.shard.tenants():
             registry, cursor = self._registry_of(name or None), None
             while True:
                 page = await registry.online(PAGE_SIZE, cursor)
@@ -204,22 +202,24 @@ class Terms:
                 if (cursor := page.cursor) is None:
                     break
 
-    async def _keep(self, keeper: Keeper, feed: Feed) -> None:
-        following = self._supervisor.start("feed", feed.run)
-        generation = self._here.generation
+    async def _keep(self, keeper: Keeper, feeds: Sequence[Feed]) -> None:
+        following = [self._supervisor.start("feed", feed.run) for feed in feeds]
+        generations = [each.here.generation for each in self._memberships]
         try:
             while self._leadership.is_leader and keeper.lost is None:
-                if generation != (generation := self._here.generation):
-                    await feed.go_back(self._here.agreed)
-                    self._audit_soon()
-                standing = self._here.standing
-                is_empty = standing is not None and not standing.filled
-                if is_empty and await self._fill(keeper):  # Redis has lost all
-                    self._audit_soon()
+                for number, membership in enumerate(self._memberships):
+                    here = membership.here
+                    if generations[number] != here.generation:
+                        generations[number] = here.generation
+                        await feeds[number].go_back(here.agreed)
+                        self._audit_soon()
+                    is_empty = here.standing is not None and not here.standing.filled
+                    if is_empty and await self._fill(keeper, membership):  # Redis has lost all
+                        self._audit_soon()
                 await self._wait(self._settings.node_beat_s / 4)
                 self._leadership.changed.clear()
         finally:
-            await end([following])
+            await end(following)
 
     def _audit_soon(self) -> None:
         """Compare the store with the registry at once, twice: what is seen once may be under way."""

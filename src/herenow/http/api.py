@@ -225,7 +225,7 @@ class Api:
             reason = f"a part fails again and again, and is started again: {', '.join(ailing)}"
         known = NodeHealth(name=node.name, started=to_iso(node.started_ms))
         readiness = Readiness(ready=reason is None, reason=reason, node=known)
-        if presence.cluster is not None and presence.cluster.here.away_since_s is not None:
+        if presence.cluster is not None and presence.cluster.away_since_s is not None:
             away = "Redis does not answer: who is online stays so, and nobody new is let in"
             readiness = readiness.model_copy(update={"degraded": away})
         if not in_full:

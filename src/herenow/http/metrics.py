@@ -60,17 +60,19 @@ class _State(Collector):
         cluster = self._presence.cluster
         if cluster is None:
             return
-        here, shard = cluster.here, cluster.shard
+        here, every = cluster.here, cluster.memberships
         nodes = len(here.standing.beats) if here.standing is not None else 0
-        away_s = 0.0 if here.away_since_s is None else steady_s() - here.away_since_s
+        away_s = 0.0 if cluster.away_since_s is None else steady_s() - cluster.away_since_s
         yield GaugeMetricFamily("herenow_cluster_nodes", "Nodes that are members.", nodes)
-        leads = cluster.leadership.is_leader
-        yield GaugeMetricFamily("herenow_cluster_leads", "1 while this node keeps the store.", leads)
+        yield GaugeMetricFamily("herenow_cluster_leads", "1 while this node keeps the store.", cluster.leads)
         yield GaugeMetricFamily("herenow_cluster_away_seconds", "For how long Redis has not answered.", away_s)
-        yield CounterMetricFamily("herenow_cluster_returns", "Times that this node was given up.", here.returns)
-        yield CounterMetricFamily("herenow_cluster_commits", "Commits that were sent to Redis.", shard.commits)
+        returns = sum(each.here.returns for each in every)
+        yield CounterMetricFamily("herenow_cluster_returns", "Times that this node was given up.", returns)
+        commits = sum(each.shard.commits for each in every)
+        yield CounterMetricFamily("herenow_cluster_commits", "Commits that were sent to Redis.", commits)
+        lost_races = sum(each.shard.conflicts for each in every)
         conflicts = "Users with whom another node was faster."
-        yield CounterMetricFamily("herenow_cluster_conflicts", conflicts, shard.conflicts)
+        yield CounterMetricFamily("herenow_cluster_conflicts", conflicts, lost_races)
 
     def _store(self) -> Iterable[Metric]:
         writer = self._presence.writer.state()

@@ -72,6 +72,7 @@ async def adopt(
     settings: Settings,
     last_beat_ms: int,
     began_s: float,
+    is_wanted: Callable[[str | None], bool] = lambda tenant: True,
 ) -> int:
     """Let whoever a dead process left online linger until ``restart_grace``; claims live on.
 
@@ -82,6 +83,7 @@ async def adopt(
         settings: for the times.
         last_beat_ms: when that process was last known to live, Unix time.
         began_s: when this one has taken its place, by the steady clock.
+        is_wanted: says of which tenants.
 
     Returns:
         How many were online.
@@ -90,15 +92,24 @@ async def adopt(
     async for page in online:
         adopted += len(page)
         ends_s = began_s + linger_after_restart_s(settings, adopted)
-        await _take_over(tenants, page, last_beat_ms=last_beat_ms, ends_s=ends_s)
+        await _take_over(tenants, page, is_wanted, last_beat_ms=last_beat_ms, ends_s=ends_s)
     ends_s = began_s + linger_after_restart_s(settings, 0)
     async for page in claimed:
-        await _take_over(tenants, page, last_beat_ms=last_beat_ms, ends_s=ends_s)
+        await _take_over(tenants, page, is_wanted, last_beat_ms=last_beat_ms, ends_s=ends_s)
     return adopted
 
 
-async def _take_over(tenants: Tenants, rows: Sequence[StoredUser], *, last_beat_ms: int, ends_s: float) -> None:
+async def _take_over(
+    tenants: Tenants,
+    rows: Sequence[StoredUser],
+    is_wanted: Callable[[str | None], bool],
+    *,
+    last_beat_ms: int,
+    ends_s: float,
+) -> None:
     for tenant, theirs in rows_by_tenant(rows).items():
+        if not is_wanted(tenant):
+            continue
         grace_ms = max(1, round((ends_s - steady_s()) * 1000))
         await tenants.registry(tenant).adopt(theirs, last_beat_ms=last_beat_ms, grace_ms=grace_ms)
 

@@ -165,11 +165,14 @@ class Keeper:
 
         return Tenants(make, last_version=last_version, now_us=unix_us)
 
-    async def adopt(self, make: Callable[[int], Tenants]) -> Tenants:
+    async def adopt(
+        self, make: Callable[[int], Tenants], is_wanted: Callable[[str | None], bool] = lambda tenant: True
+    ) -> Tenants:
         """Make the registries, and have whomever a dead server left online linger in them.
 
         Args:
             make: makes them, given the highest version in the store.
+            is_wanted: says of which tenants.
 
         Raises:
             StoreInUse: another server took the store over meanwhile.
@@ -183,7 +186,13 @@ class Keeper:
             tenants = make(await store.max_version())
             last_beat_ms = self._dead[0].beat_ms if self._dead else 0
             adopted = await adopt(
-                tenants, online, claimed, settings=self._settings, last_beat_ms=last_beat_ms, began_s=self._began_s
+                tenants,
+                online,
+                claimed,
+                settings=self._settings,
+                last_beat_ms=last_beat_ms,
+                began_s=self._began_s,
+                is_wanted=is_wanted,
             )
         if self.lost is not None:
             raise self.lost

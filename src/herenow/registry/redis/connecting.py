@@ -35,11 +35,13 @@ class Identity:
     Attributes:
         process: its run id; empty until the first connection has told it.
         met: another one that a connection has led to since.
+        is_of_cluster: whether it is a node of a Redis Cluster.
     """
 
     def __init__(self) -> None:
         self.process = ""
         self.met = ""
+        self.is_of_cluster = False
 
     async def check(self, connection: AbstractConnection) -> None:
         """Greet, and see who answers.
@@ -51,8 +53,9 @@ class Identity:
         await connection.send_command("INFO", "server")
         answer = await connection.read_response()
         text = answer.decode() if isinstance(answer, bytes) else str(answer)
-        found = next((line for line in text.splitlines() if line.startswith("run_id:")), "run_id:?")
-        process = found.removeprefix("run_id:").strip()
+        told = dict(line.partition(":")[::2] for line in text.splitlines())
+        process = told.get("run_id", "?").strip()
+        self.is_of_cluster = told.get("redis_mode", "").strip() == "cluster"
         if not self.process:
             self.process = process
         elif process != self.process:

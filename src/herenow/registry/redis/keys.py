@@ -12,6 +12,7 @@ class Keys:
     Args:
         prefix: of all keys of one herenow, so that several may share a Redis.
         shard: its number.
+        shards: how many there are: with another number, the tenants would be divided in another way.
 
     Attributes:
         log: what every commit has said.
@@ -29,8 +30,8 @@ class Keys:
         id: what tells this cluster from all others.
     """
 
-    def __init__(self, prefix: str, shard: int = 0) -> None:
-        self._base = f"{{{prefix}:{shard}}}"
+    def __init__(self, prefix: str, shard: int = 0, shards: int = 1) -> None:
+        self._base = f"{{{prefix}:{shard}}}" if shards == 1 else f"{{{prefix}:{shard}/{shards}}}"
         self.log = f"{self._base}:log"
         self.sequence = f"{self._base}:sequence"
         self.skew = f"{self._base}:skew"

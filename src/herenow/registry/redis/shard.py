@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from herenow.errors import RegistryUnavailable
-from herenow.registry.redis.connecting import AnotherProcess, Identity, connect
+from herenow.registry.redis.connecting import CLUSTER, AnotherProcess, Identity, connect
 from herenow.registry.redis.keys import NO_TENANT, Keys
 from herenow.registry.redis.proposal import Proposal
 from herenow.registry.redis.refusals import FULL, is_passing, leads_elsewhere, word_of
@@ -81,6 +81,8 @@ class Shard:
         url: where Redis is (``connecting.py``).
         prefix: of all keys.
         node: the name of this node.
+        number: of this shard.
+        shards: how many there are.
         slack_ms: how far this node's time may be from that of Redis; 0: that is not looked at.
         patience_s: how long something is tried again before it counts as failed.
 
@@ -88,6 +90,7 @@ class Shard:
         node: what this node is called there: its name, until it is a member.
         is_member: whether it commits as a member only.
         identity: which Redis it is.
+        is_address_of_cluster: whether the way there is one that finds its keys in a Redis Cluster.
         is_agreeing: whether another Redis answers than before, and the nodes have not agreed on it yet.
         as_of_ms: says when Redis has last answered (Unix time), where it does not: to try again would only keep others
             waiting. ``None``: it does.
@@ -97,14 +100,23 @@ class Shard:
     """
 
     def __init__(
-        self, url: str, *, prefix: str, node: str, slack_ms: int = 1_000, patience_s: float = PATIENCE_S
+        self,
+        url: str,
+        *,
+        prefix: str,
+        node: str,
+        number: int = 0,
+        shards: int = 1,
+        slack_ms: int = 1_000,
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        self.keys = Keys(prefix)
+        self.keys = Keys(prefix, number, shards)
         self.node = node
         self.is_member = False
         self.identity = Identity()
         self.is_agreeing = False
         self.as_of_ms: Callable[[], int | None] = lambda: None
+        self.is_address_of_cluster = url.startswith(CLUSTER)
         self.redis = self.connect(url, timeout_s=TIMEOUT_S)
         self.control = self.connect(url, timeout_s=TIMEOUT_S)
         self._room = asyncio.Semaphore(AT_ONCE)
@@ -277,6 +289,14 @@ class Shard:
         last: bytes = found[0][0] if found else b"0-0"
         return last
 
+    async def cursor(self) -> str:
+        """Return up to which entry of the log the store has all; empty: that is not known."""
+        return _text(await self.trying(lambda: self.redis.get(self.keys.cursor)))
+
+    async def filled(self) -> str:
+        """Return whether the users whom the store had are here, as ``keys.py`` says it; empty: not yet."""
+        return _text(await self.trying(lambda: self.redis.get(self.keys.filled)))
+
     async def leave_if_elsewhere(self, error: Exception) -> None:
         """Let go of all connections, where one has found that it does not lead to the master: the next ones may."""
         if leads_elsewhere(error):
@@ -328,6 +348,10 @@ def script(redis: Redis, name: str) -> Callable[..., Awaitable[Any]]:
 def describe(error: Exception) -> str:
     """Say in a clause what is wrong."""
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _text(found: bytes | None) -> str:
+    return "" if found is None else found.decode()
 
 
 def tenant_of(name: str) -> str | None:
