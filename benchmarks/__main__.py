@@ -119,7 +119,9 @@ def main(arguments: Sequence[str]) -> int:
     settings = parse_arguments(arguments)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
     plan = plan_of(settings)
-    names = [*SUITES, curves.NAME] if settings.suite == "all" else [settings.suite]
+    names = [*SUITES, curves.NAME]
+    if settings.suite != "all":
+        names = [name for name in names if name == settings.suite or name.startswith(f"{settings.suite}-")]
     signal.signal(signal.SIGTERM, interrupt)
     try:
         largest = max(plan.connections, WARM_UP, plan.watchers, *(plan.points if curves.NAME in names else ()))

@@ -31,13 +31,15 @@ class Arrivals:
         rate: changes a second.
         seconds: the window.
         contacts: users whom each of the crowd watches.
+        node: to which they come.
     """
 
-    def __init__(self, crowd: Crowd, rate: float, seconds: float, contacts: int) -> None:
+    def __init__(self, crowd: Crowd, rate: float, seconds: float, contacts: int, node: int) -> None:
         self._crowd = crowd
         self._each_s = 2 / rate
         self._window = STAY_S, STAY_S + seconds
         self._count = int((STAY_S + seconds + TAIL_S) / self._each_s)
+        self._node = node
         self._contacts = min(contacts, self._count)
         self._missing = 2 * self._contacts * len(crowd.users)
         self._meant_s: dict[str, tuple[float, float]] = {}
@@ -49,7 +51,7 @@ class Arrivals:
 
     async def prepare(self) -> None:
         """Let the crowd watch those who are to come."""
-        users = [self._crowd.make(f"f{place}", -1) for place in range(self._count)]
+        users = [self._crowd.make(f"f{place}", -1, self._node) for place in range(self._count)]
         stride = self._count // self._contacts
         await side_by_side(
             watcher.watch(

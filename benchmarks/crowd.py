@@ -75,13 +75,26 @@ class User(WSListener):  # type: ignore[misc, unused-ignore]  # see load.py
         leaving: whether their connection may end.
     """
 
-    __slots__ = ("_answered", "_crowd", "_token", "leaving", "name", "number", "received", "transport")
+    __slots__ = (
+        "_answered",
+        "_crowd",
+        "_known",
+        "_token",
+        "_url",
+        "leaving",
+        "name",
+        "number",
+        "received",
+        "transport",
+    )
 
-    def __init__(self, crowd: "Crowd", name: str, number: int, token: bytes) -> None:
+    def __init__(self, crowd: "Crowd", url: str, name: str, number: int, token: bytes) -> None:
         super().__init__()
         self._crowd = crowd
+        self._url = url
         self._token = token
-        self._answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._known: set[str] | None = None
+        self._answered: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.name = name
         self.number = number
         self.received = 0
@@ -90,7 +103,7 @@ class User(WSListener):  # type: ignore[misc, unused-ignore]  # see load.py
 
     async def enter(self) -> None:
         """Connect; return once the server has said ``presence:ready``."""
-        await ws_connect(lambda: self, self._crowd.url, websocket_handshake_timeout=None)
+        await ws_connect(lambda: self, self._url, websocket_handshake_timeout=None)
         await self._answered
 
     async def watch(self, users: Iterable[str]) -> None:
@@ -99,9 +112,27 @@ class User(WSListener):  # type: ignore[misc, unused-ignore]  # see load.py
         self.send(_WATCH % msgspec.json.encode({"users": list(users)}))
         await self._answered
 
+    async def watch_all(self, known: set[str]) -> None:
+        """Watch all, and read all pages; ``known`` holds who is online, by these and by what comes meanwhile."""
+        self._known = known
+        cursor: dict[str, str] = {}
+        while True:
+            self._answered = asyncio.get_running_loop().create_future()
+            self.send(_WATCH % msgspec.json.encode({"all": True, **cursor}))
+            answer = await self._answered
+            known.update(user["userId"] for user in answer["users"])
+            if "cursor" not in answer:
+                return
+            cursor = {"cursor": answer["cursor"]}
+
     def claim(self, availability: str, text: str) -> None:
         """Change how this user is shown."""
         self.send(_CLAIM % (availability.encode(), text.encode()))
+
+    def learn(self, changes: Sequence[Change]) -> None:
+        """Note who came, if this user wants to know of all."""
+        if self._known is not None:
+            self._known.update(change.user_id for change in changes if change.is_online)
 
     def send(self, packet: bytes) -> None:
         """Send one packet."""
@@ -128,9 +159,12 @@ class User(WSListener):  # type: ignore[misc, unused-ignore]  # see load.py
             transport.send(TEXT, wire.CONNECT + self._token)
         elif payload == wire.ENGINE_PING:
             transport.send(TEXT, wire.ENGINE_PONG)
-        elif payload.startswith((b'42["presence:ready"', _ACK + b'[{"ok":true')):
+        elif payload.startswith(b'42["presence:ready"'):
             if not self._answered.done():
-                self._answered.set_result(None)
+                self._answered.set_result({})
+        elif payload.startswith(_ACK + b'[{"ok":true'):
+            if not self._answered.done():
+                self._answered.set_result({} if self._known is None else msgspec.json.decode(payload[len(_ACK) :])[0])
         elif frame.msg_type == WSMsgType.CLOSE:
             transport.disconnect()
         elif not payload.startswith(wire.CONNECT):
@@ -152,16 +186,16 @@ class User(WSListener):  # type: ignore[misc, unused-ignore]  # see load.py
 
 
 class Crowd:
-    """All users of one server.
+    """All users of one server, or of the nodes of a cluster.
 
     Attributes:
-        url: of the server.
+        urls: of the nodes.
         users: those who are in.
         changed: takes what they are told.
     """
 
-    def __init__(self, port: int) -> None:
-        self.url = f"ws://127.0.0.1:{port}{wire.PATH}"
+    def __init__(self, ports: Sequence[int]) -> None:
+        self.urls = [f"ws://127.0.0.1:{port}{wire.PATH}" for port in ports]
         self.users: list[User] = []
         self.changed: Changed = _ignore
         self._subjects: dict[int, User] = {}
@@ -180,6 +214,7 @@ class Crowd:
                 user.fail(f"received {payload[:120]!r}: {error}")
                 return
         user.received += len(self._last[1])
+        user.learn(self._last[1])
         self.changed(user, self._last[1])
 
     def fail(self, error: CrowdError) -> None:
@@ -210,21 +245,27 @@ class Crowd:
 
     # -- who is in -----------------------------------------------------------------------------------------------------
 
-    def make(self, name: str, number: int) -> User:
-        """Make a user with a token; they are not in yet."""
+    def make(self, name: str, number: int, node: int = 0) -> User:
+        """Make a user of a node, with a token; they are not in yet."""
         token = jwt.encode({"sub": name}, wire.SECRET, algorithm="HS256")
-        return User(self, name, number, msgspec.json.encode({"token": token}))
+        return User(self, self.urls[node], name, number, msgspec.json.encode({"token": token}))
 
-    async def enter(self, count: int, *, contacts: int, among: int, audiences: Sequence[int]) -> float:
+    async def enter(
+        self, count: int, *, contacts: int, among: int, audiences: Sequence[int], rate: float, spread: bool
+    ) -> float:
         """Let ``count`` more users in, and let each watch whom it is to; return the seconds that it took."""
         for size in audiences:
             if size not in self._subjects:
                 self._subjects[size] = self.make(f"s{size}", -1)
                 await self._subjects[size].enter()
         first = len(self.users)
-        users = [self.make(f"u{number}", number) for number in range(first, first + count)]
+        nodes = len(self.urls) if spread else 1
+        users = [self.make(f"u{number}", number, number % nodes) for number in range(first, first + count)]
         started_s = time.perf_counter()
-        await side_by_side(user.enter() for user in users)
+        if rate:
+            await asyncio.gather(*(_later(place / rate, user.enter()) for place, user in enumerate(users)))
+        else:
+            await side_by_side(user.enter() for user in users)
         wall_s = time.perf_counter() - started_s
         self.users += users
         await side_by_side(
@@ -236,9 +277,25 @@ class Crowd:
         self.check()
         return wall_s
 
+    async def enter_to_see_all(self, count: int, among: int) -> float:
+        """Let ``count`` more users in at once, each of whom watches all and reads all pages; return the seconds."""
+        first = len(self.users)
+        users = [self.make(f"u{number}", number) for number in range(first, first + count)]
+        started_s = time.perf_counter()
+        await side_by_side(user.enter() for user in users)
+        seen = [set[str]() for _ in users]
+        async with asyncio.timeout(STALL_S):
+            await asyncio.gather(*(user.watch_all(known) for user, known in zip(users, seen, strict=True)))
+        self.users += users
+        self.check()
+        for user, known in zip(users, seen, strict=True):
+            if len(known) != among:
+                raise CrowdError(f"{user.name} knows {len(known)} of {among} users")
+        return time.perf_counter() - started_s
+
     async def join(self, name: str) -> float:
         """Let one user in whom the server takes at their word; return the seconds that it took."""
-        user = User(self, name, -1, msgspec.json.encode({"userId": name}))
+        user = User(self, self.urls[0], name, -1, msgspec.json.encode({"userId": name}))
         started_s = time.perf_counter()
         await side_by_side([user.enter()])
         self.users.append(user)
@@ -368,6 +425,12 @@ async def side_by_side(jobs: Iterable[Awaitable[Any]]) -> None:
 
     waiting = iter(jobs)
     await asyncio.gather(*(worker(waiting) for _ in range(AT_ONCE)))
+
+
+async def _later(seconds: float, job: Awaitable[Any]) -> None:
+    """Do a job at its time, whether or not those before it are done."""
+    await asyncio.sleep(seconds)
+    await job
 
 
 def _ignore(user: User, changes: Sequence[Change]) -> None:

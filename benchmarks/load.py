@@ -1,6 +1,6 @@
 """The load: one process with N websockets, which receives what the server sends and checks every byte of it.
 
-``python -m benchmarks.load PORT`` takes orders on standard input (``orders.py``) until that ends. It offers no
+``python -m benchmarks.load PORT...`` takes orders on standard input (``orders.py``) until that ends. It offers no
 compression, answers Engine.IO pings, and counts deliveries per connection: one too few, one too many, one altered
 byte or one closed connection fails the order.
 """
@@ -8,7 +8,7 @@ byte or one closed connection fails the order.
 import asyncio
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 import uvloop
@@ -105,8 +105,9 @@ class Connection(WSListener):  # type: ignore[misc, unused-ignore]  # see the im
 class Load:
     """All connections to one server, and the orders that can be given."""
 
-    def __init__(self, port: int) -> None:
-        self.url = f"ws://127.0.0.1:{port}{wire.PATH}"
+    def __init__(self, ports: Sequence[int]) -> None:
+        self.urls = [f"ws://127.0.0.1:{port}{wire.PATH}" for port in ports]
+        self.url = self.urls[0]
         self.connections: list[Connection] = []
         self.closing = False
         self.rounds_expected = 0
@@ -222,7 +223,12 @@ async def obey(load: Load, crowd: Crowd, order: Order) -> Reply:
                 wall_s = await load.close() + await crowd.leave()
             case "users":
                 wall_s = await crowd.enter(
-                    order.count, contacts=order.contacts, among=order.among, audiences=order.audiences
+                    order.count,
+                    contacts=order.contacts,
+                    among=order.among,
+                    audiences=order.audiences,
+                    rate=order.rate,
+                    spread=order.spread,
                 )
             case "meters":
                 wall_s = await crowd.meters(on=order.count > 0)
@@ -232,7 +238,9 @@ async def obey(load: Load, crowd: Crowd, order: Order) -> Reply:
                 figures = await crowd.claims(order.rate, order.seconds, order.contacts)
                 wall_s = time.perf_counter() - began_s
             case "expect":
-                load.arrivals = Arrivals(crowd, order.rate, order.seconds, order.contacts)
+                load.arrivals = Arrivals(
+                    crowd, order.rate, order.seconds, order.contacts, len(load.urls) - 1 if order.spread else 0
+                )
                 await load.arrivals.prepare()
                 wall_s = time.perf_counter() - began_s
             case "arrivals":
@@ -240,21 +248,26 @@ async def obey(load: Load, crowd: Crowd, order: Order) -> Reply:
                     raise LoadError("nobody is expected: order `expect` first")
                 figures = await load.arrivals.run()
                 wall_s = time.perf_counter() - began_s
+            case "everybody":
+                wall_s = await crowd.enter_to_see_all(order.count, order.among)
             case "join":
                 wall_s = await crowd.join(order.user)
             case "storm":
-                storm = Storm(load.url, order.count)
+                storm = Storm(load.urls, order.count)
                 wall_s, error = await storm.run()
                 cpu_s = time.process_time() - started_s
-                return Reply(wall_s=wall_s, cpu_s=cpu_s, frames=storm.frames, bytes=storm.bytes, error=error)
+                figures = {"full": storm.full}
+                return Reply(
+                    wall_s=wall_s, cpu_s=cpu_s, frames=storm.frames, bytes=storm.bytes, figures=figures, error=error
+                )
     except (LoadError, CrowdError, WSError, OSError) as error:
         return Reply(error=str(error) or type(error).__name__)
     return Reply(wall_s=wall_s, cpu_s=time.process_time() - started_s, figures=figures)
 
 
-async def main(port: int) -> None:
+async def main(ports: Sequence[int]) -> None:
     """Take orders until standard input ends."""
-    load, crowd = Load(port), Crowd(port)
+    load, crowd = Load(ports), Crowd(ports)
     while line := await asyncio.to_thread(sys.stdin.buffer.readline):
         reply = await obey(load, crowd, msgspec.json.decode(line, type=Order))
         sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")
@@ -262,4 +275,4 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1])))
+    uvloop.run(main([int(port) for port in sys.argv[1:]]))

@@ -5,7 +5,18 @@ from typing import Literal
 import msgspec
 
 Do = Literal[
-    "connect", "fanout", "close", "storm", "users", "meters", "changes", "claims", "expect", "arrivals", "join"
+    "connect",
+    "fanout",
+    "close",
+    "storm",
+    "users",
+    "meters",
+    "changes",
+    "claims",
+    "expect",
+    "arrivals",
+    "join",
+    "everybody",
 ]
 
 
@@ -15,14 +26,17 @@ class Order(msgspec.Struct, frozen=True):
     Of any server: ``connect``: open ``count`` more connections. ``fanout``: ask for ``count`` rounds and receive them
     all. ``close``: close every connection, users' included. ``storm``: let ``count`` users join at once.
 
-    Of a presence server: ``users``: let ``count`` more users in, each with a token; where ``contacts`` are given, each
-    watches so many of the first ``among`` users. Where ``audiences`` are given, the first so many users watch the
-    subject ``s`` of each size. ``meters``: turn metering and limits on (``count`` 1) or off, in the peer made for it.
-    ``changes``: ``count`` changes of the subject whose audience is ``among``, each once the last has reached everybody.
-    ``claims``: ``rate`` changes a second by the users themselves for ``seconds``. ``expect``: let the users who are
-    in watch those of ``arrivals``, ``contacts`` each. ``arrivals``: ``rate`` changes a second for ``seconds``, as
-    expected, half of them users who connect, half users whose transport is closed. ``join``: let ``user`` in, who is
-    taken at their word.
+    Of a presence server: ``users``: let ``count`` more users in, each with a token; where ``contacts`` are given,
+    each watches so many of the first ``among`` users; ``rate`` a second, where it is given, else as fast as they
+    can; with ``spread`` over all nodes in turn, else to the first. Where ``audiences`` are given, the first so many
+    users watch the subject ``s`` of each size. ``meters``: turn metering and limits on (``count`` 1) or off, in the
+    peer made for it. ``changes``: ``count`` changes of the subject whose audience is ``among``, each once the last
+    has reached everybody. ``claims``: ``rate`` changes a second by the users themselves for ``seconds``.
+    ``expect``: let the users who are in watch those of ``arrivals``, ``contacts`` each. ``arrivals``: ``rate``
+    changes a second for ``seconds``, as expected, half of them users who connect, half users whose transport is
+    closed; with ``spread`` in ``expect`` they come to the last node. ``join``: let ``user`` in, who is taken at
+    their word. ``everybody``: let ``count`` more users in at once, who each watch all, and read all pages;
+    ``among`` are online in the end.
     """
 
     do: Do
@@ -32,6 +46,7 @@ class Order(msgspec.Struct, frozen=True):
     audiences: tuple[int, ...] = ()
     rate: float = 0.0
     seconds: float = 0.0
+    spread: bool = False
     user: str = ""
 
 

@@ -196,11 +196,12 @@ class ServerProcess(Child):
 
 
 class LoadProcess(Child):
-    """The load for one server."""
+    """The load for one server, or for several that are one cluster."""
 
-    def __init__(self, server: ServerProcess, cores: frozenset[int] | None) -> None:
-        self._server = server
-        super().__init__([sys.executable, "-m", "benchmarks.load", str(server.port)], cores)
+    def __init__(self, servers: Sequence[ServerProcess], cores: frozenset[int] | None) -> None:
+        self._server = servers[0]
+        ports = (str(server.port) for server in servers)
+        super().__init__([sys.executable, "-m", "benchmarks.load", *ports], cores)
 
     def order(self, do: Do, count: int = 0, **more: Any) -> Reply:
         """Give one order, of which ``orders.Order`` has the words, and return the load's reply.

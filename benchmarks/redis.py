@@ -5,7 +5,9 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,27 @@ class RunningRedis:
         """What its data takes."""
         info: Any = self._client.info("memory")
         return int(info["used_memory"])
+
+    @contextlib.contextmanager
+    def counting(self) -> Iterator[Counter[str]]:
+        """Count the commands that its clients send while inside, under ``sent``; those of scripts are none of them."""
+        counted = Counter[str]()
+        is_over = threading.Event()
+
+        def count(monitor: Any) -> None:
+            while not is_over.is_set():
+                if monitor.connection.can_read(timeout=0.1):
+                    counted["sent"] += monitor.next_command()["client_type"] != "lua"
+
+        client: Any = self._client
+        with client.monitor() as monitor:
+            thread = threading.Thread(target=count, args=(monitor,))
+            thread.start()
+            try:
+                yield counted
+            finally:
+                is_over.set()
+                thread.join()
 
     def close(self) -> None:
         """Let go of it."""

@@ -22,6 +22,10 @@ SEED = "node_seed"
 PRESENCE = "herenow_presence"
 GATEWAY = "herenow_gateway"
 NODE_OF_CLUSTER = "herenow_node"
+TWO_NODES = "herenow_2_nodes"
+FOUR_NODES = "herenow_4_nodes"
+THREE_NODES_ON_MONGODB = "herenow_3_nodes_on_mongodb"
+THREE_SEEDS = "node_seed_3_servers"
 
 DATABASE = "BENCH_DATABASE"
 """The environment variable in which a presence server finds its database."""
@@ -40,12 +44,14 @@ class Peer:
         database: what it writes to, if anything; the MongoDB must run.
         users: whether its clients are users with a token, whom it lets in, and not anybody.
         cluster: whether it is a node, with a Redis of its own beside it.
+        nodes: how many of them there are.
     """
 
     command: tuple[str, ...]
     database: Literal["sqlite", "mongodb"] | None = None
     users: bool = False
     cluster: bool = False
+    nodes: int = 1
 
 
 def python_peer(name: str, *options: str) -> tuple[str, ...]:
@@ -71,6 +77,10 @@ PEERS: Mapping[str, Peer] = {
     PRESENCE: Peer(python_peer("herenow_presence"), "sqlite", users=True),
     "herenow_on_mongodb": Peer(python_peer("herenow_presence"), "mongodb", users=True),
     NODE_OF_CLUSTER: Peer(python_peer("herenow_node"), "sqlite", users=True, cluster=True),
+    TWO_NODES: Peer(python_peer("herenow_node"), "sqlite", users=True, cluster=True, nodes=2),
+    FOUR_NODES: Peer(python_peer("herenow_node"), "sqlite", users=True, cluster=True, nodes=4),
+    THREE_NODES_ON_MONGODB: Peer(python_peer("herenow_node", "--dev"), "mongodb", cluster=True, nodes=3),
+    THREE_SEEDS: Peer(node_peer("node_seed"), "mongodb", cluster=True, nodes=3),
     SEED: Peer(node_peer("node_seed"), "mongodb"),
     "node_seed_tuned": Peer(node_peer("node_seed", "--tuned"), "mongodb"),
     "herenow_dev_on_mongodb": Peer(python_peer("herenow_presence", "--dev"), "mongodb"),
@@ -85,7 +95,7 @@ class Run:
     Attributes:
         name: the server's.
         peer: what it is.
-        server: its process.
+        servers: its processes.
         load: that of its load.
         database: where it writes to; empty if nowhere.
         redis: that of its cluster; ``None``: it is in none.
@@ -93,10 +103,19 @@ class Run:
 
     name: str
     peer: Peer
-    server: ServerProcess
+    servers: tuple[ServerProcess, ...]
     load: LoadProcess
     database: str
     redis: RunningRedis | None = None
+
+    @property
+    def server(self) -> ServerProcess:
+        """The first process; of most there is no other."""
+        return self.servers[0]
+
+    def cpu_s(self) -> float:
+        """The CPU seconds that all of them have used."""
+        return sum(server.gauge.cpu_s() for server in self.servers)
 
 
 @contextlib.contextmanager
@@ -115,9 +134,12 @@ def running(name: str, cores: Cores, *, users: int = 0) -> Iterator[Run]:
             if peer.cluster:
                 beside = stack.enter_context(redis.running(cores.load))
                 environment[CLUSTER] = beside.url
-            server = stack.enter_context(ServerProcess(name, [*peer.command], cores.server, environment))
-            load = stack.enter_context(LoadProcess(server, cores.load))
-            yield Run(name, peer, server, load, url, beside)
+            servers = tuple(
+                stack.enter_context(ServerProcess(name, [*peer.command], cores.server, environment))
+                for _ in range(peer.nodes)
+            )
+            load = stack.enter_context(LoadProcess(servers, cores.load))
+            yield Run(name, peer, servers, load, url, beside)
 
 
 def with_load(

@@ -33,6 +33,8 @@ EVENT_DATA: Final[dict[str, Any]] = json.loads(EVENT_PACKET.removeprefix(EVENT))
 SECRET: Final = "the secret that signs the tokens of the benchmarks' users"
 """HS256, known to the load and to the presence servers."""
 
+API_KEY: Final = "the-key-that-reads-the-metrics-of-a-node"
+
 
 def go_packet(rounds: int) -> bytes:
     """Return the packet that asks a peer to send the event ``rounds`` times to everybody."""

@@ -3,7 +3,8 @@
 import os
 import sys
 
+from benchmarks import wire
 from benchmarks.peers.herenow_presence import AnnouncingServer, run
 
 if __name__ == "__main__":
-    sys.exit(run(AnnouncingServer, cluster=os.environ["BENCH_CLUSTER"]))
+    sys.exit(run(AnnouncingServer, cluster=os.environ["BENCH_CLUSTER"], api_keys=[wire.API_KEY]))

@@ -1,5 +1,6 @@
 // The design that herenow grew from, as well as its users would write it: each join is one write to MongoDB and one
 // broadcast to everybody; a disconnect waits two seconds, looks whether the user has another socket, and does the same.
+// Where BENCH_CLUSTER names a Redis, it is one server of several, with the adapter that Socket.IO's page advises.
 import { createServer } from "node:http";
 import { MongoClient } from "mongodb";
 import { engine, port, tuned } from "./tuning.mjs";
@@ -7,12 +8,20 @@ import { engine, port, tuned } from "./tuning.mjs";
 const options = await engine(tuned);
 const { Server } = await import("socket.io"); // after the choice: it loads ws
 
+let adapter;
+if (process.env.BENCH_CLUSTER) {
+  const { createClient } = await import("redis");
+  const { createAdapter } = await import("@socket.io/redis-streams-adapter");
+  adapter = createAdapter(await createClient({ url: process.env.BENCH_CLUSTER }).connect());
+}
+
 const client = await MongoClient.connect(process.env.BENCH_DATABASE);
 const users = client.db().collection("users");
 
 const http = createServer();
 const io = new Server(http, {
   ...options,
+  ...(adapter && { adapter }),
   transports: ["websocket"],
   perMessageDeflate: false,
   httpCompression: false,

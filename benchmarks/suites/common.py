@@ -18,10 +18,10 @@ STORED_S = 20.0
 def cpu_s_of(run: Run, phase: Callable[[], object]) -> float:
     """Return the CPU seconds that the server spends on a phase and its aftermath."""
     time.sleep(AFTERMATH_S)
-    before_s = run.server.gauge.cpu_s()
+    before_s = run.cpu_s()
     phase()
     time.sleep(AFTERMATH_S)
-    return run.server.gauge.cpu_s() - before_s
+    return run.cpu_s() - before_s
 
 
 def online(run: Run) -> int:

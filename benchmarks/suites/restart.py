@@ -28,7 +28,7 @@ def measure(kind: str, cores: Cores, plan: Plan) -> Sample:
     command = python_peer("herenow_presence", "--dev")
     with ServerProcess(f"herenow on {kind}", command, cores.server, {DATABASE: url}) as server:
         serving_s = time.monotonic() - spawned_s
-        with LoadProcess(server, cores.load) as load:
+        with LoadProcess([server], cores.load) as load:
             load.order("join", user=left["somebody"])
             joined_s = time.monotonic() - spawned_s
             status = _get(server, "/v1/admin/status")

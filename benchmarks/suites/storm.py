@@ -1,6 +1,7 @@
 """Join storm: everybody comes at once, and wants to know of everybody."""
 
 from benchmarks import database
+from benchmarks.processes import RunError
 from benchmarks.servers import SEED, Run, with_load
 from benchmarks.suite import Figure, Plan, Sample, Suite, Target
 from benchmarks.suites.common import cpu_s_of, wait_until_stored
@@ -19,9 +20,12 @@ def storm(run: Run, members: int) -> Sample:
 
     def phase() -> None:
         reply = run.load.order("storm", members)
+        if reply.figures["full"] != members and run.peer.nodes == 1:
+            raise RunError(f"{run.name}: {reply.figures['full']:.0f} of {members} users know all others in the end")
         wait_until_stored(run, members)
         figures.update(
             wall_s=reply.wall_s,
+            full=reply.figures["full"],
             frames=reply.frames,
             megabytes=reply.bytes / 1e6,
             load_busy_percent=reply.cpu_s / reply.wall_s * 100,

@@ -138,8 +138,8 @@ class ClusterNode:
         await self._shard.trying(self._shard.redis.ping)
         if self._shard.identity.is_of_cluster and not self._shard.is_address_of_cluster:
             raise SettingsInvalid(
-                "cluster is the address of a node of a Redis Cluster, which has some of the keys only: let it begin with "
-                "redis+cluster://"
+                "cluster is the address of a node of a Redis Cluster, which has some of the keys only: let it begin "
+                "with redis+cluster://"
             )
         await self._see_that_nothing_is_thrown_out()
         await self.look_at_clock()

@@ -73,6 +73,8 @@ class _State(Collector):
         lost_races = sum(each.shard.conflicts for each in every)
         conflicts = "Users with whom another node was faster."
         yield CounterMetricFamily("herenow_cluster_conflicts", conflicts, lost_races)
+        pages = sum(each.shard.pages for each in every)
+        yield CounterMetricFamily("herenow_cluster_pages", "Pages of users that were read from Redis.", pages)
 
     def _store(self) -> Iterable[Metric]:
         writer = self._presence.writer.state()

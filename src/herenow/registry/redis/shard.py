@@ -97,6 +97,7 @@ class Shard:
         control: a way of its own for what the nodes agree on, which nobody's questions keep waiting.
         commits: how many were sent.
         conflicts: in how many cases another node was faster with a user.
+        pages: how many pages of users were read.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class Shard:
         self._stamp = script(self.redis, "stamp")
         # No two commits have the same number, nor the same stamp: not those of a later life of this node either.
         self._life = secrets.token_bytes(4)
-        self.commits = self.conflicts = 0
+        self.commits = self.conflicts = self.pages = 0
 
     def connect(self, url: str, *, timeout_s: float) -> Redis:
         """Make another way to the same Redis."""
@@ -195,6 +196,7 @@ class Shard:
 
     async def page(self, tenant: str, limit: int, after: tuple[int, str] | None) -> dict[str, bytes]:
         """Read who is online, most recently active first, after a place."""
+        self.pages += 1
         args: list[Any] = [limit] if after is None else [limit, *after]
         found = await self.trying(
             lambda: self._page(keys=[self.keys.order(tenant), self.keys.users(tenant)], args=args),
