@@ -10,7 +10,7 @@ import pytest
 from clients import Client
 from cluster.cluster import LEASE_S, RESTART_GRACE_S, Cluster, running
 from cluster.succession import Succession
-from support import until
+from support import http_get, until
 
 EXTRA_S = 4.0
 """What a busy test machine may add to a bound."""
@@ -106,3 +106,45 @@ async def test_the_leader_and_the_master_die_together_and_no_linger_ends_early_b
         await until(lambda: second.online_rows() == {"moved", "lost", "watcher"}, 5)
         for client in (*back, watcher):
             await client.leave()
+
+
+async def test_a_leader_that_stood_still_writes_nothing_more_though_redis_forgot_who_was_elected(
+    tmp_path: Path, succession: Succession
+) -> None:
+    """C4 and C6: the failover loses the election, so that Redis has the name of the one that stands still."""
+    with running(tmp_path, 3, redis=succession.master) as cluster:
+        first, second, third = cluster.nodes
+        watcher = await Client.connect(third.url, "watcher")
+        await watcher.watch("alice", "bob", "carol")
+        alice, bob = await Client.connect(second.url, "alice"), await Client.connect(first.url, "bob")
+        await watcher.until(lambda: watcher.shows("alice") == watcher.shows("bob") == "online")
+        await until(lambda: second.online_rows() == {"alice", "bob", "watcher"})
+        assert _has_led(cluster) == [1, 0, 0]
+        await succession.follow()
+        succession.lose()
+        first.pause()
+        await until(lambda: sum(_has_led(cluster)) == 2, LEASE_S + EXTRA_S)
+        await alice.leave()
+        carol = await Client.connect(second.url, "carol")
+        await until(lambda: second.online_rows() == {"bob", "carol", "watcher"}, 5)
+        await succession.fail_over()
+        await until(lambda: second.stats().get("connections") == third.stats().get("connections") == 3, 10)
+        await until(lambda: second.online() == third.online() == {"bob", "carol", "watcher"}, 10)
+        rows = second.rows()
+        first.resume()
+        await until(lambda: first.stats().get("connections") == second.stats().get("connections") == 3, 10)
+        assert first.online() == second.online() == {"bob", "carol", "watcher"}
+        await asyncio.sleep(1)
+        assert second.rows() == rows, "nothing has happened"
+        assert watcher.causes("bob") == ["connect"]
+        await carol.leave()
+        await bob.leave()
+        await until(lambda: second.online_rows() == {"watcher"}, 5)
+        leaders = [
+            server["cluster"]["isLeader"] for server in http_get(f"{third.url}/v1/admin/status").json()["servers"]
+        ]
+        assert leaders.count(True) == 1
+
+
+def _has_led(cluster: Cluster) -> list[int]:
+    return [node.log().count("this node leads now") for node in cluster.nodes]

@@ -56,6 +56,31 @@ async def test_a_node_is_killed_and_who_comes_back_elsewhere_was_never_gone(tmp_
         await watcher.close()
 
 
+async def test_nodes_are_killed_and_renewed_twice_and_no_ghost_is_left(tmp_path: Path) -> None:
+    """Elsewhere, renewals spread what a crash had left."""
+    with running(tmp_path, 2) as cluster:
+        first, second = cluster.nodes
+        for turn in range(2):
+            await Client.connect(first.url, f"killed-{turn}")
+            await Client.connect(second.url, f"renewed-{turn}")
+            first.kill()
+            await asyncio.to_thread(first.start)
+            await asyncio.to_thread(second.stop)
+            await asyncio.to_thread(second.start)
+        stays = await Client.connect(first.url, "stays")
+        await until(lambda: first.online() == second.online() == {"stays"}, LEASE_S + RESTART_GRACE_S + EXTRA_S)
+        await until(lambda: first.online_rows() == {"stays"}, 5)
+        assert first.stats()["connections"] == 1
+        assert len(cluster.keys("*:on:*")) == 1
+        (nodes,) = cluster.keys("*:nodes")
+        members = cluster.redis.call("HKEYS", nodes)
+        assert isinstance(members, list)
+        assert {key.rpartition(":outcomes:")[2] for key in cluster.keys("*:outcomes:*")} <= {
+            member.decode() for member in members
+        }
+        await stays.close()
+
+
 async def test_all_nodes_are_renewed_one_after_the_other_and_nobody_sees_it(tmp_path: Path) -> None:
     """C3: a deployment."""
     with running(tmp_path, 2) as cluster:
@@ -117,6 +142,11 @@ async def test_a_node_that_stood_still_does_no_harm_when_it_goes_on(tmp_path: Pa
         await watcher.until(lambda: watcher.shows("alice") == "online" and watcher.shows("idle") == "away")
         count = len(watcher.diffs)
         first.pause()
+        began_s = time.monotonic()
+        assert second.online() == {"alice", "idle", "watcher"}
+        answer = await watcher.call("presence:get", {"users": ["alice", "nobody"]})
+        assert [user["isOnline"] for user in answer["users"]] == [True, False]
+        assert time.monotonic() - began_s < 1, "nobody is asked who stands still"
         await asyncio.sleep(pause_s)
         first.resume()
         await asyncio.sleep(3)
@@ -156,9 +186,11 @@ async def test_redis_is_emptied_under_the_nodes_and_nobody_is_seen_to_go(tmp_pat
     with running(tmp_path, 2) as cluster:
         watcher, clients = await _some_clients(cluster)
         count = len(watcher.diffs)
+        quiet = await _bytes_in(cluster, 2)
         cluster.redis.call("FLUSHALL")
         await until(lambda: cluster.nodes[0].stats().get("connections") == len(clients) + 1, 10)
-        await asyncio.sleep(RESTART_GRACE_S)
+        await asyncio.sleep(RESTART_GRACE_S - 2)
+        assert await _bytes_in(cluster, 2) < 1.5 * quiet, "all is quiet again"
         _see_nobody_went(watcher, count)
         assert cluster.nodes[0].online() == cluster.nodes[1].online() == cluster.nodes[0].online_rows()
         await _leave(cluster, watcher, clients)
@@ -180,6 +212,19 @@ async def test_redis_loses_the_users_of_a_tenant_and_nobody_is_seen_to_go_who_is
         assert cluster.nodes[0].stats()["connections"] == len(clients) + 1 == cluster.nodes[1].stats()["users"]
         await until(lambda: cluster.nodes[0].online() == cluster.nodes[1].online() == cluster.nodes[0].online_rows())
         await _leave(cluster, watcher, clients)
+
+
+async def _bytes_in(cluster: Cluster, seconds: float) -> int:
+    """What Redis and all nodes say to each other meanwhile."""
+    before = _bytes(cluster)
+    await asyncio.sleep(seconds)
+    return _bytes(cluster) - before
+
+
+def _bytes(cluster: Cluster) -> int:
+    found = cluster.redis.call("INFO", "stats")
+    assert isinstance(found, dict)
+    return int(found["total_net_input_bytes"]) + int(found["total_net_output_bytes"])
 
 
 async def _some_clients(cluster: Cluster) -> tuple[Client, list[Client]]:
@@ -309,6 +354,12 @@ async def test_who_comes_back_to_another_node_gets_what_is_new(tmp_path: Path) -
         assert not answer["full"]
         told = [(user["userId"], user["availability"]) for user in answer["users"] if user["userId"] != "watcher"]
         assert told == [("alice", "away")]
+        for node in (first, second):  # and again, though nothing has happened to anybody else
+            await watcher.close()
+            watcher = await Client.connect(node.url, "watcher")
+            answer = await watcher.watch(all=True, since=answer["version"])
+            assert not answer["full"]
+            assert {user["userId"] for user in answer["users"]} <= {"watcher"}
 
 
 async def test_settings_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:

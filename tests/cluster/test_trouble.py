@@ -114,6 +114,7 @@ async def test_redis_refuses_all_for_a_while_in_each_way_and_no_node_ends_and_no
             clients = {}
             for each in sorted({*NOT_NOW, *LEADS_ELSEWHERE, FULL}):
                 word = ""
+                await until(lambda: "degraded" not in http_get(f"{node.url}/readyz").json())
                 clients[each] = await Client.connect(node.url, each)
                 await watcher.until(lambda each=each: watcher.shows(each) == "online")
                 word = each
@@ -137,15 +138,16 @@ async def test_the_log_alone_is_black_holed_and_the_node_is_caught_up_soon(tmp_p
             cluster.nodes.append(deaf)
             watcher = await Client.connect(deaf.url, "watcher")
             await watcher.watch(all=True)
-            many = proxy.connections
+            many, is_deaf = proxy.connections, asyncio.Event()
 
             async def swallow(older: int, command: Command) -> bytes | None:
                 if command[0] == b"XREAD" and older < many:
+                    is_deaf.set()
                     await asyncio.sleep(3600)
                 return None
 
             proxy.instead = swallow
-            await asyncio.sleep(2.5)  # the read that waits comes back with nothing; the next one is swallowed
+            await is_deaf.wait()  # the read that waits comes back with nothing; the next one is swallowed
             alice = await Client.connect(cluster.nodes[0].url, "alice")
             began_s = time.monotonic()
             await watcher.until(lambda: watcher.shows("alice") == "online", 10)

@@ -74,6 +74,30 @@ async def test_a_beat_keeps_the_claim(store: Store, second: Store) -> None:
     assert after.is_fresh
 
 
+async def test_who_succeeds_a_node_does_not_wait_for_it_though_it_lives_and_that_one_writes_no_more(
+    backend: Backend, store: Store, second: Store
+) -> None:
+    """As of a cluster, which has given up a node that stands still, in a process that holds all its locks."""
+    await backend.add_users(["alice"])
+    successor = replace(node(epoch=2), pid=4712)
+    await store.claim_node(node())
+    (before,) = await second.claim_node(successor, succeeds=lambda other: other.name == "one")
+    assert before.epoch == 1
+    with pytest.raises(StoreInUse):
+        await store.beat(node())
+    with pytest.raises(StoreInUse):
+        await store.apply([online("alice", 5)])
+    await store.release_node(node())
+    await second.apply([online("alice", 6)])
+    await second.beat(successor)
+    assert (await second.read(["alice"]))["alice"].version == 6
+    third = backend.store()
+    await third.open()
+    with pytest.raises(StoreInUse):
+        await third.claim_node(node("three", host="elsewhere"))
+    await third.close()
+
+
 @pytest.mark.parametrize("name", ["one", "two"])
 async def test_a_silent_node_elsewhere_is_replaced_after_its_lease(backend: Backend, store: Store, name: str) -> None:
     """And watched for as long, for its beat may only look old: the clock of the database may have jumped."""

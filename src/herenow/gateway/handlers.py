@@ -248,6 +248,8 @@ class Gateway:
                 is_full = f"the server has its {settings.max_connections} connections"
             raise WireError("too_many_connections", is_full)
         audience = self._audiences.get(tenant) or self._open_audience(tenant)
+        if audience.registry.as_of_ms is not None:  # to ask it is to remember who came, until it can be taken back
+            raise RegistryUnavailable("it does not answer")
         mine = audience.connections_of.get(user_id, 0)
         if mine >= settings.max_connections_per_user:
             raise WireError("too_many_connections", f"{user_id} has {mine} connections, which is the most")

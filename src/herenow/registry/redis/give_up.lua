@@ -2,9 +2,13 @@
 --
 -- KEYS  nodes, beats, lost, filled
 -- ARGV  the node, its beats as they were seen (none: whatever they are), when it last lived (ms), then who says so: only
---       a member may
+--       a member may, and whoever was given up here and says it of itself, such as where the first answer was lost
 -- Gives how many members are left; -1: it is none, or has beaten since.
-if redis.call('HEXISTS', KEYS[1], ARGV[4]) == 0 then return redis.error_reply('FENCED') end
+local is_member = redis.call('HEXISTS', KEYS[1], ARGV[4]) == 1
+if not is_member and ARGV[1] == ARGV[4] and redis.call('HEXISTS', KEYS[3], ARGV[4]) == 1 then
+  return redis.call('HLEN', KEYS[1])
+end
+if not is_member then return redis.error_reply('FENCED') end
 local beats = redis.call('HGET', KEYS[2], ARGV[1])
 if not beats or (ARGV[2] ~= '' and beats ~= ARGV[2]) then return -1 end
 redis.call('HDEL', KEYS[1], ARGV[1])

@@ -2,13 +2,14 @@
 
 The operating system lets go of the lock when the process ends, however it ends. The file itself stays: to remove it
 would let one process lock the old file and another a new one. If somebody removes it all the same, the owner puts a new
-one in its place with its next beat.
+one in its place with its next beat; or finds there that of its successor, who does not wait for one that stands still.
 """
 
 import errno
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -38,8 +39,12 @@ class LockFile:
         """Whether this process holds a lock which proves that no other server of this machine lives."""
         return self._file is not None and sys.platform != "win32"
 
-    def acquire(self, node: Node) -> bool:
+    def acquire(self, node: Node, succeeds: Callable[[Node], bool] | None = None) -> bool:
         """Take the lock for a node, without waiting. Returns whether this process holds it now.
+
+        Args:
+            node: who takes it.
+            succeeds: says of whoever holds it that this node follows them, be they dead or not.
 
         Raises:
             StoreNotWritable: the file cannot be made.
@@ -51,7 +56,11 @@ class LockFile:
             if self._file is not None:
                 return True
             time.sleep(_TRY_AGAIN_S)
-        return False
+        if succeeds is None or (holder := self.holder()) is None or not succeeds(holder):
+            return False
+        self._remove()
+        self._file = self._try(node)
+        return self._file is not None
 
     def renew(self, node: Node) -> bool:
         """Put the lock file of a node that has it back in its place, if somebody removed it. Returns as ``acquire``.
@@ -87,6 +96,12 @@ class LockFile:
         finally:
             os.close(file)
         return False
+
+    def _remove(self) -> None:
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreNotWritable(str(self.path), describe(error)) from error
 
     def _try(self, node: Node) -> int | None:
         try:

@@ -282,7 +282,7 @@ class SqlStore:
     # nodes
 
     async def claim_node(self, node: Node, *, succeeds: Succeeds | None = None) -> tuple[Node, ...]:
-        if not self._lock.acquire(node):
+        if not self._lock.acquire(node, succeeds):
             raise await self._tell_owner()
         try:
             return await self._take_over(node, succeeds)
