@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from herenow.cluster.feed import Feed
 from herenow.cluster.leadership import Leadership
 from herenow.cluster.node import ClusterNode
-from herenow.errors import RegistryUnavailable, StoreError
+from herenow.errors import RegistryUnavailable, StoreError, StoreInUse
 from herenow.keeper.keeper import Keeper
 from herenow.keeper.truth import Truth
 from herenow.logs import get_logger
@@ -28,6 +28,8 @@ log = get_logger("herenow.cluster")
 AGAIN_S = 1.0
 """After a term that could not begin, such as that the store is away."""
 
+HELD_S = 0.1
+"""The same, where who led before has not let go of the store yet: it does so with its next beat."""
 
 DRAIN_S = 1.0
 """How long the end of a term waits for the store to take what is known."""
@@ -82,6 +84,7 @@ class Terms:
         self._renews = renews
         self._begun: tuple[Truth, Callable[[], Awaitable[None]]] | None = None
         self._is_cut = False
+        self._noted: type[StoreError] | None = None
         self._audits: set[asyncio.Task[None]] = set()
 
     def begin(self, truth: Truth, then: Callable[[], Awaitable[None]]) -> None:
@@ -99,7 +102,7 @@ class Terms:
                 self.is_filled.set()
             if self._leadership.is_leader:
                 await self._run_term()
-            await self._wait(self._settings.node_beat_s / 2)
+            await self._wait(HELD_S if self._leadership.is_leader else self._settings.node_beat_s / 2)
 
     async def _wait(self, seconds: float) -> None:
         """Wait for a change of the leadership, but no longer than so long."""
@@ -118,13 +121,15 @@ class Terms:
             owns = True
             feed = await self._open_feed(keeper)
             await self._fill(keeper)
-            self.keeper = keeper
+            self.keeper, self._noted = keeper, None
             self.is_filled.set()
             if self._begun is not None:
                 keeper.begin(*self._begun)
             if self._is_cut:
                 self._audit_soon()
             await self._keep(keeper, feed)
+        except StoreInUse as error:
+            self._note_fault(error)
         except StoreError as error:
             self._note_fault(error)
             await asyncio.sleep(AGAIN_S)
@@ -153,7 +158,8 @@ class Terms:
         if not self.is_filled.is_set():
             self.fault = error
             self.is_filled.set()
-        else:
+        elif self._noted is not type(error):
+            self._noted = type(error)
             log.error("this node leads, and cannot keep the store", error=str(error))
 
     async def _open_feed(self, keeper: Keeper) -> Feed:
