@@ -22,6 +22,7 @@ from herenow.registry.tenants import Tenants
 from herenow.settings import Settings
 from herenow.store.base import PAGE_SIZE, Store
 from herenow.supervision import Supervisor, end
+from herenow.times import steady_s
 
 log = get_logger("herenow.cluster")
 
@@ -183,6 +184,8 @@ class Terms:
     async def _fill(self, keeper: Keeper) -> bool:
         """Let in whom the store has and Redis does not; tell the store whom it was told to be offline.
 
+        They have their grace from now on, however old the term is.
+
         Returns:
             Whether that was to be done.
         """
@@ -191,7 +194,7 @@ class Terms:
         if filled == "yes":
             return False
         if filled == "":
-            await keeper.adopt(lambda _: self._tenants)
+            await keeper.adopt(lambda _: self._tenants, began_s=steady_s())
         else:
             await self._say_rows()
         await self._here.members.replace(self._shard.keys.filled, filled, "yes")

@@ -165,11 +165,13 @@ class Keeper:
 
         return Tenants(make, last_version=last_version, now_us=unix_us)
 
-    async def adopt(self, make: Callable[[int], Tenants]) -> Tenants:
+    async def adopt(self, make: Callable[[int], Tenants], *, began_s: float | None = None) -> Tenants:
         """Make the registries, and have whomever a dead server left online linger in them.
 
         Args:
             make: makes them, given the highest version in the store.
+            began_s: since when they have time to come back, by the steady clock; by default since this server owns the
+                store.
 
         Raises:
             StoreInUse: another server took the store over meanwhile.
@@ -183,7 +185,12 @@ class Keeper:
             tenants = make(await store.max_version())
             last_beat_ms = self._dead[0].beat_ms if self._dead else 0
             adopted = await adopt(
-                tenants, online, claimed, settings=self._settings, last_beat_ms=last_beat_ms, began_s=self._began_s
+                tenants,
+                online,
+                claimed,
+                settings=self._settings,
+                last_beat_ms=last_beat_ms,
+                began_s=self._began_s if began_s is None else began_s,
             )
         if self.lost is not None:
             raise self.lost
