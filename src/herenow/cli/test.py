@@ -9,7 +9,7 @@ from herenow.cli.output import FOUND, GOOD, Rows, escape, print_json, say
 from herenow.settings import Settings
 
 if TYPE_CHECKING:
-    from herenow.cli.probes import Result
+    from herenow.cli.verdicts import Result
 
 
 @run_quietly
