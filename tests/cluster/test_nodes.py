@@ -185,6 +185,25 @@ async def test_what_redis_has_lost_is_said_again_after_one_beat_however_long_the
         await _leave(cluster, watcher, clients)
 
 
+async def test_what_is_compared_with_an_empty_redis_is_neither_closed_nor_repaired(tmp_path: Path) -> None:
+    """C5: where a roll call or an audit fell twice into the time before all was said again.
+
+    Connections were closed as strays, and their users written offline as ghosts.
+    """
+    with running(tmp_path, 1, audit_every_s=0.3, node_beat_s=2.0, node_lease_s=5.0) as cluster:
+        (node,) = cluster.nodes
+        watcher, alice = await Client.connect(node.url, "watcher"), await Client.connect(node.url, "alice")
+        await watcher.watch("alice")
+        await until(lambda: node.online_rows() == {"alice", "watcher"})
+        for _ in range(2):
+            cluster.redis.call("FLUSHALL")
+            await until(lambda: node.stats().get("connections") == 2, 10)
+        await watcher.settle()
+        assert not alice.closed.is_set() and not watcher.closed.is_set()
+        assert watcher.diffs == []
+        assert node.online_rows() == {"alice", "watcher"}
+
+
 async def _some_clients(cluster: Cluster) -> tuple[Client, list[Client]]:
     watcher = await Client.connect(cluster.nodes[1].url, "watcher")
     names = [f"user-{number}" for number in range(10)]

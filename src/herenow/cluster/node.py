@@ -107,6 +107,11 @@ class ClusterNode:
         self._came_back: list[Callable[[], object]] = []
         self._told: list[Callable[[Standing], Awaitable[None]]] = []
 
+    @property
+    def is_returning(self) -> bool:
+        """Whether it has registered anew, and does not say yet what it serves."""
+        return self._returned_s is not None
+
     def on_return(self, say_again: Callable[[], object]) -> None:
         """Call this after each further registration."""
         self._came_back.append(say_again)
@@ -247,8 +252,7 @@ class ClusterNode:
     async def run(self) -> None:
         """Say that this node lives, until cancelled."""
         while True:
-            is_returning = self._returned_s is not None
-            await asyncio.sleep(min(RETURN_BEAT_S, self._beat_s) if is_returning else self._beat_s)
+            await asyncio.sleep(min(RETURN_BEAT_S, self._beat_s) if self.is_returning else self._beat_s)
             await self.beat()
 
     async def beat(self) -> None:
