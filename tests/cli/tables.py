@@ -7,7 +7,7 @@ import termios
 
 from herenow.cli import explain, output, status
 from herenow.cli import test as proof
-from herenow.cli.probes import Result
+from herenow.cli.verdicts import Result
 from herenow.http.models import (
     Bounds,
     Drift,

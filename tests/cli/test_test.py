@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from cli_support import answer, broken, herenow
 from herenow.cli import proving
 from herenow.cli.app import app
-from herenow.cli.probes import WHAT, Probes, Result, told
+from herenow.cli.probes import WHAT, Probes
 from herenow.cli.socketio_client import NotLetIn
+from herenow.cli.verdicts import Result, told, until_kept
 
 
 def test_it_proves_every_promise_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -69,7 +70,7 @@ async def test_a_time_over_its_bound_is_measured_again_and_says_so(
     kept_at: int, tries: list[int], measured: str, *, ok: bool
 ) -> None:
     probes = _Late(kept_at)
-    results = await probes._until_kept(probes._leave)
+    results = await until_kept(probes._leave)
     assert probes.tries == tries
     assert [(each.measured, each.ok) for each in results] == [(measured, ok)]
 
@@ -81,7 +82,7 @@ class _Resident(Probes):
         self._online_at_s = time.monotonic() + 0.2
         self._server: Any = SimpleNamespace(store=self)
         self._settings: Any = SimpleNamespace(silent_loss_s=0)
-        self._watcher: Any = SimpleNamespace(client=self, changes={"resident": []})
+        self._watcher: Any = SimpleNamespace(client=self, unwanted=lambda users: 0)
 
     async def _open(self, user_id: str) -> Any:
         await asyncio.sleep(0)
@@ -110,7 +111,7 @@ async def test_a_probe_that_cannot_be_finished_has_not_kept_its_promise() -> Non
         await asyncio.sleep(0)
         raise NotLetIn("the server let nobody in")
 
-    await told("P7", probe(), results.append)
+    await told("P7", WHAT["P7"], probe(), results.append)
     assert [(each.promise, each.ok, each.measured) for each in results] == [
         ("P7", False, "failed: the server let nobody in")
     ]

@@ -227,6 +227,47 @@ def _bytes(cluster: Cluster) -> int:
     return int(found["total_net_input_bytes"]) + int(found["total_net_output_bytes"])
 
 
+async def test_what_redis_has_lost_is_said_again_after_one_beat_however_long_the_leader_leads(tmp_path: Path) -> None:
+    """C5, with beats so far apart that what waits for one too many is late.
+
+    A node saw by one beat that it was no member, led by the next, and said what it serves by the one after. A leader
+    that had led for longer than the grace took it that nobody who was adopted had come back in time.
+    """
+    beat_s, grace_s = 2.0, 8.15
+    with running(
+        tmp_path, 2, node_beat_s=beat_s, node_lease_s=5.0, restart_grace_s=grace_s, offline_within_s=0.65
+    ) as cluster:
+        watcher, clients = await _some_clients(cluster)
+        await asyncio.sleep(grace_s)
+        count = len(watcher.diffs)
+        for _ in range(3):
+            cluster.redis.call("FLUSHALL")
+            emptied_s = time.monotonic()
+            await until(lambda: cluster.nodes[0].stats().get("connections") == len(clients) + 1, 10)
+            assert time.monotonic() - emptied_s < beat_s + 2, "C5 has two seconds where the beats have one"
+            _see_nobody_went(watcher, count)
+        await _leave(cluster, watcher, clients)
+
+
+async def test_what_is_compared_with_an_empty_redis_is_neither_closed_nor_repaired(tmp_path: Path) -> None:
+    """C5: where a roll call or an audit fell twice into the time before all was said again.
+
+    Connections were closed as strays, and their users written offline as ghosts.
+    """
+    with running(tmp_path, 1, audit_every_s=0.3, node_beat_s=2.0, node_lease_s=5.0) as cluster:
+        (node,) = cluster.nodes
+        watcher, alice = await Client.connect(node.url, "watcher"), await Client.connect(node.url, "alice")
+        await watcher.watch("alice")
+        await until(lambda: node.online_rows() == {"alice", "watcher"})
+        for _ in range(2):
+            cluster.redis.call("FLUSHALL")
+            await until(lambda: node.stats().get("connections") == 2, 10)
+        await watcher.settle()
+        assert not alice.closed.is_set() and not watcher.closed.is_set()
+        assert watcher.diffs == []
+        assert node.online_rows() == {"alice", "watcher"}
+
+
 async def _some_clients(cluster: Cluster) -> tuple[Client, list[Client]]:
     watcher = await Client.connect(cluster.nodes[1].url, "watcher")
     names = [f"user-{number}" for number in range(10)]

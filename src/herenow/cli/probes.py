@@ -10,26 +10,23 @@ late, but a server that is late is so in all of them.
 
 import asyncio
 import itertools
-import math
 import random
 import time
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Self
 
 import msgspec
-from websockets.exceptions import WebSocketException
 
+from herenow.cli.onlooker import Onlooker, store_says
 from herenow.cli.scratch import ScratchServer
-from herenow.cli.socketio_client import Caller, NotLetIn
-from herenow.errors import StoreError
+from herenow.cli.socketio_client import Caller
+from herenow.cli.verdicts import TRIES, Done, Result, since, timed, told, unseen, until_kept
 from herenow.settings import Settings
 from herenow.times import unix_s
 
 CONNECTS = 100
 CLOSERS = 20
 RELOADS = 40
-TRIES = 3
 SETTLE_S = 0.5
 """After the last moment at which something could be seen, so long is still watched."""
 
@@ -44,77 +41,6 @@ WHAT = {
     "P7": "one of several tabs closed",
     "P8": "with a connection: shown offline",
 }
-
-
-class Result(msgspec.Struct, frozen=True, rename="camel"):
-    """What became of a promise.
-
-    Attributes:
-        promise: its number.
-        what: it in words.
-        bound: what was promised.
-        measured: what happened.
-        measured_ms: the time measured, where it is one.
-        ok: it was kept.
-    """
-
-    promise: str
-    what: str
-    bound: str
-    measured: str
-    measured_ms: float | None
-    ok: bool
-
-
-Done = Callable[[Result], None]
-"""Told of each result as it comes."""
-
-
-class Onlooker:
-    """One who watches everybody.
-
-    Attributes:
-        client: the connection, once it is open.
-        changes: of each user, when each change came and whether it said online.
-    """
-
-    def __init__(self, server: ScratchServer) -> None:
-        self._server = server
-        self.client: Caller | None = None
-        self.changes: defaultdict[str, list[tuple[float, bool]]] = defaultdict(list)
-        self._news = asyncio.Event()
-
-    async def open(self) -> None:
-        """Connect, and watch all."""
-        self.client = await Caller.open(self._server.address, "watcher", self._received)
-        await self.client.emit("presence:watch", {"all": True})
-
-    async def close(self) -> None:
-        """Go."""
-        if self.client is not None:
-            await self.client.cut()
-
-    def _received(self, event: str, payload: Any) -> None:
-        if event != "presence:diff":
-            return
-        now_s = time.monotonic()
-        for change in payload["changes"]:
-            self.changes[change["userId"]].append((now_s, change["isOnline"]))
-        news, self._news = self._news, asyncio.Event()
-        news.set()
-
-    async def sees(self, user_id: str, *, online: bool, timeout_s: float) -> float | None:
-        """Wait until the user was told to be online, or not; return when, or ``None``."""
-        deadline_s = time.monotonic() + timeout_s
-        while True:
-            news = self._news
-            if (seen := self.changes[user_id]) and seen[-1][1] is online:
-                return seen[-1][0]
-            try:
-                async with asyncio.timeout(deadline_s - time.monotonic()):
-                    await news.wait()
-            except TimeoutError:
-                return None
 
 
 class Probes:
@@ -144,28 +70,18 @@ class Probes:
 
     async def run_alone(self, done: Done) -> None:
         """Run what measures the shortest times; nothing else should run meanwhile."""
-        await told("P1", self._until_kept(self._connect), done)
-        await told("P3", self._until_kept(self._leave), done)
+        await told("P1", WHAT["P1"], until_kept(self._connect), done)
+        await told("P3", WHAT["P3"], until_kept(self._leave), done)
 
     async def run_together(self, done: Done) -> None:
         """Run all others."""
         await asyncio.gather(
-            told("P2", self._until_kept(self._close), done),
-            told("P4", self._until_kept(self._silence), done),
-            told("P6", self._reload(), done),
-            told("P7", self._tabs(), done),
-            told("P8", self._never_offline(), done),
+            told("P2", WHAT["P2"], until_kept(self._close), done),
+            told("P4", WHAT["P4"], until_kept(self._silence), done),
+            told("P6", WHAT["P6"], self._reload(), done),
+            told("P7", WHAT["P7"], self._tabs(), done),
+            told("P8", WHAT["P8"], self._never_offline(), done),
         )
-
-    async def _until_kept(self, probe: Callable[[int], Awaitable[list[Result]]]) -> list[Result]:
-        """Run a probe, which is told the number of the try, until its promise is kept or has had all its tries."""
-        for number in range(1, TRIES + 1):
-            results = await probe(number)
-            if number > 1:
-                results = [msgspec.structs.replace(each, measured=f"{each.measured}, try {number}") for each in results]
-            if all(each.ok for each in results):
-                break
-        return results
 
     async def _open(self, user_id: str) -> Caller:
         client = await Caller.open(self._server.address, user_id)
@@ -189,13 +105,12 @@ class Probes:
                 self._watcher.sees(user_id, online=True, timeout_s=2),
                 store_says(self._server, user_id, online=True, timeout_s=2),
             )
-            seen_after.append(_since(began_s, seen))
-            stored.append(_since(began_s, written))
+            seen_after.append(since(began_s, seen))
+            stored.append(since(began_s, written))
             await self._cut(client)
-        store = _timed("P1", 250, stored)
         return [
-            _timed("P1", 100, seen_after, share=0.99),
-            msgspec.structs.replace(store, what="connect: the store says so"),
+            timed("P1", WHAT["P1"], 100, seen_after, share=0.99),
+            timed("P1", "connect: the store says so", 250, stored),
         ]
 
     # -- P2, P3, P4 --------------------------------------------------------------------------------------------------
@@ -207,7 +122,7 @@ class Probes:
 
         bound_ms = self._settings.offline_within_s * 1000
         times = await asyncio.gather(*self._offline_after(f"close-{attempt}", close, bound_ms))
-        return [_timed("P2", bound_ms, times)]
+        return [timed("P2", WHAT["P2"], bound_ms, times)]
 
     async def _leave(self, attempt: int) -> list[Result]:
         async def leave(client: Caller) -> None:
@@ -215,7 +130,7 @@ class Probes:
             await client.leave()
 
         times = [await one for one in self._offline_after(f"leave-{attempt}", leave, 100, store=False)]
-        return [_timed("P3", 100, times)]
+        return [timed("P3", WHAT["P3"], 100, times)]
 
     async def _silence(self, attempt: int) -> list[Result]:
         async def fall_silent(client: Caller) -> None:
@@ -224,7 +139,7 @@ class Probes:
 
         bound_ms = self._settings.silent_loss_s * 1000
         times = await asyncio.gather(*self._offline_after(f"silent-{attempt}", fall_silent, bound_ms))
-        return [_timed("P4", bound_ms, times)]
+        return [timed("P4", WHAT["P4"], bound_ms, times)]
 
     def _offline_after(
         self, name: str, end: Callable[[Caller], Awaitable[None]], bound_ms: float, *, store: bool = True
@@ -240,9 +155,9 @@ class Probes:
             ended_s = time.monotonic()
             seen = await self._watcher.sees(user_id, online=False, timeout_s=timeout_s)
             if seen is None or not store:
-                return _since(ended_s, seen)
+                return since(ended_s, seen)
             written = await store_says(self._server, user_id, online=False, timeout_s=timeout_s)
-            return None if written is None else _since(ended_s, max(seen, written))
+            return None if written is None else since(ended_s, max(seen, written))
 
         return list(map(one, range(CLOSERS)))
 
@@ -254,7 +169,7 @@ class Probes:
         users = await asyncio.gather(*(self._reload_in_time(f"reload-{number}", each) for number in range(10)))
         await asyncio.sleep(self._settings.offline_within_s + SETTLE_S)
         in_time = [user_id for user_id in users if user_id is not None]
-        result = _unseen("P6", self._unwanted(in_time), f"{len(in_time) * each} reloads")
+        result = unseen("P6", WHAT["P6"], self._watcher.unwanted(in_time), f"{len(in_time) * each} reloads")
         if len(in_time) == len(users):
             return [result]
         return [msgspec.structs.replace(result, measured=f"{result.measured}, others took longer", ok=False)]
@@ -294,8 +209,8 @@ class Probes:
         orders = list(itertools.permutations(range(3)))
         await asyncio.gather(*map(close, orders))
         await asyncio.sleep(self._settings.offline_within_s + SETTLE_S)
-        seen = self._unwanted("tabs-" + "".join(map(str, order)) for order in orders)
-        return [_unseen("P7", seen, f"{len(orders)} orders")]
+        seen = self._watcher.unwanted("tabs-" + "".join(map(str, order)) for order in orders)
+        return [unseen("P7", WHAT["P7"], seen, f"{len(orders)} orders")]
 
     async def _never_offline(self) -> list[Result]:
         """Let tabs of a user come and go while one stays; look at what the watcher and the store say meanwhile."""
@@ -315,13 +230,9 @@ class Probes:
             answer = await watcher.emit("presence:get", {"users": ["resident"]})
             wrong += (row is None or not row.is_online) + (not answer["users"][0]["isOnline"])
             looks += 2
-        wrong += self._unwanted(["resident"])
+        wrong += self._watcher.unwanted(["resident"])
         await self._cut(resident)
         return [Result("P8", WHAT["P8"], "never", f"{wrong:,} in {looks:,} looks", None, not wrong)]
-
-    def _unwanted(self, user_ids: Iterable[str]) -> int:
-        """Count what the watcher saw of users after they came: they were there all the time."""
-        return sum(max(0, len(self._watcher.changes[user_id]) - 1) for user_id in user_ids)
 
 
 async def crash(server: ScratchServer, settings: Settings) -> list[Result]:
@@ -359,53 +270,14 @@ async def _reconciled(
     async def go(user_id: str) -> float | None:
         seen = await watcher.sees(user_id, online=False, timeout_s=bound_ms / 1000 + 5)
         written = await store_says(server, user_id, online=False, timeout_s=5)
-        return None if seen is None or written is None else _since(started_s, max(seen, written))
+        return None if seen is None or written is None else since(started_s, max(seen, written))
 
     times, clients = await asyncio.gather(asyncio.gather(*map(go, gone)), asyncio.gather(*map(come_back, back)))
     await asyncio.sleep(SETTLE_S)
     flickers = sum(len(watcher.changes[user_id]) for user_id in back)
     for client in clients:
         await client.cut()
-    timed = _timed("P5", bound_ms, list(times))
+    result = timed("P5", WHAT["P5"], bound_ms, times)
     if not flickers:
-        return timed
-    return msgspec.structs.replace(timed, ok=False, measured=f"{timed.measured}, {flickers} flickers")
-
-
-async def store_says(server: ScratchServer, user_id: str, *, online: bool, timeout_s: float) -> float | None:
-    """Wait until the store has the user online, or not; return when, or ``None``."""
-    deadline_s = time.monotonic() + timeout_s
-    while time.monotonic() < deadline_s:
-        row = (await server.store.read([user_id])).get(user_id)
-        if row is not None and row.is_online is online:
-            return time.monotonic()
-        await asyncio.sleep(0.01)
-    return None
-
-
-async def told(promise: str, probe: Awaitable[list[Result]], done: Done) -> None:
-    """Run a probe and tell of what came of it. One that cannot be finished has not kept its promise."""
-    try:
-        for result in await probe:
-            done(result)
-    except (NotLetIn, OSError, WebSocketException, StoreError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        done(Result(promise, WHAT[promise], "", f"failed: {reason}", None, False))
-
-
-def _since(began_s: float, seen_s: float | None) -> float | None:
-    return None if seen_s is None else max(0.0, (seen_s - began_s) * 1000)
-
-
-def _timed(promise: str, bound_ms: float, times_ms: list[float | None], *, share: float = 1.0) -> Result:
-    """Judge times by the worst one, or by the one that a share of them keeps."""
-    known = sorted(each for each in times_ms if each is not None)
-    what, bound = WHAT[promise], f"{bound_ms:,.0f} ms"
-    if len(known) < len(times_ms):
-        return Result(promise, what, bound, f"{len(times_ms) - len(known)} of {len(times_ms)} never", None, False)
-    worst_ms = known[math.ceil(len(known) * share) - 1]
-    return Result(promise, what, bound, f"{worst_ms:,.0f} ms", round(worst_ms, 1), worst_ms <= bound_ms)
-
-
-def _unseen(promise: str, changes: int, tried: str) -> Result:
-    return Result(promise, WHAT[promise], "no change", f"{changes} in {tried}", None, changes == 0)
+        return result
+    return msgspec.structs.replace(result, ok=False, measured=f"{result.measured}, {flickers} flickers")

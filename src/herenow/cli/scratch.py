@@ -7,6 +7,7 @@ same server.
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import herenow
 from herenow.cli.options import CouldNotLook
 from herenow.cli.output import complain
 from herenow.errors import StoreError
+from herenow.http import state_file
 from herenow.settings import LONGEST_RECONNECT_S, Settings, sqlite_path
 from herenow.store.address import is_mongo
 from herenow.store.base import Store
@@ -38,7 +40,11 @@ _GIVEN = (
 )
 """The settings that a throw-away server is given; in the environment, where a password is seen by nobody else."""
 
+_GIVEN_TO_NODES = ("cluster_prefix", "node_beat_s", "node_lease_s")
+"""And those that one of a cluster is given as well."""
+
 STARTS_WITHIN_S = 20.0
+ENDS_WITHIN_S = 10.0
 LONGEST_OFFLINE_WITHIN_S = 3.0
 
 
@@ -62,30 +68,45 @@ class Scratch:
                 f"scratch data cannot be put beside the database, in {beside}: {reason}; "
                 "run this where the database is, as a user who may write there"
             ) from error
+        changed = self._changed(live)
+        self.settings = live.model_copy(update=changed)
+        self.shortened = [
+            f"{name} {getattr(live, name):g} → {value:g}"
+            for name, value in changed.items()
+            if isinstance(value, float) and value != getattr(live, name)
+        ]
+        self._servers: list[ScratchServer] = []
+
+    def _changed(self, live: Settings) -> dict[str, object]:
+        """Say which settings are others than the application's: its long waits are made short."""
         offline_within_s = min(live.offline_within_s, LONGEST_OFFLINE_WITHIN_S)
-        shorter = {
+        return {
+            "cluster": None,
             "offline_within_s": offline_within_s,
             "ping_interval_s": min(live.ping_interval_s, 1.0),
             "ping_timeout_s": min(live.ping_timeout_s, 1.5),
             "restart_grace_s": min(live.restart_grace_s, 1.5 * LONGEST_RECONNECT_S + offline_within_s),
         }
-        self.settings = live.model_copy(update=shorter)
-        self.shortened = [
-            f"{name} {getattr(live, name):g} → {value:g}"
-            for name, value in shorter.items()
-            if value != getattr(live, name)
-        ]
 
-    def server(self, name: str) -> "ScratchServer":
-        """Describe a server with users of its own; it is not started."""
+    def server(self, name: str, *, users: str | None = None) -> "ScratchServer":
+        """Describe a server; it is not started.
+
+        Args:
+            name: what its log is called.
+            users: what its database is called; servers of one cluster share one. By default it has one of its own.
+        """
         if self._database is None:
-            where: dict[str, object] = {"database": f"sqlite:///{self.directory}/{name}.db"}
+            where: dict[str, object] = {"database": f"sqlite:///{self.directory}/{users or name}.db"}
         else:
-            where = {"database": self._database.url, "users_collection": name, "create_users": True}
-        return ScratchServer(self.directory, name, self.settings.model_copy(update=where))
+            where = {"database": self._database.url, "users_collection": users or name, "create_users": True}
+        server = ScratchServer(self.directory, name, self.settings.model_copy(update=where))
+        self._servers.append(server)
+        return server
 
     def remove(self) -> None:
         """Leave nothing behind."""
+        for server in self._servers:
+            server.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
         if self._database is not None:
             try:
@@ -113,7 +134,7 @@ class ScratchServer:
 
     Attributes:
         store: its database, seen from outside.
-        node: the server's row there, once it is started.
+        node: the server as it describes itself, once it is started.
     """
 
     def __init__(self, directory: Path, name: str, settings: Settings) -> None:
@@ -124,7 +145,10 @@ class ScratchServer:
         ours = str(Path(herenow.__file__).parent.parent)
         paths = [ours, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         python_path = os.pathsep.join(str(Path(path).absolute()) for path in paths)
-        given = {f"HERENOW_{name.upper()}": str(getattr(settings, name)) for name in _GIVEN}
+        names = _GIVEN if settings.cluster is None else (*_GIVEN, *_GIVEN_TO_NODES)
+        given = {f"HERENOW_{name.upper()}": str(getattr(settings, name)) for name in names}
+        if settings.cluster is not None:
+            given["HERENOW_CLUSTER"] = settings.cluster_url
         # XDG_STATE_HOME: nobody but us is to find it.
         self._environment = {**kept, **given, "PYTHONPATH": python_path, "XDG_STATE_HOME": str(directory)}
         self._process: subprocess.Popen[bytes] | None = None
@@ -139,13 +163,13 @@ class ScratchServer:
         return self.node.address
 
     async def start(self) -> Self:
-        """Start it, and wait until its row in the store says where it listens.
+        """Start it, and wait until its state file says where it listens.
 
         Raises:
             CouldNotLook: it does not start.
         """
         self._process = self._spawn()
-        self.node = await self._wait_for_row(self._process)
+        self.node = await self._wait_for_state(self._process)
         return self
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -162,22 +186,39 @@ class ScratchServer:
                 start_new_session=True,  # Ctrl-C is for us alone: we end it
             )
 
-    async def _wait_for_row(self, process: subprocess.Popen[bytes]) -> Node:
+    async def _wait_for_state(self, process: subprocess.Popen[bytes]) -> Node:
         deadline_s = time.monotonic() + STARTS_WITHIN_S
-        while time.monotonic() < deadline_s:
-            if process.poll() is not None:
-                break
-            try:
-                sightings = (await self.store.roll()).sightings
-            except StoreError:
-                sightings = ()  # not prepared yet
-            for sighting in sightings:
-                if sighting.node.pid == process.pid and sighting.is_fresh:
-                    return sighting.node
+        while time.monotonic() < deadline_s and process.poll() is None:
+            for path in (self._directory / "herenow").glob("*.json"):
+                state = state_file.read(path)
+                if state is not None and state.node.pid == process.pid and state.phase == "serving":
+                    return state.node
             await asyncio.sleep(0.02)
         said = self._log.read_text(errors="replace").strip().splitlines()
         why = said[-1].removeprefix("herenow: ") if said else f"it says nothing within {STARTS_WITHIN_S:g} s"
         raise CouldNotLook(f"the throw-away server does not start: {why}")
+
+    def pause(self) -> None:
+        """Let it stand still, as ``kill -STOP`` does."""
+        self._send(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let it go on."""
+        self._send(signal.SIGCONT)
+
+    async def stop(self) -> int | None:
+        """Ask it to end, and wait until it has; returns its exit code, or ``None``: it goes on."""
+        process = self._send(signal.SIGTERM)
+        try:
+            return await asyncio.to_thread(process.wait, ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def _send(self, number: signal.Signals) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise AssertionError("the server is not started")
+        self._process.send_signal(number)
+        return self._process
 
     def kill(self) -> None:
         """End it as ``kill -9`` does. Idempotent."""

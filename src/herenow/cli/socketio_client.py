@@ -54,8 +54,8 @@ class Caller:
         client._reader = asyncio.create_task(client._read())
         return client
 
-    async def emit(self, event: str, payload: dict[str, Any]) -> dict[str, Any]:
-        """Send an event and wait for its acknowledgement.
+    async def emit(self, event: str, payload: dict[str, Any], *, within_s: float = ACK_WITHIN_S) -> dict[str, Any]:
+        """Send an event and wait for its acknowledgement, for so long at most.
 
         Raises:
             Refused: the server answered with an error, or not in time.
@@ -64,7 +64,7 @@ class Caller:
         answer = self._acks[self._last_ack] = asyncio.get_running_loop().create_future()
         await self._websocket.send(f"42{self._last_ack}" + msgspec.json.encode([event, payload]).decode())
         try:
-            async with asyncio.timeout(ACK_WITHIN_S):
+            async with asyncio.timeout(within_s):
                 result: dict[str, Any] = await answer
         except TimeoutError as error:
             raise NotLetIn(f"{event} was not acknowledged") from error
@@ -81,6 +81,10 @@ class Caller:
         """End without a word of the protocol, as a closed tab does."""
         self._websocket.transport.abort()
         await self._end()
+
+    async def sent_away(self) -> None:
+        """Wait until the server has ended the connection."""
+        await self._websocket.wait_closed()
 
     def mute(self) -> None:
         """Answer no heartbeat any more, as when the network died: the socket itself stays open."""

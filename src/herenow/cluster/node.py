@@ -32,6 +32,9 @@ CAUGHT_UP_WITHIN_S = 5.0
 FILLED_WITHIN_S = 5.0
 """How long a node that comes back to an empty Redis waits for what the store knows."""
 
+RETURN_BEAT_S = 0.1
+"""Between two beats while it waits for that: it leads, or hears that somebody else has done it."""
+
 TAIL_STANDS_S = 2.0
 """A tail that has not moved for so long, though the log has, reads over a new connection."""
 
@@ -107,6 +110,11 @@ class ClusterNode:
         self._came_back: list[Callable[[], object]] = []
         self._told_away: list[Callable[[bool], object]] = []
         self._told: list[Callable[[Standing], Awaitable[None]]] = []
+
+    @property
+    def is_returning(self) -> bool:
+        """Whether it has registered anew, and does not say yet what it serves."""
+        return self._returned_s is not None
 
     def on_return(self, say_again: Callable[[], object]) -> None:
         """Call this after each further registration."""
@@ -278,7 +286,7 @@ class ClusterNode:
     async def run(self) -> None:
         """Say that this node lives, until cancelled."""
         while True:
-            await asyncio.sleep(self._beat_s)
+            await asyncio.sleep(min(RETURN_BEAT_S, self._beat_s) if self.is_returning else self._beat_s)
             await self.beat()
 
     async def beat(self) -> None:

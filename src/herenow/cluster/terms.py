@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from herenow.cluster.feed import Feed
 from herenow.cluster.membership import Membership, of_tenant
-from herenow.errors import RegistryUnavailable, StoreError
+from herenow.errors import RegistryUnavailable, StoreError, StoreInUse
 from herenow.keeper.keeper import Keeper
 from herenow.keeper.truth import Truth
 from herenow.logs import get_logger
@@ -20,12 +20,15 @@ from herenow.registry.tenants import Tenants
 from herenow.settings import Settings
 from herenow.store.base import PAGE_SIZE, Store
 from herenow.supervision import Supervisor, end
+from herenow.times import steady_s
 
 log = get_logger("herenow.cluster")
 
 AGAIN_S = 1.0
 """After a term that could not begin, such as that the store is away."""
 
+HELD_S = 0.1
+"""The same, where who led before has not let go of the store yet: it does so with its next beat."""
 
 DRAIN_S = 1.0
 """How long the end of a term waits for the store to take what is known."""
@@ -75,6 +78,7 @@ class Terms:
         self._renews = renews
         self._begun: tuple[Truth, Callable[[], Awaitable[None]]] | None = None
         self._is_cut = False
+        self._noted: type[StoreError] | None = None
         self._audits: set[asyncio.Task[None]] = set()
 
     def begin(self, truth: Truth, then: Callable[[], Awaitable[None]]) -> None:
@@ -91,7 +95,7 @@ class Terms:
                 self.is_filled.set()
             if self._leadership.is_leader:
                 await self._run_term()
-            await self._wait(self._settings.node_beat_s / 2)
+            await self._wait(HELD_S if self._leadership.is_leader else self._settings.node_beat_s / 2)
 
     async def _wait(self, seconds: float) -> None:
         """Wait for a change of the leadership, but no longer than so long."""
@@ -112,13 +116,15 @@ class Terms:
                 feeds.append(await self._open_feed(keeper, membership))  # noqa: PERF401 - closed if a later one fails
             for membership in self._memberships:
                 await self._fill(keeper, membership)
-            self.keeper = keeper
+            self.keeper, self._noted = keeper, None
             self.is_filled.set()
             if self._begun is not None:
                 keeper.begin(*self._begun)
             if self._is_cut:
                 self._audit_soon()
             await self._keep(keeper, feeds)
+        except StoreInUse as error:
+            self._note_fault(error)
         except StoreError as error:
             self._note_fault(error)
             await asyncio.sleep(AGAIN_S)
@@ -147,7 +153,8 @@ class Terms:
         if not self.is_filled.is_set():
             self.fault = error
             self.is_filled.set()
-        else:
+        elif self._noted is not type(error):
+            self._noted = type(error)
             log.error("this node leads, and cannot keep the store", error=str(error))
 
     async def _open_feed(self, keeper: Keeper, membership: Membership) -> Feed:
@@ -174,6 +181,8 @@ class Terms:
     async def _fill(self, keeper: Keeper, membership: Membership) -> bool:
         """Let in whom the store has and a shard does not; tell the store whom it was told to be offline.
 
+        They have their grace from now on, however old the term is.
+
         Returns:
             Whether that was to be done.
         """
@@ -185,7 +194,9 @@ class Terms:
             if self.keeper is not None:  # it has lost them meanwhile: whoever has gone must not be let in again
                 await keeper.drain(DRAIN_S)
             await keeper.adopt(
-                lambda _: self._tenants, lambda tenant: of_tenant(self._memberships, tenant) is membership
+                lambda _: self._tenants,
+                lambda tenant: of_tenant(self._memberships, tenant) is membership,
+                began_s=steady_s(),
             )
         else:
             await self._say_rows(membership)

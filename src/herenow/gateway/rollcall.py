@@ -5,11 +5,11 @@ is for when something does: a connection without a socket would keep its user on
 connection shows offline who is here. The first is ended in the registry, with the grace; the second is closed, so that
 its client comes back and is told of anew.
 
-What is seen once may be under way; what is seen twice in a row, with the whole interval between, is not.
+What is seen once may be under way; what is seen twice in a row, with the whole interval between, is not. A registry
+that cannot say what it has breaks the row.
 """
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from herenow.errors import RegistryUnavailable
@@ -64,8 +64,10 @@ class RollCall:
         """Look again and again, until cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
-            with contextlib.suppress(RegistryUnavailable):  # at the next look
+            try:
                 await self.look()
+            except RegistryUnavailable:
+                self._unserved = self._unregistered = frozenset()
 
     async def look(self) -> None:
         """Compare once; end what the look before saw too."""

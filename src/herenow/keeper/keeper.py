@@ -166,13 +166,19 @@ class Keeper:
         return Tenants(make, last_version=last_version, now_us=unix_us)
 
     async def adopt(
-        self, make: Callable[[int], Tenants], is_wanted: Callable[[str | None], bool] = lambda tenant: True
+        self,
+        make: Callable[[int], Tenants],
+        is_wanted: Callable[[str | None], bool] = lambda tenant: True,
+        *,
+        began_s: float | None = None,
     ) -> Tenants:
         """Make the registries, and have whomever a dead server left online linger in them.
 
         Args:
             make: makes them, given the highest version in the store.
             is_wanted: says of which tenants.
+            began_s: since when they have time to come back, by the steady clock; by default since this server owns the
+                store.
 
         Raises:
             StoreInUse: another server took the store over meanwhile.
@@ -191,7 +197,7 @@ class Keeper:
                 claimed,
                 settings=self._settings,
                 last_beat_ms=last_beat_ms,
-                began_s=self._began_s,
+                began_s=self._began_s if began_s is None else began_s,
                 is_wanted=is_wanted,
             )
         if self.lost is not None:

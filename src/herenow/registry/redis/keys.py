@@ -28,6 +28,7 @@ class Keys:
         cursor: up to which entry of the log the store has all.
         tenants: those that have ever had a user here.
         id: what tells this cluster from all others.
+        every: what the names of all of them match, and no other.
     """
 
     def __init__(self, prefix: str, shard: int = 0, shards: int = 1) -> None:
@@ -44,6 +45,7 @@ class Keys:
         self.cursor = f"{self._base}:cursor"
         self.tenants = f"{self._base}:tenants"
         self.id = f"{self._base}:id"
+        self.every = f"{self._base}:*"
 
     def outcomes(self, node: str) -> str:
         """What became of a node's last commit of each tenant."""

@@ -215,7 +215,7 @@ class RedisRegistry:
         return self._read(partial(self._reads.online, limit, cursor))
 
     def connections_on(self, node: str) -> asyncio.Future[tuple[tuple[str, str], ...]]:
-        return self._read(partial(self._reads.connections_on, self._id_of(node)))
+        return self._read(partial(self._connections_on, node))
 
     def connections_of(self, user_id: str) -> asyncio.Future[tuple[Connection, ...]]:
         return self._read(partial(self._reads.connections_of, user_id))
@@ -419,8 +419,27 @@ class RedisRegistry:
         pages = self._shard.served(self._tenant, node)
         await self._do_all(pages, lambda user_id: NodeLost(user_id, node, last_beat_ms, grace_ms, cause, may_return))
 
+    async def _connections_on(self, node: str) -> tuple[tuple[str, str], ...]:
+        node_id = self._id_of(node)
+        found = await self._reads.connections_on(node_id)
+        if node == self._place.name:
+            await self._see_that_all_is_there(node_id)
+        return found
+
+    async def _see_that_all_is_there(self, node_id: str) -> None:
+        """See that Redis has not just lost what it had of this node: who compares with it would take all for wrong.
+
+        Raises:
+            RegistryUnavailable: it has, and this node is to say it again.
+        """
+        is_settled = not (self._place.is_returning or self.is_behind)
+        if self._shard.is_member and not (is_settled and await self._shard.is_known(node_id)):
+            raise RegistryUnavailable("what this node serves is to be said again")
+
     async def _repair(self, wrong: tuple[StoredUser, ...], cause: Cause) -> None:
+        node_id = self._place.node
         there = await self._reads.find(row.user_id for row in wrong)
+        await self._see_that_all_is_there(node_id)
         gone = {row.user_id for row in wrong if there[row.user_id].user.shown is None}
         await self._do_crowd([Repair(row, cause) for row in self._log.recall(wrong, gone)])
 

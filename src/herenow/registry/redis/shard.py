@@ -239,6 +239,10 @@ class Shard:
             if not int(cursor):
                 return
 
+    async def is_known(self, node: str) -> bool:
+        """Say whether a node is a member, as Redis has it."""
+        return bool(await self.trying(lambda: self.redis.hexists(self.keys.nodes, node)))
+
     async def tenants(self) -> list[str]:
         """Read which tenants have ever had a user here."""
         return sorted(name.decode() for name in await self.trying(lambda: self.redis.smembers(self.keys.tenants)))

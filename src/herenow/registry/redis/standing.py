@@ -13,12 +13,16 @@ class Place(Protocol):
         node: what it is called in Redis: an id that is new with each registration.
         registrations: how often it has registered.
         returns: how often it has come back since: then all that it serves must be said again.
+        is_returning: whether it has registered anew, and that cannot be said yet.
     """
 
     name: str
     node: str
     registrations: int
     returns: int
+
+    @property
+    def is_returning(self) -> bool: ...
 
     async def join_again(self, registrations: int) -> None:
         """Register anew, unless that was done since so many registrations.
@@ -41,6 +45,7 @@ class Alone:
     """The place of a node that is no member of anything: nobody gives it up, and its clock is its own."""
 
     registrations = returns = 0
+    is_returning = False
 
     def __init__(self, shard: Shard) -> None:
         self.name = self.node = shard.node
