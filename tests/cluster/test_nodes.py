@@ -420,7 +420,7 @@ async def test_settings_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> N
         other = cluster.make(3)
         with pytest.raises(AssertionError):
             await asyncio.to_thread(other.start)
-        assert "Redis may throw out who is online to make room (maxmemory-policy is allkeys-lru)" in other.log()
+        assert "throws keys away when its memory is full (maxmemory-policy allkeys-lru)" in other.log()
         assert (await Client.connect(cluster.nodes[0].url, "alice")).ready["userId"] == "alice"
 
 

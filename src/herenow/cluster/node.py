@@ -15,6 +15,7 @@ from herenow.errors import RegistryUnavailable, SettingsInvalid
 from herenow.logs import get_logger
 from herenow.registry.redis.clock import ClusterClock
 from herenow.registry.redis.connecting import AnotherProcess
+from herenow.registry.redis.fitness import see_that_redis_is_fit
 from herenow.registry.redis.members import Member, Members, Standing
 from herenow.registry.redis.shard import Fenced, Shard, describe
 from herenow.registry.redis.tail import Tail, position_of
@@ -149,22 +150,13 @@ class ClusterNode:
                 "cluster is the address of a node of a Redis Cluster, which has some of the keys only: let it begin "
                 "with redis+cluster://"
             )
-        await self._see_that_nothing_is_thrown_out()
+        await see_that_redis_is_fit(self._shard)
         await self.look_at_clock()
         namesakes = await self._see_that_name_is_free()
         await self.tail.begin()
         async with self._registering:
             await self._register(namesakes)
         await self._see_that_settings_agree()
-
-    async def _see_that_nothing_is_thrown_out(self) -> None:
-        """Ask for what all may know: those who run a Redis for others often hide its configuration."""
-        memory = await self._shard.trying(lambda: self._shard.control.info("memory"))
-        policy = str(memory.get("maxmemory_policy", ""))
-        if policy.startswith("allkeys-"):
-            raise SettingsInvalid(
-                f"Redis may throw out who is online to make room (maxmemory-policy is {policy}): set it to noeviction"
-            )
 
     async def _see_that_name_is_free(self) -> list[str] | None:
         """Watch whoever has the same name for as long as a lease: who is dead does not move. Returns the dead."""
