@@ -117,7 +117,7 @@ $(VENV)/.bench: pyproject.toml $(VENV)/.installed benchmarks/peers/package-lock.
 	cd benchmarks/peers && PATH="$$PATH:$(CURDIR)/$(BIN)" npm ci --no-audit --no-fund --loglevel=error
 	touch $@
 
-# All suites, under 15 minutes, or one: SUITE=fanout|connect|memory|storm|latency|store|restart|cluster|curves. Then the plots, and the
+# All suites, under 15 minutes, or one: SUITE=fanout|connect|memory|storm|latency|store|restart|cluster|curves (cluster: all five of it). Then the plots, and the
 # figures in the pages. BENCH=--repeats=5 and the like go to the program.
 bench: install $(VENV)/.bench
 	PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m benchmarks $(SUITE) $(BENCH)

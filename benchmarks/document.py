@@ -14,9 +14,11 @@ from benchmarks.curves import CURVES
 from benchmarks.processes import ROOT
 from benchmarks.readme import servers, servers_fr, summary, summary_fr, table
 from benchmarks.results import RESULTS, Results
+from benchmarks.scaling import USERS, ClusterModel
 from benchmarks.sizing import APPLICATIONS, Model, checks
+from benchmarks.suites import SUITES
 
-PAGES = ("README.md", "README.fr.md", "docs/performance.md")
+PAGES = ("README.md", "README.fr.md", "docs/performance.md", "docs/cluster.md")
 
 _BLOCK = re.compile(r"(<!-- measured: (?P<name>[a-z-]+) -->\n)(?:(?!<!-- /?measured).)*(<!-- /measured -->)", re.DOTALL)
 
@@ -169,6 +171,59 @@ def limits(results: Results) -> str | None:
     return table(["half of one core carries", ""], rows)
 
 
+def cluster_constants(results: Results) -> str | None:
+    """From what the model of a cluster is computed."""
+    model = ClusterModel.of(results)
+    if model is None:
+        return None
+    rows = [
+        ["a connect, on its node", f"{model.node_connect_us:,.0f} µs"],
+        [
+            "a change, on its node; each delivery of it",
+            f"{model.model.change_us:,.0f} µs; {model.model.delivery_us:,.1f} µs",
+        ],
+        ["an idle connection, on its node", f"{model.model.idle_us_per_s:,.0f} µs a second"],
+        ["a change that another node has made, heard", f"{model.heard_us:,.0f} µs"],
+        ["a change, in Redis", f"{model.redis_us:,.0f} µs"],
+        ["and for each further node that hears of it", f"{model.hearer_us:,.0f} µs"],
+        ["what Redis sends of it to each node", f"{model.sent_bytes:,.0f} bytes"],
+        ["what Redis keeps of a user online", f"{model.user_bytes:,.0f} bytes"],
+    ]
+    return table(["what was measured", ""], rows)
+
+
+def cluster_model(results: Results) -> str | None:
+    """What so many users need."""
+    model = ClusterModel.of(results)
+    if model is None:
+        return None
+    rows = []
+    for needs in map(model.needs, USERS):
+        none = needs.nodes is None or needs.redis_cores is None or needs.redis_mb_per_s is None
+        rows.append(
+            [
+                f"{needs.users:,}",
+                f"{needs.sessions_per_s:,.0f}",
+                "none" if none else f"{needs.nodes:,}",
+                f"{needs.heard:.0%}",
+                "none" if none else f"{needs.redis_cores:,.2f}",
+                "none" if none else f"{needs.shards:,}",
+                f"{needs.redis_gb:,.1f} GB",
+                "none" if none else f"{needs.redis_mb_per_s:,.1f} MB",
+            ]
+        )
+    columns = [
+        "users online",
+        "sessions a second",
+        "nodes",
+        "of each, to hear",
+        "Redis cores",
+        "shards",
+        "Redis memory",
+    ]
+    return table([*columns, "Redis sends a second"], rows)
+
+
 def profile(name: str) -> Block:
     """Return the block of a profile's table."""
 
@@ -186,10 +241,10 @@ BLOCKS: Mapping[str, Block] = {
     "machine": machine,
     "summary": summary,
     "summary-fr": summary_fr,
-    **{
-        name: suite_table(name)
-        for name in ("fanout", "connect", "memory", "storm", "latency", "store", "restart", "cluster")
-    },
+    **{name: suite_table(name) for name in ("fanout", "connect", "memory", "storm", "latency", "store", "restart")},
+    **{name: suite_table(name) for name in SUITES if name.startswith("cluster")},
+    "cluster-model": cluster_model,
+    "cluster-constants": cluster_constants,
     **{f"curve-{name}": curve_table(name) for name in CURVES},
     "model": model,
     "model-checks": model_checks,

@@ -54,6 +54,11 @@ class RunningRedis:
         info: Any = self._client.info("memory")
         return int(info["used_memory"])
 
+    def sent_bytes(self) -> int:
+        """What it has sent to all of its clients."""
+        info: Any = self._client.info("stats")
+        return int(info["total_net_output_bytes"])
+
     @contextlib.contextmanager
     def counting(self) -> Iterator[Counter[str]]:
         """Count the commands that its clients send while inside, under ``sent``; those of scripts are none of them."""
