@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from herenow.errors import RegistryUnavailable
-from herenow.model import Evicted
+from herenow.model import Change, Evicted
 from herenow.registry.commands import Command, Connect, Now
 from herenow.registry.dues import Dues
 from herenow.registry.redis.blob import decode
 from herenow.registry.redis.proposal import Proposal, propose
+from herenow.registry.redis.serving import as_told
 from herenow.registry.redis.shard import Fenced, Full, Shard, Skewed
 from herenow.registry.redis.standing import Place
 from herenow.registry.redis.tail import Tail
@@ -46,6 +47,8 @@ class Committer:
 
     Attributes:
         dues: when something falls due of those who were committed here last.
+        told: the latest changes of which Redis may know nothing, by user: those that others were told of before another
+            one answered.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class Committer:
         begin: Callable[[], Awaitable[None]],
     ) -> None:
         self.dues = Dues()
+        self.told: Mapping[str, Change] = {}
         self._shard = shard
         self._tail = tail
         self._tenant = tenant
@@ -107,6 +111,8 @@ class Committer:
             for user in left:
                 try:
                     held = decode(user, there.get(user))
+                    if user in self.told and any(type(each) is Connect for each in commands[user]):
+                        held = as_told(held, self.told[user])
                     proposal = propose(held, self._here(commands[user]), now, self._policy)
                     proposals.append(msgspec.structs.replace(proposal, brings=False) if are_known else proposal)
                 except Exception as error:
@@ -142,9 +148,13 @@ class Committer:
             return {}
         committed = await self._shard.commit(self._tenant, written, now_us=now.unix_us, seen=self._seen())
         if committed.entry is not None:
-            try:
-                async with asyncio.timeout(HEARD_WITHIN_S):
-                    await self._tail.reached(committed.entry)
-            except TimeoutError:
-                raise RegistryUnavailable("its log cannot be followed") from None
+            await self.hear(committed.entry)
         return committed.faster
+
+    async def hear(self, entry: bytes) -> None:
+        """Wait until this node has heard of an entry of the log."""
+        try:
+            async with asyncio.timeout(HEARD_WITHIN_S):
+                await self._tail.reached(entry)
+        except TimeoutError:
+            raise RegistryUnavailable("its log cannot be followed") from None
