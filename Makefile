@@ -83,7 +83,7 @@ soak: install
 soak-surroundings: install
 	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m e2e.surroundings $(SOAK)
 
-# Storms of a thousand clients over three nodes, ten seeds, some twenty-five minutes. STORM=--users=100 and the like go to the program.
+# Storms of a thousand clients over three nodes, ten seeds, some thirty-five minutes. STORM=--users=100 and the like go to the program.
 soak-cluster: install
 	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m cluster.storms $(STORM)
 

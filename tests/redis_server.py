@@ -77,7 +77,7 @@ class RedisServer:
         self.port = port or free_port()
         self._directory = Path(tempfile.mkdtemp(prefix=f"herenow-{kind}-"))
         self._command = [
-            find_program(kind), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory),
+            find_program(kind), "--bind", "127.0.0.1", "--dir", str(self._directory),
             "--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", str(self._directory / "log"),
             *options,
         ]  # fmt: skip
@@ -95,7 +95,10 @@ class RedisServer:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         self._process = subprocess.Popen(
-            self._command, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*self._command, "--port", str(self.port)],
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         ends_s = time.monotonic() + 10
         while not listens(self.port):
@@ -107,6 +110,11 @@ class RedisServer:
         """Do a command there."""
         with redis.Redis(port=self.port) as client:
             return client.execute_command(*command)
+
+    def move(self, port: int) -> None:
+        """Listen elsewhere from now on; whoever is connected stays so. A Valkey only can do it."""
+        self.call("CONFIG", "SET", "port", str(port))
+        self.port = port
 
     def pause(self) -> None:
         """Stop it in its tracks."""

@@ -10,6 +10,7 @@ from typing import Any
 from pymongo import MongoClient
 
 import redis_server
+from cluster.succession import Succession
 from e2e.servers import PresenceServer
 from support import http_get
 
@@ -90,6 +91,7 @@ class Cluster:
 
     Attributes:
         redis: the Redis of all.
+        succession: where it is one of several that follow one another.
         nodes: not started yet.
         prefix: of all keys.
     """
@@ -104,6 +106,7 @@ class Cluster:
         **settings: Any,
     ) -> None:
         self.redis = redis
+        self.succession: Succession | None = None
         self._url = url or redis.url
         self._directory = directory
         self._database = database or f"sqlite:///{directory}/app.db"

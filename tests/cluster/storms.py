@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import mongod
-import redis_server
 from cluster.cluster import LEASE_S, RESTART_GRACE_S, Cluster, Node, running
+from cluster.succession import Succession
 from e2e.storm import SLACK_S, Observer, Storm, faults
 
 OFFLINE_WITHIN_S = 2.0
@@ -116,6 +116,27 @@ async def paused_redis(cluster: Cluster, seconds: float) -> AsyncIterator[None]:
     yield
 
 
+@contextlib.asynccontextmanager
+async def failed_over_redis(cluster: Cluster, seconds: float) -> AsyncIterator[None]:
+    """Redis killed, and another one in its place: it knows nothing of the last seconds, and is ten minutes behind."""
+    assert cluster.succession is not None
+    await cluster.succession.follow(clock_s=-600)
+    cluster.succession.lose()
+    yield
+    await cluster.succession.fail_over()
+    cluster.redis = cluster.succession.master
+
+
+@contextlib.asynccontextmanager
+async def handed_over_redis(cluster: Cluster, seconds: float) -> AsyncIterator[None]:
+    """Another Redis in the place of the one before, which lives on; the new one is ten minutes ahead."""
+    assert cluster.succession is not None
+    await cluster.succession.follow(clock_s=600)
+    yield
+    await cluster.succession.hand_over()
+    cluster.redis = cluster.succession.master
+
+
 Play = Callable[[Cluster, float], contextlib.AbstractAsyncContextManager[None]]
 FAULTS: dict[str, Play] = {
     "the node that leads is killed": killed_node,
@@ -124,6 +145,8 @@ FAULTS: dict[str, Play] = {
     "Redis is emptied": emptied_redis,
     "Redis is killed and comes back empty": restarted_redis,
     "Redis answers nobody": paused_redis,
+    "Redis fails over and loses its last seconds": failed_over_redis,
+    "Redis hands over to another one": handed_over_redis,
 }
 
 
@@ -139,16 +162,16 @@ async def storm(
     directory: Path, *, users: int, seconds: float, seed: int, names: list[str] | None = None
 ) -> list[Seen]:
     """Let clients come and go, and the cluster have one fault after the other, each for so many seconds."""
-    redis = redis_server.RedisServer()
-    redis.start()
+    succession = Succession()
     seen: list[Seen] = []
     try:
         with (
             mongod.running() as database,
             running(
-                directory, 3, redis=redis, database=database.url(mongod.fresh_database()), create_users=True
+                directory, 3, redis=succession.master, database=database.url(mongod.fresh_database()), create_users=True
             ) as cluster,
         ):
+            cluster.succession = succession
             players = ClusterStorm([node.url for node in cluster.nodes], users=users, seed=seed)
             observer = Observer(cluster.nodes[2].url, "observer")
             await observer.connect()
@@ -166,7 +189,7 @@ async def storm(
             seen[-1].wrong += faults(players, observer.online(), "at the end, the watcher")
             await players.stop()
     finally:
-        redis.close()
+        succession.close()
     return seen
 
 

@@ -27,10 +27,10 @@ class Succession:
 
     async def follow(self, *, clock_s: int = 0) -> None:
         """Start somebody who follows the master, with a clock that is ahead by so much."""
-        follows = ("--replicaof", "127.0.0.1", str(self._port))
-        server = redis_server.RedisServer("valkey", *AT_ONCE, *follows, clock_s=clock_s)
+        server = redis_server.RedisServer("valkey", *AT_ONCE, clock_s=clock_s)
         self._all.append(server)
         await asyncio.to_thread(server.start)
+        server.call("REPLICAOF", "127.0.0.1", str(self._port))
         await until(lambda: _replication(server).get("master_link_status") == "up", 20)
         self.next = server
 
@@ -47,7 +47,7 @@ class Succession:
         """Put the next in the place of the master, which lives on as a replica; who is connected to it stays so."""
         old = self.master
         await until(lambda: _offset(old) == _offset(self._next()), 20)
-        _move(old, free_port())
+        old.move(free_port())
         self._succeed()
         old.call("REPLICAOF", "127.0.0.1", str(self._port))
 
@@ -59,17 +59,12 @@ class Succession:
     def _succeed(self) -> None:
         server = self._next()
         server.call("REPLICAOF", "NO", "ONE")
-        _move(server, self._port)
+        server.move(self._port)
         self.master, self.next = server, None
 
     def _next(self) -> redis_server.RedisServer:
         assert self.next is not None, "nobody follows"
         return self.next
-
-
-def _move(server: redis_server.RedisServer, port: int) -> None:
-    server.call("CONFIG", "SET", "port", str(port))
-    server.port = port
 
 
 def _replication(server: redis_server.RedisServer) -> dict[str, Any]:

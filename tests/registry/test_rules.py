@@ -807,6 +807,8 @@ def test_a_connection_that_is_only_said_again_is_as_idle_as_its_device() -> None
     world = World()
     assert told(world.do(Connect("u", "c", "n", is_idle=True)).changes) == [(Availability.AWAY, Cause.CONNECT)]
     assert told(world.do(active()).changes) == [(Availability.ONLINE, Cause.ACTIVE)]
+    assert told(world.do(Connect("u", "c", "other-node")).changes) == []
+    assert told(world.do(Connect("u", "c", "other-node", is_idle=True)).changes) == [(Availability.AWAY, Cause.IDLE)]
 
 
 def test_who_was_on_a_node_that_left_has_a_grace_of_its_own_and_its_cause() -> None:

@@ -145,7 +145,7 @@ class _Case(Decision, kw_only=True, gc=False):
         user = self.user
         replaced = user.connections.get(command.connection_id)
         if replaced is not None:
-            idle = replaced.idle  # the same session, said again
+            idle = replaced.idle or command.is_idle  # the same session, said again
         else:
             idle = command.is_idle or user.is_resting(self.steady_ms)
             self.connections = 1
@@ -164,7 +164,8 @@ class _Case(Decision, kw_only=True, gc=False):
         user.connections[command.connection_id] = connection
         if not idle:
             self.use(connection)
-        self.settle(Cause.ACTIVE if user.is_shown_online() else Cause.CONNECT)
+        use = Cause.IDLE if idle else Cause.ACTIVE
+        self.settle(use if user.is_shown_online() else Cause.CONNECT)
 
     def disconnect(self, command: Disconnect) -> None:
         connection = self.user.connections.get(command.connection_id)

@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 import msgspec
 
 from herenow.errors import RegistryUnavailable
-from herenow.model import Evicted
+from herenow.model import Change, Evicted
 from herenow.registry.commands import Command, Connect, Now
 from herenow.registry.dues import Dues
 from herenow.registry.redis.blob import decode
 from herenow.registry.redis.proposal import Proposal, propose
+from herenow.registry.redis.serving import as_told
 from herenow.registry.redis.shard import Fenced, Full, Shard, Skewed
 from herenow.registry.redis.standing import Place
 from herenow.registry.redis.tail import Tail
@@ -50,6 +51,8 @@ class Committer:
 
     Attributes:
         dues: when something falls due of those who were committed here last.
+        told: the latest changes of which Redis may know nothing, by user: those that others were told of before another
+            one answered.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Committer:
         begin: Callable[[], Awaitable[None]],
     ) -> None:
         self.dues = Dues()
+        self.told: Mapping[str, Change] = {}
         self._shard = shard
         self._tail = tail
         self._tenant = tenant
@@ -111,6 +115,8 @@ class Committer:
             for user in left:
                 try:
                     held = decode(user, there.get(user))
+                    if user in self.told and any(type(each) is Connect for each in commands[user]):
+                        held = as_told(held, self.told[user])
                     proposal = propose(held, self._here(commands[user]), now, self._policy)
                     proposals.append(msgspec.structs.replace(proposal, brings=False) if are_known else proposal)
                 except Exception as error:
@@ -149,10 +155,11 @@ class Committer:
             committed = await self._shard.commit(self._tenant, part, now_us=now.unix_us, seen=self._seen())
             faster |= committed.faster
             if committed.entry is not None:
-                await self._hear_of(committed.entry)
+                await self.hear(committed.entry)
         return faster
 
-    async def _hear_of(self, entry: bytes) -> None:
+    async def hear(self, entry: bytes) -> None:
+        """Wait until this node has heard of an entry of the log."""
         try:
             async with asyncio.timeout(HEARD_WITHIN_S):
                 await self._tail.reached(entry)

@@ -33,7 +33,7 @@ from herenow.registry.redis.committing import Committer
 from herenow.registry.redis.keys import NO_TENANT
 from herenow.registry.redis.news import News
 from herenow.registry.redis.reads import Reads
-from herenow.registry.redis.serving import Serving, lost_changes, to_retell
+from herenow.registry.redis.serving import Serving, to_retell, told_since
 from herenow.registry.redis.shard import Fenced, Shard
 from herenow.registry.redis.standing import Alone, Place
 from herenow.registry.redis.tail import Tail
@@ -47,6 +47,9 @@ T = TypeVar("T")
 
 REMEMBERED = 2_000
 """Entries of the log that a node reads back when it begins."""
+
+LOST_US = 60_000_000
+"""Of so long ago, a Redis that takes another one's place may know nothing: of a planned failover it is 10 s."""
 
 
 class RedisRegistry:
@@ -305,13 +308,17 @@ class RedisRegistry:
     async def _say_again(self) -> None:
         """Say all that this node serves; then see to whom the others were told of by commits that Redis has lost."""
         self.forget_views()
+        # Another node may have committed since: what was lost is not told by the last version that Redis knows.
+        since = min(await self._shard.version(self._tenant), self.now().unix_us - LOST_US)
+        self._committer.told = told_since(self._log, since)
         for part in self._serving.all():
             await self._say(part)
-        lost = lost_changes(self._log, await self._shard.version(self._tenant))
-        users = list(lost)
+        users = list(self._committer.told)
         for start in range(0, len(users), USERS_AT_ONCE):
             there = await self._reads.find(users[start : start + USERS_AT_ONCE])
-            await self._say(to_retell(lost, there, now_ms=self.now().unix_ms, grace_ms=self._policy.grace_ms))
+            await self._committer.hear(await self._shard.last_entry())  # of all that was committed before the look
+            told = told_since(self._log, since)
+            await self._say(to_retell(told, there, now_ms=self.now().unix_ms, grace_ms=self._policy.grace_ms))
 
     async def _say(self, commands: Commands) -> None:
         _, faults = await self._committer.decide(commands, are_known=True)

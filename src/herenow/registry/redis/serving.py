@@ -4,12 +4,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import msgspec
 
-from herenow.model import Change, Evicted
+from herenow.model import Change, Evicted, StoredUser
 from herenow.registry.changelog import ChangeLog, row_of
 from herenow.registry.commands import Adopt, Connect, Retell
 from herenow.registry.crowds import USERS_AT_ONCE
 from herenow.registry.redis.blob import Held
 from herenow.registry.redis.turns import Commands
+from herenow.registry.state import shown_in
 
 Commit = Callable[[Commands], Awaitable[None]]
 """Commits the commands of some users."""
@@ -55,31 +56,41 @@ def parts_of(commands: Commands) -> Iterator[Commands]:
         yield {user: commands[user] for user in users[start : start + USERS_AT_ONCE]}
 
 
-def lost_changes(log: ChangeLog, kept: int) -> dict[str, Change]:
-    """Return the latest change of each user that was told here, and that Redis has lost.
-
-    Args:
-        log: what was told.
-        kept: the last version that Redis knows.
-    """
-    if log.version <= kept:
-        return {}
-    told = log.since(kept)
+def told_since(log: ChangeLog, version: int) -> dict[str, Change]:
+    """Return the latest change of each user who was told of here since a version, as far as the log has it."""
+    told = log.since(min(version, log.version))
     return log.last_but(_nobody, len(log)) if told is None else {change.user_id: change for change in told}
 
 
-def to_retell(lost: Mapping[str, Change], there: Mapping[str, Held], *, now_ms: int, grace_ms: int) -> Commands:
+def to_retell(told: Mapping[str, Change], there: Mapping[str, Held], *, now_ms: int, grace_ms: int) -> Commands:
     """Say what is to be done about users of whom others were told what Redis has lost.
 
-    Who is there is told anew, as they are. Who is not, and was shown online, lingers: they may be on their way back.
+    Who is there is told anew, as they are; but not who was told to have gone, and has not come again since: they are
+    there only as long as nobody has said so. Who is not there, and was shown online, lingers: they may be on their way
+    back.
     """
     again: Commands = {}
     for user_id, held in there.items():
-        row = row_of(lost[user_id])
-        if held.version >= row.version or not row.is_online:
+        if user_id not in told or held.version >= told[user_id].version:
             continue
-        again[user_id] = [Retell(row)] if held.revision else [Adopt(row, now_ms, grace_ms)]
+        row = row_of(told[user_id])
+        if not held.revision and row.is_online:
+            again[user_id] = [Adopt(row, now_ms, grace_ms)]
+        elif held.revision and (row.is_online or _has_come_since(held, row)):
+            again[user_id] = [Retell(row)]
     return again
+
+
+def as_told(held: Held, told: Change) -> Held:
+    """Let what others were told last be what they see of a user, where Redis has lost it: so they hear what differs."""
+    if not held.revision or held.version >= told.version:
+        return held
+    held.user.shown = shown_in(row_of(told))
+    return held._replace(version=told.version)
+
+
+def _has_come_since(held: Held, row: StoredUser) -> bool:
+    return any(each.opened_ms * 1000 > row.version for each in held.user.connections.values())
 
 
 def _nobody(_: str) -> bool:
