@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -115,6 +116,12 @@ class RedisServer:
         """Listen elsewhere from now on; whoever is connected stays so. A Valkey only can do it."""
         self.call("CONFIG", "SET", "port", str(port))
         self.port = port
+
+    def cpu_s(self) -> float:
+        """The CPU time that it has used, in seconds."""
+        with redis.Redis(port=self.port) as client:
+            info: Any = client.info("cpu")
+        return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
 
     def pause(self) -> None:
         """Stop it in its tracks."""
