@@ -189,6 +189,14 @@ class Mounted:
         if self._announced is not None:
             self._announced.not_renewed(reason)
 
+    def can_hand_on(self) -> bool:
+        """Whether there are other nodes that can take the clients of this one."""
+        try:
+            cluster = self._presence.cluster
+        except HerenowError:  # it has not started, or serves no more
+            return False
+        return cluster is not None and cluster.has_others
+
     def stop(self) -> None:
         """Tell every client, let nobody in any more, close all connections and end all streams. Idempotent."""
         try:

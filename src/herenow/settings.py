@@ -178,6 +178,12 @@ class Settings(BaseSettings):
     ping_interval_s: float = Field(10.0, gt=0, description="Between two heartbeats.")
     ping_timeout_s: float = Field(5.0, gt=0, description="Within which a heartbeat must be answered.")
     restart_grace_s: float = Field(15.0, description="How long after a crash users have to come back unnoticed.")
+    drain_s: float = Field(
+        2.0,
+        ge=0,
+        le=3,
+        description="Within which a node that stops hands its users on to the others, some at a time. 0: all at once.",
+    )
     stale_after_s: float = Field(300.0, gt=0, description="What `herenow stale` calls silent for too long.")
     idle_after_s: float | None = Field(
         None, gt=0, description="Without activity for so long a device is idle; by default only the client says so."

@@ -220,6 +220,8 @@ class _Process:
         self._ends_at_once = False
         self.terminal = Terminal()
         self._renewal: asyncio.Task[None] | None = None
+        self._handing_on: asyncio.Task[None] | None = None
+        self._watchdog: threading.Timer | None = None
         self._settings = settings
         self._listener = listener
         self._page = page
@@ -366,7 +368,7 @@ class _Process:
         log.info("trying the new code")
         self._mounted.not_renewed(None)
         reason = await try_new_code(f"{self._settings.host}:{self._settings.port}")
-        if self._server.should_exit:
+        if self._server.should_exit or self._handing_on is not None:
             return
         if self.terminal.has_gone():  # the shell may hang up before its terminal goes
             self._go_without_terminal()
@@ -390,19 +392,38 @@ class _Process:
         """Tell the clients, then let uvicorn end. A second call does not wait for connections."""
         self.next_life, self._mounted.to_renew = None, False
         self._listener.close()  # uvicorn closes its own: nobody is to wait in the queue
-        self._end()
+        if self._handing_on is None and not self._server.should_exit and self._mounted.can_hand_on():
+            self._watch_end()
+            self._handing_on = asyncio.create_task(self._hand_on(), name="herenow hands its users on")
+        else:
+            self._end()
+
+    async def _hand_on(self) -> None:
+        """Let the other nodes of the cluster take the clients, some at a time; then end."""
+        try:
+            for server in getattr(self._server, "servers", ()):  # there are none before it serves
+                server.close()
+            await self._mounted.gateway.hand_on(self._settings.drain_s)
+        except Exception as error:  # the end comes all the same
+            self._presence.supervisor.failed("handing on", error)
+        finally:
+            self._end()
 
     def _end(self) -> None:
         if self._server.should_exit:
             self._server.force_exit = True
             return
         self._server.should_exit = True
-        # A thread, for it is the loop that may hang, or what comes after it.
-        watchdog = threading.Timer(END_S, self._end_at_once)
-        watchdog.daemon = True
-        watchdog.start()
+        self._watch_end()
         log.info("stopping")
         self._mounted.stop()
+
+    def _watch_end(self) -> None:
+        """End at once if the end takes too long. A thread, for it is the loop that may hang, or what comes after it."""
+        if self._watchdog is None:
+            self._watchdog = threading.Timer(END_S, self._end_at_once)
+            self._watchdog.daemon = True
+            self._watchdog.start()
 
     def _end_at_once(self) -> None:
         """Leave without a clean-up: what the store lacks, the next start reconciles."""

@@ -106,6 +106,7 @@ class ClusterKeeper:
         self._own_audit: Audit | None = None
         self._renews: tuple[int, int] | None = None
         self._is_renewed = False
+        self._restart_grace_ms = round((settings.restart_grace_s - DISPATCH_BUDGET_S) * 1000)
         self._is_away = False
         self._known: dict[int, list[str]] = {}  # the tenants of each shard
 
@@ -333,20 +334,33 @@ class ClusterKeeper:
 
     # -- leaving -------------------------------------------------------------------------------------------------------
 
+    @property
+    def has_others(self) -> bool:
+        """Whether other nodes can take the users of this one."""
+        standing = self.here.standing
+        return self.away_since_s is None and standing is not None and len(standing.beats) > 1
+
+    async def hand_on(self, tenant: str | None, user_ids: Sequence[str]) -> None:
+        """Let the connections of some users end: they linger, and come back to another node.
+
+        Raises:
+            RegistryUnavailable: Redis did not take it.
+        """
+        await self.registry_of(tenant).hand_on(user_ids, grace_ms=self._restart_grace_ms)
+
     async def leave(self, tenants: Tenants, on_fault: OnFault, *, to_renew: bool) -> None:
         """Hand the users of this node on: they linger, and who comes back to another node in time was never gone.
 
         With ``to_renew`` this server goes on at once, as a node or alone: the store is not to say that all are offline.
         """
-        settings, self._is_renewed = self._settings, to_renew
-        grace_ms = round((settings.restart_grace_s - DISPATCH_BUDGET_S) * 1000)
+        self._is_renewed = to_renew
         try:
             async with asyncio.timeout(LEAVE_S):
                 for tenant in Tenants.names(tenants):
                     now_ms = of_tenant(self.memberships, tenant).clock.now().unix_ms
                     try:
                         await tenants.registry(tenant).node_lost(
-                            self.here.name, last_beat_ms=now_ms, grace_ms=grace_ms, cause=Cause.RESTART
+                            self.here.name, last_beat_ms=now_ms, grace_ms=self._restart_grace_ms, cause=Cause.RESTART
                         )
                     except RegistryUnavailable:
                         raise

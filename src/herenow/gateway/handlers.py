@@ -21,6 +21,7 @@ from herenow.gateway.behaviour import server_settings
 from herenow.gateway.client import Client, close
 from herenow.gateway.departures import Departure, Departures, Evictions
 from herenow.gateway.events import WireError
+from herenow.gateway.handing_on import hand_on
 from herenow.gateway.metering.pulse import Pulse
 from herenow.gateway.outbox import Pace
 from herenow.gateway.rollcall import RollCall
@@ -82,6 +83,7 @@ class Gateway:
             settings.max_connects_per_s_of_user, max(CONNECTS_AT_ONCE, settings.max_connections_per_user)
         )
         self._stopping = False
+        self._leaving = False  # its users are handed on
         self._clients = 0  # who is in, and who is just being let in
         self._tasks: list[asyncio.Task[None]] = []
         self.server = Server(server_settings(settings, path), clock=presence.steady)
@@ -126,7 +128,7 @@ class Gateway:
 
     def start(self) -> None:
         """Begin to send changes; in the event loop, with a started presence. Once more after each :meth:`stop`."""
-        self._stopping = False
+        self._stopping = self._leaving = False
         self._audiences = {None: self._make_audience(None)}
         self._audiences[None].open()
         self.server.engine.start_again()
@@ -151,6 +153,17 @@ class Gateway:
         ]
         if self.presence.can_watch is not None:
             self._tasks.append(keep("sight", self._permission.run))
+
+    async def hand_on(self, within_s: float) -> None:
+        """Let nobody in any more, and hand the users on to the other nodes of the cluster, some at a time."""
+        self._leaving = True
+        cluster = self.presence.cluster
+        if cluster is not None:
+            notice = _shutting_down().body()
+            sockets = tuple(self._namespace.sockets.values())
+            await hand_on(
+                sockets, cluster.hand_on, lambda going: self._namespace.emit(going, events.ERROR, notice), within_s
+            )
 
     def stop(self) -> None:
         """Tell every client, let nobody in any more, and close all connections. Idempotent."""
@@ -239,7 +252,7 @@ class Gateway:
             raise ValueError("a user id holds no control characters")
         if self.presence.refuses_unknown:
             await self._see_that_it_is_known(tenant, user_id)
-        if self._stopping:  # by now: everyone is written offline, and nobody would write this one so
+        if self._stopping or self._leaving:  # by now: nobody would write this one offline
             raise _shutting_down()
         settings = self._settings
         if self._clients >= settings.max_connections:

@@ -164,6 +164,12 @@ class RedisRegistry:
     ) -> asyncio.Future[None]:
         return self._alone(partial(self._lose, node, last_beat_ms, grace_ms, cause, may_return))
 
+    def hand_on(self, user_ids: Iterable[str], *, grace_ms: int) -> asyncio.Future[None]:
+        """Let the connections of some users on this node end: as :meth:`node_lost`, of them alone, and now."""
+        node, now_ms = self._place.node, self.now().unix_ms
+        commands = [NodeLost(user_id, node, now_ms, grace_ms, Cause.RESTART, False) for user_id in user_ids]
+        return self._alone(partial(self._do_crowd, commands))
+
     def leave(self, node: str) -> asyncio.Future[None]:
         # As of the last node. One of several hands its users on instead: ``node_lost``, with a longer grace.
         return self._alone(partial(self._evict_all, disconnect=True, cause=Cause.RESTART))

@@ -1,0 +1,63 @@
+"""A node that stops hands its users on to the others, some at a time: else all of them would come back at one moment.
+
+Each user has the grace from the end of their own connections on. They are closed behind what the registry is told, so
+that this end is the one that counts.
+"""
+
+import asyncio
+import math
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from herenow.gateway.client import Client, close
+from herenow.socketio_server import Socket
+
+T = TypeVar("T")
+
+EVERY_S = 0.05
+"""Between two parts of the users."""
+
+AT_ONCE = 50
+"""Users in one part, or more where there would not be the time."""
+
+HandOn = Callable[[str | None, Sequence[str]], Awaitable[None]]
+"""Tells the registry of a tenant that some users are handed on."""
+
+
+async def hand_on(
+    sockets: Iterable[Socket], hand_over: HandOn, tell: Callable[[list[Socket]], Any], within_s: float
+) -> None:
+    """Close all connections, those of some users at a time.
+
+    Args:
+        sockets: of the connections that are here.
+        hand_over: tells the registry; it is not waited for.
+        tell: tells their clients that they are to come back.
+        within_s: how long it may take.
+    """
+    by_user: defaultdict[tuple[str | None, str], list[Socket]] = defaultdict(list)
+    for socket in sockets:
+        client: Client | None = socket.data
+        if client is not None:  # else it is just being let in
+            by_user[client.audience.tenant, client.user_id].append(socket)
+    told: set[asyncio.Future[None]] = set()
+    for part in parts(list(by_user), within_s):
+        of_tenant: defaultdict[str | None, list[str]] = defaultdict(list)
+        for tenant, user_id in part:
+            of_tenant[tenant].append(user_id)
+        for tenant, user_ids in of_tenant.items():
+            told.add(asyncio.ensure_future(hand_over(tenant, user_ids)))
+        going = [socket for user in part for socket in by_user[user] if socket.data is not None]
+        tell(going)
+        for socket in going:
+            close(socket, may_return=True)
+        await asyncio.sleep(EVERY_S)
+    await asyncio.gather(*told, return_exceptions=True)  # what was not taken is said once more, of the whole node
+
+
+def parts(users: Sequence[T], within_s: float) -> Iterator[Sequence[T]]:
+    """Divide users, so that a part each ``EVERY_S`` has been through all of them within so long."""
+    size = max(AT_ONCE, math.ceil(len(users) * EVERY_S / within_s)) if within_s > EVERY_S else len(users)
+    for start in range(0, len(users), size or 1):
+        yield users[start : start + size]
