@@ -340,13 +340,12 @@ class ClusterKeeper:
         standing = self.here.standing
         return self.away_since_s is None and standing is not None and len(standing.beats) > 1
 
-    async def hand_on(self, tenant: str | None, user_ids: Sequence[str]) -> None:
-        """Let the connections of some users end: they linger, and come back to another node.
+    def hand_on(self, tenant: str | None, user_ids: Sequence[str]) -> asyncio.Future[None]:
+        """Let the connections of some users end, before all that is asked of the registry from now on.
 
-        Raises:
-            RegistryUnavailable: Redis did not take it.
+        They linger, and come back to another node.
         """
-        await self.registry_of(tenant).hand_on(user_ids, grace_ms=self._restart_grace_ms)
+        return self.registry_of(tenant).hand_on(user_ids, grace_ms=self._restart_grace_ms)
 
     async def leave(self, tenants: Tenants, on_fault: OnFault, *, to_renew: bool) -> None:
         """Hand the users of this node on: they linger, and who comes back to another node in time was never gone.

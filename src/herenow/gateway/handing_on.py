@@ -7,7 +7,7 @@ that this end is the one that counts.
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from herenow.gateway.client import Client, close
@@ -21,8 +21,8 @@ EVERY_S = 0.05
 AT_ONCE = 50
 """Users in one part, or more where there would not be the time."""
 
-HandOn = Callable[[str | None, Sequence[str]], Awaitable[None]]
-"""Tells the registry of a tenant that some users are handed on."""
+HandOn = Callable[[str | None, Sequence[str]], "asyncio.Future[None]"]
+"""Tells the registry of a tenant, before it returns, that some users are handed on."""
 
 
 async def hand_on(
@@ -32,7 +32,7 @@ async def hand_on(
 
     Args:
         sockets: of the connections that are here.
-        hand_over: tells the registry; it is not waited for.
+        hand_over: tells the registry; what comes of it is not waited for.
         tell: tells their clients that they are to come back.
         within_s: how long it may take.
     """
@@ -47,7 +47,7 @@ async def hand_on(
         for tenant, user_id in part:
             of_tenant[tenant].append(user_id)
         for tenant, user_ids in of_tenant.items():
-            told.add(asyncio.ensure_future(hand_over(tenant, user_ids)))
+            told.add(hand_over(tenant, user_ids))
         going = [socket for user in part for socket in by_user[user] if socket.data is not None]
         tell(going)
         for socket in going:
