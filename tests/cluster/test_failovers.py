@@ -48,6 +48,9 @@ async def test_redis_gives_way_three_times_between_clocks_that_differ_and_nobody
             clients[late] = await Client.connect(cluster.nodes[turn % 2].url, late)
             await clients.pop(gone).leave()
             await clients[idle].call("presence:idle")
+            if turn == 2:
+                await clients["user-4"].call("presence:active")
+                await watcher.until(lambda: watcher.shows("user-4") == "online")
             await watcher.until(lambda late=late: watcher.shows(late) == "online")
             await watcher.until(lambda gone=gone: watcher.shows(gone) == "offline")
             count = len(watcher.diffs)
@@ -61,6 +64,7 @@ async def test_redis_gives_way_three_times_between_clocks_that_differ_and_nobody
             told = [change for diff in watcher.diffs[count:] for change in diff["changes"]]
             assert {each["userId"] for each in told if not each["isOnline"]} == {f"quick-{turn}"}
             assert watcher.shows(gone) == "online"
+        assert [watcher.shows(f"user-{number}") for number in (3, 4, 5)] == ["away", "online", "away"]
         for client in clients.values():
             assert not client.closed.is_set()
             await client.leave()

@@ -317,7 +317,7 @@ class RedisRegistry:
         # Another node may have committed since: what was lost is not told by the last version that Redis knows.
         since = min(await self._shard.version(self._tenant), self.now().unix_us - LOST_US)
         self._committer.told = told_since(self._log, since)
-        for part in self._serving.all():
+        for part in self._serving.all(self._committer.told):
             await self._say(part)
         users = list(self._committer.told)
         for start in range(0, len(users), USERS_AT_ONCE):

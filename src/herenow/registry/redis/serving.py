@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import msgspec
 
-from herenow.model import Change, Evicted, StoredUser
+from herenow.model import Availability, Change, Evicted, StoredUser
 from herenow.registry.changelog import ChangeLog, row_of
-from herenow.registry.commands import Adopt, Connect, Retell
+from herenow.registry.commands import Active, Adopt, Connect, Retell
 from herenow.registry.crowds import USERS_AT_ONCE
 from herenow.registry.redis.blob import Held
 from herenow.registry.redis.turns import Commands
@@ -41,11 +41,19 @@ class Serving:
         if evicted.node == node:
             self.end(evicted.user_id, evicted.connection_id)
 
-    def all(self) -> Iterator[Commands]:
-        """Say all connections, those of some users at a time."""
+    def all(self, told: Mapping[str, Change]) -> Iterator[Commands]:
+        """Say all connections, those of some users at a time.
+
+        Args:
+            told: the changes of which Redis may know nothing, by user: such as that somebody is active again.
+        """
         said: Commands = {}
         for each in tuple(self._connects.values()):
-            said.setdefault(each.user_id, []).append(each)
+            commands = said.setdefault(each.user_id, [])
+            commands.append(each)
+            last = told.get(each.user_id)
+            if last is not None and last.availability is Availability.ONLINE and not each.is_idle:
+                commands.append(Active(each.user_id, each.connection_id))
         yield from parts_of(said)
 
 
