@@ -304,10 +304,13 @@ class Shard:
         return _text(await self.trying(lambda: self.redis.get(self.keys.filled)))
 
     async def leave_if_elsewhere(self, error: Exception) -> None:
-        """Let go of all connections, where one has found that it does not lead to the master: the next ones may."""
+        """Let go of all connections, where one has found that it does not lead to the master: the next ones may.
+
+        But for those in use: they find it out themselves, or are new, and would fail in the middle of their greeting.
+        """
         if leads_elsewhere(error):
             for redis in (self.redis, self.control):
-                await redis.connection_pool.disconnect()
+                await redis.connection_pool.disconnect(inuse_connections=False)
 
     async def close(self) -> None:
         """Let go of Redis."""
