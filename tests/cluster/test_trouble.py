@@ -14,6 +14,9 @@ from support import http_get, until
 EXTRA_S = 4.0
 """What a busy test machine may add to a bound."""
 
+GIVES_UP_S = 3.9
+"""By itself a tail that hears nothing gives its connection up after 4 s; it is to be caught up in 3."""
+
 ENTRIES = 70_000
 """More than the log keeps."""
 
@@ -138,7 +141,7 @@ async def test_the_log_alone_is_black_holed_and_the_node_is_caught_up_soon(tmp_p
             cluster.nodes.append(deaf)
             watcher = await Client.connect(deaf.url, "watcher")
             await watcher.watch(all=True)
-            many, is_deaf = proxy.connections, asyncio.Event()
+            many, is_deaf = 0, asyncio.Event()
 
             async def swallow(older: int, command: Command) -> bytes | None:
                 if command[0] == b"XREAD" and older < many:
@@ -147,11 +150,17 @@ async def test_the_log_alone_is_black_holed_and_the_node_is_caught_up_soon(tmp_p
                 return None
 
             proxy.instead = swallow
-            await is_deaf.wait()  # the read that waits comes back with nothing; the next one is swallowed
-            alice = await Client.connect(cluster.nodes[0].url, "alice")
-            began_s = time.monotonic()
-            await watcher.until(lambda: watcher.shows("alice") == "online", 10)
-            assert time.monotonic() - began_s < 3 + EXTRA_S
+            took_s: list[float] = []
+            while len(took_s) < 3 and min(took_s, default=GIVES_UP_S) >= GIVES_UP_S:  # a busy machine has three tries
+                many = proxy.connections
+                is_deaf.clear()
+                await is_deaf.wait()  # the read that waits comes back with nothing; the next one is swallowed
+                name = f"user-{len(took_s)}"
+                client = await Client.connect(cluster.nodes[0].url, name)
+                began_s = time.monotonic()
+                await watcher.until(lambda name=name: watcher.shows(name) == "online", 10)
+                took_s.append(time.monotonic() - began_s)
+                await client.close()
+            assert min(took_s) < GIVES_UP_S
             assert "the log is read over a new connection" in deaf.log()
             assert (await watcher.call("presence:idle"))["ok"]
-            await alice.close()
