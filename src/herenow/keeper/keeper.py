@@ -68,7 +68,7 @@ class Keeper:
     def __init__(
         self, store: Store, settings: Settings, supervisor: Supervisor, on_lost: Callable[[StoreInUse], None]
     ) -> None:
-        self.writer = Writer(store, window_s=WINDOW_S)
+        self.writer = Writer(store, window_s=WINDOW_S, clock=steady_s)  # by which a feed tells what is written
         self._objections = Objections(store, every_s=settings.audit_every_s)
         self.lost: StoreInUse | None = None
         self._store = store
@@ -213,7 +213,7 @@ class Keeper:
             then: what else there is to look at, after each audit.
         """
         every_s = self._settings.audit_every_s
-        self.audit = Audit(self._store, truth, self.writer, every_s=every_s, then=then)
+        self.audit = Audit(self._store, truth, self.writer, every_s=every_s, then=then, clock=steady_s)
         keep, well_s = self._supervisor.start, WELL_S + 2 * every_s
         self._tasks += [
             keep("writer", self.writer.run),
