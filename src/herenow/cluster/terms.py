@@ -20,7 +20,6 @@ from herenow.registry.tenants import Tenants
 from herenow.settings import Settings
 from herenow.store.base import PAGE_SIZE, Store
 from herenow.supervision import Supervisor, end
-from herenow.times import steady_s
 
 log = get_logger("herenow.cluster")
 
@@ -191,12 +190,15 @@ class Terms:
         if filled == "yes":
             return False
         if filled == "":
+            lost_ms = None
             if self.keeper is not None:  # it has lost them meanwhile: whoever has gone must not be let in again
                 await keeper.drain(DRAIN_S)
+                standing = membership.here.standing
+                lost_ms = None if standing is None else standing.time_us // 1000
             await keeper.adopt(
                 lambda _: self._tenants,
                 lambda tenant: of_tenant(self._memberships, tenant) is membership,
-                began_s=steady_s(),
+                lost_ms=lost_ms,
             )
         else:
             await self._say_rows(membership)

@@ -170,15 +170,15 @@ class Keeper:
         make: Callable[[int], Tenants],
         is_wanted: Callable[[str | None], bool] = lambda tenant: True,
         *,
-        began_s: float | None = None,
+        lost_ms: int | None = None,
     ) -> Tenants:
         """Make the registries, and have whomever a dead server left online linger in them.
 
         Args:
             make: makes them, given the highest version in the store.
             is_wanted: says of which tenants.
-            began_s: since when they have time to come back, by the steady clock; by default since this server owns the
-                store.
+            lost_ms: when the registries lost all that they knew, under a keeper that had begun long before: all have
+                the whole grace from now on, and were there until then. ``None``: it is the keeper that begins.
 
         Raises:
             StoreInUse: another server took the store over meanwhile.
@@ -190,14 +190,17 @@ class Keeper:
             read_ahead(store.claimed, pages=1) as claimed,
         ):
             tenants = make(await store.max_version())
-            last_beat_ms = self._dead[0].beat_ms if self._dead else 0
+            if lost_ms is None:
+                began_s, last_beat_ms = self._began_s, self._dead[0].beat_ms if self._dead else 0
+            else:
+                began_s, last_beat_ms = steady_s(), lost_ms
             adopted = await adopt(
                 tenants,
                 online,
                 claimed,
                 settings=self._settings,
                 last_beat_ms=last_beat_ms,
-                began_s=self._began_s if began_s is None else began_s,
+                began_s=began_s,
                 is_wanted=is_wanted,
             )
         if self.lost is not None:
