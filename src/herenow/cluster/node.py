@@ -239,7 +239,7 @@ class ClusterNode:
             seen=self.tail.position, place=self.tail.place, now_us=now.unix_us, slack_us=SLACK_US
         )
         if self._is_other:
-            self.generation, self.agreed = self.generation + 1, entry
+            self.agreed = entry
             await self.tail.go_back(entry)
             if is_first:
                 log.warning("another Redis answers than before, and the nodes begin to agree on it")
@@ -254,6 +254,7 @@ class ClusterNode:
         self.cluster = cluster
         self.node = self._shard.node = node
         self._shard.is_member = True
+        self.generation += self._is_other  # now that it is known how the new one stands
         self._is_other = self._shard.is_agreeing = False
         self.registrations += 1
         self._note_back()

@@ -222,12 +222,12 @@ class Terms:
             while self._leadership.is_leader and keeper.lost is None:
                 for number, membership in enumerate(self._memberships):
                     here = membership.here
-                    if generations[number] != here.generation:
+                    if is_another := generations[number] != here.generation:
                         generations[number] = here.generation
                         await feeds[number].go_back(here.agreed)
-                        self._audit_soon()
                     is_empty = here.standing is not None and not here.standing.filled
-                    if is_empty and await self._fill(keeper, membership):  # Redis has lost all
+                    has_filled = is_empty and await self._fill(keeper, membership)  # Redis has lost all
+                    if is_another or has_filled:  # not before: whom it does not have yet would be taken for ghosts
                         self._audit_soon()
                 await self._wait(self._settings.node_beat_s / 4)
                 self._leadership.changed.clear()
@@ -235,7 +235,7 @@ class Terms:
             await end(following)
 
     def _audit_soon(self) -> None:
-        """Compare the store with the registry at once, twice: what is seen once may be under way."""
+        """Compare the store with the registry soon, twice: what is seen once may be under way."""
         keeper = self.keeper
         if keeper is not None and self._begun is not None:
             log.warning("what the store was told may not be all: it is compared")
@@ -244,7 +244,12 @@ class Terms:
             task.add_done_callback(self._audits.discard)
 
     async def _audit_twice(self, keeper: Keeper) -> None:
+        # By the next beat it is known whether Redis has lost all; before, whoever is online would be taken for a ghost.
+        await asyncio.sleep(1.5 * self._settings.node_beat_s)
         for _ in range(2):
+            standings = [each.here.standing for each in self._memberships]
+            if any(standing is None or standing.filled != "yes" for standing in standings):
+                return  # once it is filled, again
             try:
                 await keeper.audit.round()
             except (StoreError, RegistryUnavailable) as error:
