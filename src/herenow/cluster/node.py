@@ -162,12 +162,12 @@ class ClusterNode:
         """Watch whoever has the same name for as long as a lease: who is dead does not move. Returns the dead."""
         if not self._is_named:
             return None
-        first = (await self._beat()).beats
+        first = (await self._shard.trying(self._beat)).beats
         dead = namesakes = [node for node, each in (await self.members.all()).items() if each.name == self.name]
         ends_s = steady_s() + self._lease_s
         while namesakes and steady_s() < ends_s:
             await asyncio.sleep(self._beat_s / 2)
-            standing = await self._beat()
+            standing = await self._shard.trying(self._beat)
             for node in namesakes:
                 if node in standing.beats and standing.beats[node] != first.get(node):
                     raise _named_alike(self.name, (await self.members.all()).get(node))
