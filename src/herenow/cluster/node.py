@@ -234,6 +234,9 @@ class ClusterNode:
         self._is_other = self._is_other or bool(self._shard.identity.met)
         self._shard.is_agreeing = self._is_other  # nothing is committed there before
         self._shard.identity.agree()
+        if self._is_other:
+            await self._shard.reconnect()
+            await self.tail.reconnect()
         now = self._clock.now()
         is_first, entry = await self.members.adopt(
             seen=self.tail.position, place=self.tail.place, now_us=now.unix_us, slack_us=SLACK_US

@@ -312,6 +312,11 @@ class Shard:
             for redis in (self.redis, self.control):
                 await redis.connection_pool.disconnect(inuse_connections=False)
 
+    async def reconnect(self) -> None:
+        """Ask over new connections: old ones may lead to a Redis that has been replaced, and goes on for a while."""
+        for redis in (self.redis, self.control):
+            await redis.connection_pool.disconnect()
+
     async def close(self) -> None:
         """Let go of Redis."""
         await self.redis.aclose()
