@@ -104,6 +104,8 @@ class ClusterNode:
         self._is_named = is_named
         self._registering = asyncio.Lock()
         self._is_other = False  # another Redis answers, and this node has not agreed on it yet
+        self._is_vouched_for = True  # that the time of the Redis which answers goes on from the one before
+        self._skew = ""  # as it was when the clock was looked at last
         self._returned_s: float | None = None
         self._stands_since_s: float | None = None
         self._stood_at = (0, 0)
@@ -233,6 +235,7 @@ class ClusterNode:
         node = f"{self.name}:{secrets.token_hex(4)}"
         self._is_other = self._is_other or bool(self._shard.identity.met)
         self._shard.is_agreeing = self._is_other  # nothing is committed there before
+        self._is_vouched_for = not self._is_other
         self._shard.identity.agree()
         if self._is_other:
             await self._shard.reconnect()
@@ -241,6 +244,7 @@ class ClusterNode:
         is_first, entry = await self.members.adopt(
             seen=self.tail.position, place=self.tail.place, now_us=now.unix_us, slack_us=SLACK_US
         )
+        self._is_vouched_for = True
         if self._is_other:
             self.agreed = entry
             await self.tail.go_back(entry)
@@ -323,21 +327,32 @@ class ClusterNode:
 
     async def _beat(self) -> Standing:
         sent_s = steady_s()
-        standing = await self.members.beat()
-        set_by_us = self._clock.look(standing.time_us, sent_s=sent_s, heard_s=steady_s())
+        standing, set_by_us = await self._look()
         if set_by_us and standing.is_member:
             await self._go_on_evenly(standing, set_by_us)
         self.standing, self._well_s = standing, sent_s
         return standing
+
+    async def _look(self) -> tuple[Standing, int]:
+        """Say that this node lives, and follow the time that it is told.
+
+        Returns:
+            How the cluster stands, and by how much the clock of Redis was set (µs); 0: that it was, somebody has seen.
+        """
+        is_vouched_for, sent_s = self._is_vouched_for, steady_s()
+        standing = await self.members.beat()
+        if not (is_vouched_for and self._is_vouched_for):
+            return standing, 0
+        set_by_us = self._clock.look(standing.time_us, sent_s=sent_s, heard_s=steady_s())
+        is_seen, self._skew = standing.skew != self._skew, standing.skew
+        return standing, 0 if is_seen else set_by_us
 
     async def _go_on_evenly(self, standing: Standing, set_by_us: int) -> None:
         """The clock of Redis was set: let the time of the cluster go on as it was, unless another node has done so."""
         skew_ms = int(standing.skew or 0) - round(set_by_us / 1000)
         if await self.members.replace(self._shard.keys.skew, standing.skew, str(skew_ms)):
             log.warning("the clock of Redis was set", by_ms=round(set_by_us / 1000))
-        sent_s = steady_s()
-        told = await self.members.beat()
-        self._clock.look(told.time_us, sent_s=sent_s, heard_s=steady_s())
+        await self._look()
 
     async def _see_that_tail_moves(self, standing: Standing) -> None:
         """Reconnect a tail that stands still though the log has gone on."""
