@@ -12,7 +12,7 @@ if process ~= ARGV[1] then
   local time = redis.call('TIME')
   local here = time[1] * 1000000 + time[2] + 1000 * (redis.call('GET', KEYS[4]) or 0)
   local off = tonumber(ARGV[5]) - here
-  if known and math.abs(off) > tonumber(ARGV[6]) then
+  if math.abs(off) > tonumber(ARGV[6]) then
     redis.call('INCRBY', KEYS[4], string.format('%.0f', off / 1000))
   end
 end
@@ -28,7 +28,9 @@ place = string.format('%.0f', math.max(place, here_place) + 1)
 redis.call('SET', KEYS[3], place)
 local id = '*'
 if is_behind then id = string.format('%.0f-%.0f', seen_ms, seen_number + 1) end
-id = redis.call('XADD', KEYS[2], id, 'schema', '1', 'place', place, 'tenant', '', 'again', '1')
+-- 'again' says whether anything of what was before is left.
+local again = known and '1' or '0'
+id = redis.call('XADD', KEYS[2], id, 'schema', '1', 'place', place, 'tenant', '', 'again', again)
 if process == ARGV[1] then return {0, entry} end
 redis.call('SET', KEYS[1], ARGV[1] .. ' ' .. id)
 return {1, id}

@@ -83,8 +83,16 @@ class Tail:
             return
         async with self._begun:
             if self._task is None:
-                self.position = position_of(await self._shard.last_entry()) if self._start is None else self._start
+                if self._start is None:
+                    await self._go_to_end()
+                else:
+                    self.position = self._start
                 self._task = asyncio.create_task(self._follow(), name="herenow tail")
+
+    async def _go_to_end(self) -> None:
+        redis, log = self._shard.redis, self._shard.keys.log
+        for entry, fields in await self._shard.trying(lambda: redis.xrevrange(log, count=1)):
+            self.position, self.place = position_of(entry), int(fields[b"place"])
 
     def tell(self, tenant: str, receive: Receive, missed: Callable[[], None]) -> Callable[[], None]:
         """Tell of a tenant from now on, and whether something was missed; returns what ends that."""
@@ -117,12 +125,12 @@ class Tail:
             heapq.heappush(self._waiting, (position, self._asked, future))
         return future
 
-    async def before(self, entries: int) -> list[Entry]:
-        """Read the latest entries up to where this has read, oldest first; only those behind one that is damaged.
+    async def before(self, entries: int, last: bytes | str | None = None) -> list[Entry]:
+        """Read the latest entries up to one, by default up to where this has read, oldest first.
 
-        Of a newer herenow's it knows nothing.
+        Of those before one that is damaged, and of a newer herenow's, it knows nothing.
         """
-        keys, last = self._shard.keys, "{}-{}".format(*self.position)
+        keys, last = self._shard.keys, "{}-{}".format(*self.position) if last is None else last
         found = await self._shard.trying(lambda: self._shard.redis.xrevrange(keys.log, max=last, count=entries))
         known: list[Entry] = []
         for entry, fields in reversed(found):
@@ -160,6 +168,9 @@ class Tail:
                     {self._shard.keys.log: "{}-{}".format(*position)}, count=READ_AT_ONCE, block=round(BLOCK_S * 1000)
                 )
                 pause_s = PAUSE_S
+                if self._shard.is_agreeing:  # where to read on in another Redis is not known yet
+                    await asyncio.sleep(PAUSE_S)
+                    continue
             except Exception as error:  # whatever it is: all commands wait for what is read here
                 if not isinstance(error, RedisError | OSError):  # that Redis is away, the beat says
                     self._on_fault("tail", error)
@@ -189,7 +200,8 @@ class Tail:
         place = int(fields[b"place"])
         has_missed = self.place and place != self.place + 1
         self.place = place
-        if has_missed and b"again" not in fields:  # with which the nodes agreed on another Redis: its places go on anew
+        # With "again" the nodes agreed on another Redis: its places go on anew, if anything is left of what was before.
+        if has_missed and fields.get(b"again") != b"1":
             for miss in (self._missed_all, *self._missed.values()):
                 miss()
         if fields[b"schema"] != SCHEMA:  # of a newer herenow, which says nothing such before all nodes know it
