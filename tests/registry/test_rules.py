@@ -823,11 +823,50 @@ def test_who_was_told_otherwise_by_what_is_lost_is_told_anew_and_who_is_not_here
     world = World()
     world.do(connect())
     row = online_row(Availability.BUSY, version=START_US + HOUR_MS)
-    effects = world.do(Retell(row))
+    effects = world.do(Retell(row, GRACE_MS))
     assert told(effects.changes) == [(Availability.ONLINE, Cause.REPAIR)]
     assert effects.changes[0].version > row.version
     assert [each.version for each in effects.rows] == [effects.changes[0].version]
-    assert World().do(Retell(row)).changes == []
+    assert World().do(Retell(row, GRACE_MS)).changes == []
+
+
+def test_who_was_told_to_be_online_by_what_is_lost_and_is_not_there_lingers() -> None:
+    world = World()
+    world.do(SetClaim("u", Claim(Claimed.BUSY)))
+    row = online_row(Availability.ONLINE, version=START_US + 1)
+    assert told(world.do(Retell(row, 3 * GRACE_MS)).changes) == [(Availability.BUSY, Cause.REPAIR)]
+    world.wait(GRACE_MS)
+    assert world.do(Retell(row, GRACE_MS)).changes[0].is_online
+    assert world.wait(GRACE_MS) == [], "a grace is not made shorter"
+    assert told(world.wait(GRACE_MS)) == [(Availability.OFFLINE, Cause.RESTART)]
+
+
+def test_whose_end_was_told_by_what_is_lost_has_none_of_the_connections_that_were_open_then() -> None:
+    world = World()
+    world.do(connect("before"))
+    row = StoredUser("u", False, Availability.OFFLINE, None, None, START_US + 1_000_000)
+    assert told(world.do(Retell(row, GRACE_MS)).changes) == [(Availability.OFFLINE, Cause.REPAIR)]
+    assert world.wait(10 * GRACE_MS) == []
+    world.do(connect("after"))
+    assert told(world.do(Retell(row, GRACE_MS)).changes) == [(Availability.ONLINE, Cause.REPAIR)]
+
+
+def test_an_end_that_is_told_anew_is_told_behind_a_claim_that_has_expired_meanwhile() -> None:
+    world = World()
+    world.do(connect(), SetClaim("u", Claim(Claimed.BUSY, until_ms=START_MS + 500)))
+    world.clock.advance(1000)
+    row = StoredUser("u", False, Availability.OFFLINE, None, None, START_US + 900_000)
+    changes = told(world.do(Retell(row, GRACE_MS)).changes)
+    assert changes == [(Availability.ONLINE, Cause.CLAIM_EXPIRED), (Availability.OFFLINE, Cause.REPAIR)]
+
+
+def test_what_is_told_anew_shows_nobody_who_is_invisible() -> None:
+    world = World()
+    world.do(connect(), SetClaim("u", Claim(Claimed.INVISIBLE)))
+    for is_online in (True, False):
+        availability = Availability.ONLINE if is_online else Availability.OFFLINE
+        row = StoredUser("u", is_online, availability, None, None, START_US + HOUR_MS)
+        assert not world.do(Retell(row, GRACE_MS)).changes[0].is_online
 
 
 def lost_with_a_grace(node: str = "lost", grace_ms: int = 10 * GRACE_MS) -> NodeLost:

@@ -4,7 +4,7 @@ from herenow.model import Availability, Cause, Change
 from herenow.registry.changelog import ChangeLog
 from herenow.registry.commands import Adopt, Connect, Now, Retell
 from herenow.registry.redis.blob import Held
-from herenow.registry.redis.serving import as_told, to_retell, told_since
+from herenow.registry.redis.serving import as_told, lost_changes, to_retell
 from herenow.registry.rules import Policy, decide
 from herenow.registry.state import HeldUser
 
@@ -29,7 +29,7 @@ def nobody(user: str) -> Held:
     return Held(HeldUser(user), b"", 0, b"")
 
 
-def test_who_was_told_online_is_told_anew_or_lingers_and_who_was_told_offline_only_if_they_have_come_since() -> None:
+def test_of_whom_others_were_told_what_is_lost_it_is_told_anew_but_not_of_who_is_nowhere() -> None:
     told = {
         user: change(user, availability)
         for user, availability in (
@@ -43,11 +43,10 @@ def test_who_was_told_online_is_told_anew_or_lingers_and_who_was_told_offline_on
         "left": held("left", at_ms=900),
         "back": held("back", at_ms=6_000),
         "gone": nobody("gone"),
-        "never told": held("never told", at_ms=900),
     }
     again = to_retell(told, there, now_ms=6_000, grace_ms=2_000)
     assert {user: [type(each) for each in said] for user, said in again.items()} == {
-        "here": [Retell], "lost": [Adopt], "back": [Retell]
+        "here": [Retell], "lost": [Adopt, Retell], "left": [Retell], "back": [Retell]
     }  # fmt: skip
     known = {user: each._replace(version=TOLD) for user, each in there.items()}
     assert set(to_retell(told, known, now_ms=6_000, grace_ms=2_000)) == set()
@@ -64,10 +63,10 @@ def test_who_comes_back_whom_redis_never_heard_to_leave_is_told_to_have_come() -
     assert as_told(nobody("u"), change("u", Availability.OFFLINE)).version == 0
 
 
-def test_what_was_told_since_a_version_is_all_that_is_remembered_where_that_is_too_long_ago() -> None:
+def test_what_is_lost_is_what_was_told_since_or_all_that_is_remembered_where_that_cannot_be_told() -> None:
     log = ChangeLog(2, 10)
     for number, user in enumerate(("alice", "bob", "carol"), 11):
         log.append(change(user, Availability.ONLINE, number))
-    assert set(told_since(log, 12)) == {"carol"}
-    assert set(told_since(log, 5)) == {"bob", "carol"}
-    assert told_since(log, 99) == {}
+    assert set(lost_changes(log, 12)) == {"carol"}
+    assert set(lost_changes(log, 0)) == {"bob", "carol"}
+    assert lost_changes(log, 99) == {}

@@ -97,6 +97,7 @@ class ClusterKeeper:
     ) -> None:
         self._store = store
         self._settings = settings
+        self._restart_grace_ms = round((settings.restart_grace_s - DISPATCH_BUDGET_S) * 1000)
         self._supervisor = supervisor
         self._missed = missed
         self._away = away
@@ -227,6 +228,7 @@ class ClusterKeeper:
                 membership.shard,
                 membership.tail,
                 **policy_of(self._settings),
+                return_grace_ms=self._restart_grace_ms,
                 tenant=tenant,
                 last_version=last_version,
                 log_capacity=log_capacity(tenant),

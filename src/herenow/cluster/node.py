@@ -36,6 +36,9 @@ FILLED_WITHIN_S = 5.0
 RETURN_BEAT_S = 0.1
 """Between two beats while it waits for that: it leads, or hears that somebody else has done it."""
 
+SETTLES_MS = 3_000
+"""So long after the first of them, all nodes have found that another Redis answers, and said again what they serve."""
+
 TAIL_STANDS_S = 2.0
 """A tail that has not moved for so long, though the log has, reads over a new connection."""
 
@@ -60,7 +63,8 @@ class ClusterNode:
         cluster: what tells the cluster from others.
         has_left: whether it is to be no member any more.
         generation: how often another Redis has answered than before.
-        agreed: the entry of the log with which the nodes agreed on the last one.
+        agreed: the entry of the log with which the nodes agreed on the Redis that answers, and on what it knows.
+        settles_ms: until then not all may have said again what they serve, which may be what Redis has lost.
         members: all that are.
         standing: as the last beat told it; ``None`` before the first.
         away_since_s: since when Redis has not answered, by the steady clock; ``None``: it does.
@@ -88,6 +92,7 @@ class ClusterNode:
         self.has_left = False
         self.generation = 0
         self.agreed = b"0-0"
+        self.settles_ms = 0
         self.members = Members(shard)
         self.standing: Standing | None = None
         self.away_since_s: float | None = None
@@ -245,13 +250,15 @@ class ClusterNode:
             seen=self.tail.position, place=self.tail.place, now_us=now.unix_us, slack_us=SLACK_US
         )
         self._is_vouched_for = True
+        is_news, self.agreed = bool(before) and entry != self.agreed, entry
         if self._is_other:
-            self.agreed = entry
             await self.tail.go_back(entry)
             if is_first:
                 log.warning("another Redis answers than before, and the nodes begin to agree on it")
         await self.look_at_clock()
         now_ms = self._clock.now().unix_ms
+        if is_news:
+            self.settles_ms = now_ms + SETTLES_MS
         cluster = await self.members.register(
             node, self._member, before=before, now_ms=now_ms, cluster=self.cluster, namesakes=namesakes
         )

@@ -128,9 +128,14 @@ class Repair(msgspec.Struct, frozen=True):
 
 
 class Retell(msgspec.Struct, frozen=True):
-    """Others were told of a user by a commit that was lost: tell them how it is. ``row`` is what they were told."""
+    """Others were told of a user by a commit that was lost: tell them how it is. ``row`` is what they were told.
+
+    Where that was that the user is online, and nothing is left of how they came to be, they linger for ``grace_ms``.
+    Where it was that they are offline, all connections had ended that were open then; their ends are lost too.
+    """
 
     row: StoredUser
+    grace_ms: int
 
     @property
     def user_id(self) -> str:

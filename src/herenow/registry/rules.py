@@ -243,9 +243,21 @@ class _Case(Decision, kw_only=True, gc=False):
     def retell(self, command: Retell) -> None:
         user, row = self.user, command.row
         self.above = row.version
-        if not user.is_gone():
-            user.shown = shown_in(row)
-            self.settle(Cause.REPAIR, is_row_new=True)
+        if user.is_gone():
+            return
+        user.shown = shown_in(row)
+        if row.is_online and not user.connections and not user.is_invisible():
+            if user.linger is None or user.linger.due_ms < self.steady_ms + command.grace_ms:
+                in_use = row.availability is not Availability.AWAY
+                self.linger(in_use, Cause.RESTART, self.now_ms, command.grace_ms)
+        elif not row.is_online and not user.is_invisible():
+            self.depart()
+            told_ms = row.version // 1000
+            if over := [each for each in user.connections.values() if each.opened_ms <= told_ms]:
+                self.end(over, Cause.REPAIR, told_ms, None)
+        look = user.look(to_others=True)
+        if not self.changes or self.changes[-1].shown.look != look:  # some may have heard nothing of it
+            self.show(look, Cause.REPAIR)
 
     def advance(self, _: Advance) -> None:
         user, has_rested = self.user, False

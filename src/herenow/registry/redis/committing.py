@@ -11,7 +11,7 @@ import msgspec
 
 from herenow.errors import RegistryUnavailable
 from herenow.model import Change, Evicted
-from herenow.registry.commands import Command, Connect, Now
+from herenow.registry.commands import Advance, Command, Connect, Now
 from herenow.registry.dues import Dues
 from herenow.registry.redis.blob import decode
 from herenow.registry.redis.proposal import Proposal, propose
@@ -117,7 +117,7 @@ class Committer:
                     held = decode(user, there.get(user))
                     if user in self.told and any(type(each) is Connect for each in commands[user]):
                         held = as_told(held, self.told[user])
-                    proposal = propose(held, self._here(commands[user]), now, self._policy)
+                    proposal = propose(held, self._here(commands[user], now), now, self._policy)
                     proposals.append(msgspec.structs.replace(proposal, brings=False) if are_known else proposal)
                 except Exception as error:
                     faults[user] = error
@@ -129,15 +129,18 @@ class Committer:
                 there = await self._propose(proposals, now)
             for proposal in proposals:
                 if proposal.user_id not in there:
-                    self.dues.steady.set(proposal.user_id, proposal.steady_due_ms)
+                    due_ms = proposal.steady_due_ms
+                    self.dues.steady.set(proposal.user_id, due_ms and max(due_ms, self._place.settles_ms))
                     self.dues.wall.set(proposal.user_id, proposal.wall_due_ms)
                     evicted += proposal.evicted
             left = there
         return evicted, faults
 
-    def _here(self, commands: Sequence[Command]) -> Sequence[Command]:
-        """Write the id that this node has now into the connections that it serves."""
+    def _here(self, commands: Sequence[Command], now: Now) -> Sequence[Command]:
+        """Write the id that this node has now into the connections that it serves; let nobody's time come too soon."""
         name, node = self._place.name, self._place.node
+        if now.steady_ms < self._place.settles_ms:
+            commands = [each for each in commands if type(each) is not Advance]
         if name == node:
             return commands
         return [

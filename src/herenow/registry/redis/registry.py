@@ -33,7 +33,7 @@ from herenow.registry.redis.committing import Committer
 from herenow.registry.redis.keys import NO_TENANT
 from herenow.registry.redis.news import News
 from herenow.registry.redis.reads import Reads
-from herenow.registry.redis.serving import Serving, to_retell, told_since
+from herenow.registry.redis.serving import Serving, lost_changes, to_retell
 from herenow.registry.redis.shard import Fenced, Shard
 from herenow.registry.redis.standing import Alone, Place
 from herenow.registry.redis.tail import Tail
@@ -48,9 +48,6 @@ T = TypeVar("T")
 REMEMBERED = 2_000
 """Entries of the log that a node reads back when it begins."""
 
-LOST_US = 60_000_000
-"""Of so long ago, a Redis that takes another one's place may know nothing: of a planned failover it is 10 s."""
-
 
 class RedisRegistry:
     """A :class:`~herenow.registry.base.Registry` whose facts lie in Redis, to be made inside its event loop."""
@@ -61,6 +58,7 @@ class RedisRegistry:
         tail: Tail,
         *,
         grace_ms: int,
+        return_grace_ms: int | None = None,
         tenant: str | None = None,
         last_version: int = 0,
         idle_after_ms: int | None = None,
@@ -77,6 +75,7 @@ class RedisRegistry:
             shard: where the tenant's facts are.
             tail: the log of that shard.
             grace_ms: how long a user lingers, above 0.
+            return_grace_ms: how long users linger of whom Redis has lost how they came to be; ``None``: as always.
             tenant: whose users they are; ``None``: of those without.
             last_version: the highest version in the store.
             idle_after_ms: a connection without activity for so long is idle; ``None``: only the client says so.
@@ -90,6 +89,7 @@ class RedisRegistry:
         self._shard = shard
         self._tail = tail
         self._tenant = NO_TENANT if tenant is None else tenant
+        self._return_grace_ms = grace_ms if return_grace_ms is None else return_grace_ms
         self._policy = Policy(grace_ms, idle_after_ms, last_active_granularity_ms)
         self._clock: Clock = LoopClock() if clock is None else clock
         self._on_fault = on_fault
@@ -98,7 +98,7 @@ class RedisRegistry:
         self._log = ChangeLog(log_capacity, start)
         self._subscribers = Subscribers(on_fault)
         self._place: Place = Alone(shard) if place is None else place
-        self._returns = self._place.returns
+        self._returns, self._agreed = self._place.returns, self._place.agreed
         self._serving = Serving()
         self._missed = missed
         self._has_begun = False
@@ -276,7 +276,12 @@ class RedisRegistry:
 
     def _read(self, read: Callable[[], Awaitable[T]]) -> asyncio.Future[T]:
         self._refuse_if_closed()
-        return self._turns.read(read)
+        return self._turns.read(partial(self._read_what_is_known, read))
+
+    async def _read_what_is_known(self, read: Callable[[], Awaitable[T]]) -> T:
+        if self._place.is_returning:
+            raise RegistryUnavailable("it has lost all, and is being told who is there")
+        return await read()
 
     async def _begin(self) -> None:
         """Follow the log; and if this node has registered anew, say again what it serves, before all else."""
@@ -312,19 +317,34 @@ class RedisRegistry:
             self._log = ChangeLog(self._log_capacity, last)
 
     async def _say_again(self) -> None:
-        """Say all that this node serves; then see to whom the others were told of by commits that Redis has lost."""
+        """Say all that this node serves; and if Redis has lost something, see to those of whom the others were told."""
         self.forget_views()
-        # Another node may have committed since: what was lost is not told by the last version that Redis knows.
-        since = min(await self._shard.version(self._tenant), self.now().unix_us - LOST_US)
-        self._committer.told = told_since(self._log, since)
-        for part in self._serving.all(self._committer.told):
+        agreed, lost = self._place.agreed, dict[str, Change]()
+        if agreed != self._agreed:
+            lost = lost_changes(self._log, await self._kept(agreed))
+        self._committer.told = lost
+        for part in self._serving.all(lost):
             await self._say(part)
-        users = list(self._committer.told)
+        users, heard = list(lost), self._log.version
         for start in range(0, len(users), USERS_AT_ONCE):
             there = await self._reads.find(users[start : start + USERS_AT_ONCE])
             await self._committer.hear(await self._shard.last_entry())  # of all that was committed before the look
-            told = told_since(self._log, since)
-            await self._say(to_retell(told, there, now_ms=self.now().unix_ms, grace_ms=self._policy.grace_ms))
+            lost |= {each.user_id: each for each in self._log.since(heard) or ()}
+            await self._say(to_retell(lost, there, now_ms=self.now().unix_ms, grace_ms=self._return_grace_ms))
+        self._agreed = agreed
+
+    async def _kept(self, agreed: bytes) -> int:
+        """Return the last version that Redis knew of when the nodes agreed on it; 0: that cannot be told.
+
+        What was the last at any moment after that says nothing: whoever commits first raises it above what was lost.
+        """
+        news = [
+            each
+            for entry in await self._tail.before(REMEMBERED, agreed)
+            if entry.tenant == self._tenant
+            for each in entry.news
+        ]
+        return max((each.row.version for each in news if each.row is not None), default=0)
 
     async def _say(self, commands: Commands) -> None:
         _, faults = await self._committer.decide(commands, are_known=True)

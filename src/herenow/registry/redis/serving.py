@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 
 import msgspec
 
-from herenow.model import Availability, Change, Evicted, StoredUser
+from herenow.model import Availability, Change, Evicted
 from herenow.registry.changelog import ChangeLog, row_of
 from herenow.registry.commands import Active, Adopt, Connect, Retell
 from herenow.registry.crowds import USERS_AT_ONCE
@@ -64,28 +64,35 @@ def parts_of(commands: Commands) -> Iterator[Commands]:
         yield {user: commands[user] for user in users[start : start + USERS_AT_ONCE]}
 
 
-def told_since(log: ChangeLog, version: int) -> dict[str, Change]:
-    """Return the latest change of each user who was told of here since a version, as far as the log has it."""
-    told = log.since(min(version, log.version))
+def lost_changes(log: ChangeLog, kept: int) -> dict[str, Change]:
+    """Return the latest change of each user that was told here, and that Redis has lost.
+
+    Args:
+        log: what was told.
+        kept: the last version that Redis has kept; 0: that cannot be told.
+    """
+    if log.version <= kept:
+        return {}
+    told = log.since(kept)
     return log.last_but(_nobody, len(log)) if told is None else {change.user_id: change for change in told}
 
 
 def to_retell(told: Mapping[str, Change], there: Mapping[str, Held], *, now_ms: int, grace_ms: int) -> Commands:
     """Say what is to be done about users of whom others were told what Redis has lost.
 
-    Who is there is told anew, as they are; but not who was told to have gone, and has not come again since: they are
-    there only as long as nobody has said so. Who is not there, and was shown online, lingers: they may be on their way
-    back.
+    Who is there is told anew, as they are; one who was told to be offline, without the connections that had ended by
+    then. Who is not there, and was shown online, lingers: they may be on their way back. Both are told though nothing
+    looks different: a node that was behind has not heard what the others were told.
     """
     again: Commands = {}
     for user_id, held in there.items():
-        if user_id not in told or held.version >= told[user_id].version:
-            continue
         row = row_of(told[user_id])
-        if not held.revision and row.is_online:
-            again[user_id] = [Adopt(row, now_ms, grace_ms)]
-        elif held.revision and (row.is_online or _has_come_since(held, row)):
-            again[user_id] = [Retell(row)]
+        if held.version >= row.version:
+            continue
+        if held.revision:
+            again[user_id] = [Retell(row, grace_ms)]
+        elif row.is_online:
+            again[user_id] = [Adopt(row, now_ms, grace_ms), Retell(row, grace_ms)]
     return again
 
 
@@ -95,10 +102,6 @@ def as_told(held: Held, told: Change) -> Held:
         return held
     held.user.shown = shown_in(row_of(told))
     return held._replace(version=told.version)
-
-
-def _has_come_since(held: Held, row: StoredUser) -> bool:
-    return any(each.opened_ms * 1000 > row.version for each in held.user.connections.values())
 
 
 def _nobody(_: str) -> bool:

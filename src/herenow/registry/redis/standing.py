@@ -14,12 +14,17 @@ class Place(Protocol):
         registrations: how often it has registered.
         returns: how often it has come back since: then all that it serves must be said again.
         is_returning: whether it has registered anew, and that cannot be said yet.
+        agreed: the entry of the log with which the nodes agreed on the Redis that answers, and on what it knows.
+        settles_ms: until then, by the clock of the cluster, not all nodes may have said again what they serve: nobody's
+            grace ends before.
     """
 
     name: str
     node: str
     registrations: int
     returns: int
+    agreed: bytes
+    settles_ms: int
 
     @property
     def is_returning(self) -> bool: ...
@@ -46,6 +51,8 @@ class Alone:
 
     registrations = returns = 0
     is_returning = False
+    agreed = b"0-0"
+    settles_ms = 0
 
     def __init__(self, shard: Shard) -> None:
         self.name = self.node = shard.node
