@@ -7,7 +7,7 @@ PAGE   := examples/quickstart
 # The tests start hundreds of Pythons, each of which would else compile all of ours anew where the machine says so.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install run run-cluster test lint types unit pure servers nodes rest soak soak-surroundings soak-cluster fuzz check-proxy check-clients check-renewal bench bench-check bench-small profile document clean
+.PHONY: install run run-cluster test lint types unit pure servers nodes rest soak soak-surroundings soak-cluster simulate fuzz check-proxy check-clients check-renewal bench bench-check bench-small profile document clean
 
 install: $(VENV)/.installed $(VENV)/.node $(PAGE)/vendor/socket.io.esm.min.js
 
@@ -86,6 +86,11 @@ soak-surroundings: install
 # Storms of a thousand clients over three nodes, ten seeds, some thirty-five minutes. STORM=--users=100 and the like go to the program.
 soak-cluster: install
 	cd tests && PATH="$$PATH:$(CURDIR)/$(BIN)" PYTHONPATH=. ../$(BIN)/python -m cluster.storms $(STORM)
+
+# Ten thousand worlds of three nodes in which all goes wrong at random, in a time of their own, some twenty minutes;
+# SEED=7 make simulate tells what happens in one of them. SIMULATE=--seeds=500 and the like go to the program.
+simulate: install
+	cd tests && PYTHONPATH=. ../$(BIN)/python -m simulation $(SIMULATE)
 
 # Ten renewals under a thousand clients, of two kinds. RENEWALS=--users=100 and the like go to the program.
 check-renewal: install
