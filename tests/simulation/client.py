@@ -42,6 +42,9 @@ class Commands:
     def delete(self, *keys: str) -> Any:
         return self._do(("DEL", *keys))
 
+    def hexists(self, key: str, field: Argument) -> Any:
+        return self._do(("HEXISTS", key, field))
+
     def hget(self, key: str, field: Argument) -> Any:
         return self._do(("HGET", key, field))
 
@@ -120,7 +123,7 @@ class Client(Commands):
 
         return call
 
-    async def info(self, section: str) -> dict[str, str]:
+    async def info(self) -> dict[str, str]:
         """Say how Redis is set up."""
         await self.ping()
         return {"maxmemory_policy": "noeviction"}
@@ -144,11 +147,12 @@ class Client(Commands):
         """Gather commands that go together."""
         return Pipeline(self)
 
-    async def disconnect(self) -> None:
-        """Let go of all connections, also of those over which something is asked."""
-        for connection in tuple(self._all):
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """Let go of all connections, also of those over which something is asked, or only of the others."""
+        for connection in tuple(self._all if inuse_connections else self._idle):
             connection.close()
-        self._idle, self._all = [], {}
+            self._all.pop(connection, None)
+        self._idle = []
 
     async def aclose(self) -> None:
         """Be over."""
