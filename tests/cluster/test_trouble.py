@@ -138,7 +138,7 @@ async def test_the_log_alone_is_black_holed_and_the_node_is_caught_up_soon(tmp_p
             cluster.nodes.append(deaf)
             watcher = await Client.connect(deaf.url, "watcher")
             await watcher.watch(all=True)
-            many, is_deaf = proxy.connections, asyncio.Event()
+            many, is_deaf = 0, asyncio.Event()
 
             async def swallow(older: int, command: Command) -> bytes | None:
                 if command[0] == b"XREAD" and older < many:
@@ -147,11 +147,17 @@ async def test_the_log_alone_is_black_holed_and_the_node_is_caught_up_soon(tmp_p
                 return None
 
             proxy.instead = swallow
-            await is_deaf.wait()  # the read that waits comes back with nothing; the next one is swallowed
-            alice = await Client.connect(cluster.nodes[0].url, "alice")
-            began_s = time.monotonic()
-            await watcher.until(lambda: watcher.shows("alice") == "online", 10)
-            assert time.monotonic() - began_s < 3 + EXTRA_S
-            assert "the log is read over a new connection" in deaf.log()
+            for number in range(3):  # of a busy machine the tail itself may be faster, which waits for 4 s
+                many = proxy.connections
+                is_deaf.clear()
+                await is_deaf.wait()  # the read that waits comes back with nothing; the next one is swallowed
+                name = f"user-{number}"
+                client = await Client.connect(cluster.nodes[0].url, name)
+                began_s = time.monotonic()
+                await watcher.until(lambda name=name: watcher.shows(name) == "online", 10)
+                assert time.monotonic() - began_s < 3 + EXTRA_S
+                await client.close()
+                if has_noticed := "the log is read over a new connection" in deaf.log():
+                    break
+            assert has_noticed
             assert (await watcher.call("presence:idle"))["ok"]
-            await alice.close()
