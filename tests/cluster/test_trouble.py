@@ -150,17 +150,17 @@ async def test_the_log_alone_is_black_holed_and_the_node_is_caught_up_soon(tmp_p
                 return None
 
             proxy.instead = swallow
-            took_s: list[float] = []
-            while len(took_s) < 3 and min(took_s, default=GIVES_UP_S) >= GIVES_UP_S:  # a busy machine has three tries
+            for number in range(3):  # of a busy machine the tail itself may be faster, which waits for 4 s
                 many = proxy.connections
                 is_deaf.clear()
                 await is_deaf.wait()  # the read that waits comes back with nothing; the next one is swallowed
-                name = f"user-{len(took_s)}"
+                name = f"user-{number}"
                 client = await Client.connect(cluster.nodes[0].url, name)
                 began_s = time.monotonic()
                 await watcher.until(lambda name=name: watcher.shows(name) == "online", 10)
-                took_s.append(time.monotonic() - began_s)
+                assert time.monotonic() - began_s < 3 + EXTRA_S
                 await client.close()
-            assert min(took_s) < GIVES_UP_S
-            assert "the log is read over a new connection" in deaf.log()
+                if has_noticed := "the log is read over a new connection" in deaf.log():
+                    break
+            assert has_noticed
             assert (await watcher.call("presence:idle"))["ok"]
