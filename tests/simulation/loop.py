@@ -42,6 +42,7 @@ class Process:
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.backlog: list[asyncio.Handle] = []
         self._loop = loop
+        loop.processes.append(self)
         self._context = contextvars.copy_context()
         self._context.run(PROCESS.set, self)
 
@@ -72,6 +73,7 @@ class Process:
             for task in pending:
                 task.cancel()
             await asyncio.wait(pending, timeout=0.2)
+            await asyncio.sleep(0.001)  # what the last of them began
         self.is_over = True
 
 
@@ -97,6 +99,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     Args:
         seed: of the order in which processes go on.
+
+    Attributes:
+        now_s: the time.
+        processes: all that there ever were.
     """
 
     _ready: Any
@@ -106,11 +112,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
         super().__init__()
         _Task.made = 0
         self.now_s = 0.0
+        self.processes: list[Process] = []
         self._dice = random.Random(seed)
         self.set_task_factory(lambda loop, coroutine, **options: _Task(coroutine, loop=loop, **options))
 
     def time(self) -> float:
         return self.now_s
+
+    def clear(self) -> None:
+        """Let all end that is still under way, also in processes that are over: nobody sees it any more."""
+        for process in self.processes:
+            process.is_killed, process.is_over = True, False
+            process.resume()
+        for _ in range(20):
+            if not (pending := asyncio.all_tasks(self)):
+                return
+            for task in pending:
+                task.cancel()
+            self.run_until_complete(asyncio.wait(pending, timeout=1.0))
 
     def take_up(self, backlog: list[asyncio.Handle]) -> None:
         """Do what a process has not come to while it stood still."""

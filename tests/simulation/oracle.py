@@ -228,8 +228,10 @@ class Oracle:
 
 
 def _looks(node: Node, tenant: str | None) -> dict[str, tuple[object, ...]]:
+    # Not the version: whoever is let in again from the store has that of their row, which may be above the one of the
+    # change that others were told, though nothing looks different.
     return {
-        name: (seen.availability, seen.status_text, seen.last_active_ms, seen.version)
+        name: (seen.availability, seen.status_text, seen.last_active_ms)
         for name, seen in node.views[tenant].items()
         if seen.is_online
     }

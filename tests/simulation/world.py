@@ -422,8 +422,11 @@ def run(
     try:
         with _traced(loop, is_wanted=is_traced) as trace, surrounded(loop, seed, connect):
             world = World(seed, loop, seconds, kinds)
-            loop.run_until_complete(world.run(scene))
-            failures = list(world.oracle.failures)
+            try:
+                loop.run_until_complete(world.run(scene))
+            finally:
+                failures = list(world.oracle.failures)
+                loop.clear()
     finally:
         asyncio.set_event_loop(None)
         loop.close()
