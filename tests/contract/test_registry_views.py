@@ -146,3 +146,22 @@ async def test_nothing_is_kept_over_a_gap_in_the_log(cluster: Cluster) -> None:
     await second.tail.begin()
     await until(lambda: second.tail.position > second.tail._start)  # type: ignore[operator]
     assert [user.user_id for user in await walk(second.registry, 5)] == ["bob"]
+
+
+async def test_nothing_is_kept_over_an_entry_that_cannot_be_read(cluster: Cluster) -> None:
+    """Of a newer herenow, or damaged: it may tell of somebody who is kept."""
+    node = await cluster.node()
+    registry, keys = node.redis, node.shard.keys
+    newer: dict[Any, Any] = {"schema": "2", "tenant": "", "place": "1"}
+    damaged: dict[Any, Any] = {"schema": "1", "0:0": "?"}
+    for number, entry in enumerate((newer, damaged)):
+        user = f"user-{number}"
+        await registry.connect(user, "c", node="n1")
+        assert user in {each.user_id for each in await walk(registry, 5)}
+        state = await node.shard.read("", [user])
+        await node.shard.redis.hdel(keys.users(""), user)
+        await node.shard.redis.zrem(keys.order(""), user)
+        assert state[user] is not None and user in {each.user_id for each in await walk(registry, 5)}
+        await node.shard.redis.xadd(keys.log, entry)
+        await node.tail.reached(await node.shard.last_entry())
+        assert user not in {each.user_id for each in await walk(registry, 5)}

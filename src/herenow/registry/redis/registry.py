@@ -372,6 +372,8 @@ class RedisRegistry:
 
     def _hear(self, news: tuple[News, ...]) -> None:
         """Hear of a commit, of this node or of another."""
+        if not news:
+            self.forget_views()
         evicted = tuple(gone for each in news for gone in each.evicted)
         for gone in evicted:
             self._serving.dropped(gone, self._place.node)

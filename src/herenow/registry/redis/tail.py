@@ -32,7 +32,7 @@ Position = tuple[int, int]
 """An entry's id: milliseconds, and a number."""
 
 Receive = Callable[[tuple[News, ...]], None]
-"""Told the news of one commit."""
+"""Told the news of one commit; none: something was said that cannot be read."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -190,6 +190,8 @@ class Tail:
             self._tell(position, fields)
         except Exception as error:  # one entry that cannot be read keeps back none of the others
             self._on_fault("tail", error)
+            for receive in tuple(self._receivers.values()):  # it may have been of anybody
+                receive(())
         self.position = position
         while self._waiting and self._waiting[0][0] <= position:
             _, _, future = heapq.heappop(self._waiting)
@@ -214,7 +216,7 @@ class Tail:
         entry = _read(position, fields) or Entry(position, "", ())
         if self._receive_all is not None:
             self._receive_all(entry)
-        if receive is not None and entry.news:
+        if receive is not None:
             receive(entry.news)
 
 
