@@ -11,7 +11,7 @@ from contract.nodes import Cluster
 from contract.registries import GRACE_MS
 from e2e.relay import Relay
 from herenow.errors import RegistryUnavailable
-from herenow.model import Availability, Cause, Claim, Claimed, Closing
+from herenow.model import Availability, Cause, Claim, Claimed, Closing, StoredUser
 from herenow.registry.commands import Connect
 from herenow.registry.redis.blob import UnreadableState, decode
 from herenow.registry.redis.committing import USERS_A_COMMIT
@@ -324,3 +324,19 @@ async def test_what_cannot_be_reached_is_said_and_comes_back(own_server: redis_s
     await node.registry.connect("carol", "c3", node="n1")
     await until(lambda: any(change.user_id == "carol" for change in node.changes))
     await node.close()
+
+
+async def test_who_is_let_in_late_is_told_to_those_who_may_have_heard_that_they_are_not_here(cluster: Cluster) -> None:
+    """Redis lost all, and nobody filled it from the store in time: a snapshot from then did not have them."""
+    first, second = await cluster.node(), await cluster.node()
+    row = StoredUser("alice", True, Availability.AWAY, 5, None, 7)
+    second.redis._place.is_unfilled = True
+    version = second.registry.version
+    await first.registry.adopt([row], last_beat_ms=cluster.clock.unix_ms, grace_ms=5000)
+    await cluster.settle()
+    assert first.changes == []
+    assert [(each.user_id, each.availability, each.version) for each in second.changes] == [
+        ("alice", Availability.AWAY, 7)
+    ]
+    assert await second.registry.changes_since(version) is None
+    assert (await first.registry.get(["alice"])).users == (await second.registry.get(["alice"])).users

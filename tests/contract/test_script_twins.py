@@ -130,7 +130,11 @@ def some_call(dice: random.Random, twins: Twins, step: int) -> Call:
     ]  # fmt: skip
     calls: list[Call] = [
         ("stamp", [keys.version(tenant), keys.tenants], [NOW_US + step, NOW_US + dice.randrange(2000), tenant]),
-        ("page", [keys.order(tenant), keys.users(tenant)], [dice.randrange(1, 4), *after]),
+        (
+            "page",
+            [keys.order(tenant), keys.users(tenant), keys.nodes],
+            [dice.choice(["", *NODES]), dice.randrange(1, 4), *after],
+        ),
         ("register", [keys.nodes, keys.beats, keys.lost, keys.id], registering),
         ("beat", beat, [node]),
         ("lost", losing, [tenant, node]),

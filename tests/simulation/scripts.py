@@ -140,21 +140,23 @@ def stamp(redis: Run, keys: list[str], args: list[bytes]) -> Any:
 
 
 def page(redis: Run, keys: list[str], args: list[bytes]) -> Any:
-    order, users = keys
+    order, users, nodes = keys
+    if args[0] != b"" and redis.call("HEXISTS", nodes, args[0]) == 0:
+        raise Refused("FENCED")
     rank = 0
-    if len(args) > 1:
-        low = redis.call("ZCOUNT", order, b"(" + args[1], "+inf")
-        high = low + redis.call("ZCOUNT", order, args[1], args[1])
+    if len(args) > 2:
+        low = redis.call("ZCOUNT", order, b"(" + args[2], "+inf")
+        high = low + redis.call("ZCOUNT", order, args[2], args[2])
         while low < high:
             middle = (low + high) // 2
             user = redis.call("ZREVRANGE", order, middle, middle)[0]
-            if user < args[2]:
+            if user < args[3]:
                 high = middle
             else:
                 low = middle + 1
         rank = low
     found: list[Any] = []
-    for user in redis.call("ZREVRANGE", order, rank, rank + int(args[0]) - 1):
+    for user in redis.call("ZREVRANGE", order, rank, rank + int(args[1]) - 1):
         found += [user, redis.call("HGET", users, user) or False]
     return found
 
@@ -218,6 +220,8 @@ def replace(redis: Run, keys: list[str], args: list[bytes]) -> Any:
 
 def give_up(redis: Run, keys: list[str], args: list[bytes]) -> Any:
     if redis.call("HEXISTS", keys[0], args[3]) == 0:
+        if args[0] == args[3] and redis.call("HEXISTS", keys[2], args[3]) == 1:
+            return redis.call("HLEN", keys[0])
         raise Refused("FENCED")
     beats = redis.call("HGET", keys[1], args[0])
     if not beats or (args[1] != b"" and beats != args[1]):

@@ -62,6 +62,7 @@ class ClusterNode:
         returns: how often all that it serves had to be said again.
         cluster: what tells the cluster from others.
         has_left: whether it is to be no member any more.
+        is_unfilled: whether it said again what it serves although Redis, which had lost all, was not filled in time.
         generation: how often another Redis has answered than before.
         agreed: the entry of the log with which the nodes agreed on the Redis that answers, and on what it knows.
         settles_ms: until then not all may have said again what they serve, which may be what Redis has lost.
@@ -89,7 +90,7 @@ class ClusterNode:
         self.registrations = 0
         self.returns = 0
         self.cluster = secrets.token_hex(8)
-        self.has_left = False
+        self.has_left = self.is_unfilled = False
         self.generation = 0
         self.agreed = b"0-0"
         self.settles_ms = 0
@@ -220,6 +221,7 @@ class ClusterNode:
             return
         if self.standing.filled or steady_s() - self._returned_s > FILLED_WITHIN_S:
             self._returned_s = None
+            self.is_unfilled = not self.standing.filled
             self.returns += 1
             for say_again in self._came_back:
                 say_again()
@@ -318,6 +320,10 @@ class ClusterNode:
             self._note_away(describe(error))
             return
         self._note_back()
+        if standing.filled and self.tail.position >= position_of(
+            standing.last
+        ):  # and all that it was filled with is heard
+            self.is_unfilled = False
         self._say_again_if_filled()
         await self._see_that_tail_moves(standing)
         dead = self.watch.look(standing.beats, steady_s())

@@ -50,7 +50,7 @@ class Reads:
 
     async def find(self, user_ids: Iterable[str]) -> dict[str, Held]:
         """Read users as they are held."""
-        blobs = await self._shard.read(self._tenant, list(dict.fromkeys(user_ids)))
+        blobs = await self._shard.read(self._tenant, list(dict.fromkeys(user_ids)), is_told=True)
         return {user_id: self._decode(user_id, blob) for user_id, blob in blobs.items()}
 
     def _decode(self, user_id: str, blob: bytes | None) -> Held:

@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from functools import partial
 from typing import Any, TypeVar
 
+import msgspec
+
 from herenow.errors import RegistryUnavailable
 from herenow.model import Cause, Change, Claim, Closing, Connection, Evicted, StoredUser, UserPresence
 from herenow.registry.base import Batch, Explanation, Page, RegistryStats, Snapshot, Subscriber
@@ -378,7 +380,11 @@ class RedisRegistry:
         for gone in evicted:
             self._serving.dropped(gone, self._place.node)
         changes = tuple(change for each in news for change in each.changes)
-        self._reads.views.hear((*changes, *(each.view for each in news if each.view is not None)))
+        views = tuple(each.view for each in news if each.view is not None)
+        if views and self._place.is_unfilled:  # somebody may have been told meanwhile that they are not here
+            changes += tuple(Change(**msgspec.structs.asdict(view), cause=Cause.RESTART) for view in views)
+            self._begin_log_anew()
+        self._reads.views.hear((*changes, *views))
         for change in changes:
             if change.version > self._log.version:
                 self._log.append(change)
@@ -387,10 +393,14 @@ class RedisRegistry:
             self._subscribers.tell(Batch(changes, rows, evicted))
 
     def _miss(self) -> None:
-        """Begin the log of changes anew: nobody here knows what was said meanwhile."""
-        self._log = ChangeLog(self._log_capacity, self._log.version + 1)
+        """Nobody here knows what was said meanwhile."""
+        self._begin_log_anew()
         self.forget_views()
         self._missed()
+
+    def _begin_log_anew(self) -> None:
+        """Let whoever comes with a ``since`` have a whole snapshot."""
+        self._log = ChangeLog(self._log_capacity, self._log.version + 1)
 
     def forget_views(self) -> None:
         """Read anew how users are shown: what the log does not tell has changed it."""

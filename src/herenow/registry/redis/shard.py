@@ -187,20 +187,45 @@ class Shard:
         self.conflicts += len(faster)
         return Committed(entry, faster)
 
-    async def read(self, tenant: str, user_ids: Sequence[str]) -> dict[str, bytes | None]:
-        """Read what is there of users."""
+    async def read(self, tenant: str, user_ids: Sequence[str], *, is_told: bool = False) -> dict[str, bytes | None]:
+        """Read what is there of users.
+
+        Args:
+            tenant: whose they are.
+            user_ids: theirs.
+            is_told: somebody will be told of it: a Redis that has lost all must not be taken for one that has nobody.
+
+        Raises:
+            Fenced: it may have lost all: this node is no member there any more.
+        """
         if not user_ids:
             return {}
-        blobs = await self.trying(lambda: self.redis.hmget(self.keys.users(tenant), list(user_ids)))
+        key = self.keys.users(tenant)
+        if not (is_told and self.is_member):
+            blobs = await self.trying(lambda: self.redis.hmget(key, list(user_ids)))
+            return dict(zip(user_ids, blobs, strict=True))
+
+        async def ask() -> list[Any]:
+            async with self.redis.pipeline(transaction=False) as asked:
+                asked.hmget(key, list(user_ids))
+                asked.hexists(self.keys.nodes, self.node)  # behind it, so that it holds of what was read
+                return list(await asked.execute())
+
+        blobs, is_member = await self.trying(ask)
+        if not is_member:
+            raise Fenced
         return dict(zip(user_ids, blobs, strict=True))
 
     async def page(self, tenant: str, limit: int, after: tuple[int, str] | None) -> dict[str, bytes]:
-        """Read who is online, most recently active first, after a place."""
+        """Read who is online, most recently active first, after a place.
+
+        Raises:
+            Fenced: it may have lost all: this node is no member there any more.
+        """
         self.pages += 1
-        args: list[Any] = [limit] if after is None else [limit, *after]
-        found = await self.trying(
-            lambda: self._page(keys=[self.keys.order(tenant), self.keys.users(tenant)], args=args),
-        )
+        keys = [self.keys.order(tenant), self.keys.users(tenant), self.keys.nodes]
+        args: list[Any] = [self.node if self.is_member else "", limit, *(after or ())]
+        found = await self.trying(lambda: self._page(keys=keys, args=args))
         return {user_id.decode(): blob for user_id, blob in zip(found[::2], found[1::2], strict=True)}
 
     async def counts(self, tenant: str) -> dict[str, int]:

@@ -14,6 +14,7 @@ class Place(Protocol):
         registrations: how often it has registered.
         returns: how often it has come back since: then all that it serves must be said again.
         is_returning: whether it has registered anew, and that cannot be said yet.
+        is_unfilled: whether it has said so although Redis, which had lost all, was not filled from the store in time.
         agreed: the entry of the log with which the nodes agreed on the Redis that answers, and on what it knows.
         settles_ms: until then, by the clock of the cluster, not all nodes may have said again what they serve: nobody's
             grace ends before.
@@ -23,6 +24,7 @@ class Place(Protocol):
     node: str
     registrations: int
     returns: int
+    is_unfilled: bool
     agreed: bytes
     settles_ms: int
 
@@ -50,7 +52,7 @@ class Alone:
     """The place of a node that is no member of anything: nobody gives it up, and its clock is its own."""
 
     registrations = returns = 0
-    is_returning = False
+    is_returning = is_unfilled = False
     agreed = b"0-0"
     settles_ms = 0
 
