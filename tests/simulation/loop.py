@@ -18,6 +18,9 @@ from typing import Any
 PROCESS: "contextvars.ContextVar[Process | None]" = contextvars.ContextVar("process", default=None)
 """The process to which what runs now belongs; ``None``: to the world around them."""
 
+MOST_TURNS = 1_000_000
+"""Of the loop, in one world: some fifty times as many as any needs."""
+
 
 class Process:
     """One process of the simulated world.
@@ -113,6 +116,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         _Task.made = 0
         self.now_s = 0.0
         self.processes: list[Process] = []
+        self._turns = 0
         self._dice = random.Random(seed)
         self.set_task_factory(lambda loop, coroutine, **options: _Task(coroutine, loop=loop, **options))
 
@@ -136,6 +140,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.extend(backlog)
 
     def _run_once(self) -> None:
+        self._turns += 1
+        if self._turns == MOST_TURNS:
+            raise AssertionError(f"something goes on without end, at {self.now_s:.3f} s")
         scheduled, ready = self._scheduled, self._ready
         while scheduled and scheduled[0]._cancelled:
             heapq.heappop(scheduled)._scheduled = False
