@@ -51,9 +51,10 @@ types:
 
 # What must be covered whole, in one process (the random histories add nothing there, and take twice as long); whole servers;
 # nodes of a cluster, who mostly wait for each other; all the rest.
-PURE = tests/registry tests/contract/test_registry.py tests/socketio_server/test_packets.py \
+PURE = tests/registry tests/socketio_server/test_packets.py \
        tests/socketio_server/test_session.py tests/socketio_server/test_heartbeat.py tests/socketio_server/test_message.py
-HISTORIES = tests/registry/test_rules_history.py
+CONTRACT = tests/contract/test_registry.py
+HISTORIES = tests/registry/test_rules_history.py tests/registry/test_views.py
 SERVERS = tests/cli tests/e2e tests/security
 NODES = tests/cluster
 PYTEST = PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -p no:schemathesis --dist worksteal
@@ -61,7 +62,8 @@ PYTEST = PATH="$$PATH:$(CURDIR)/$(BIN)" $(BIN)/python -m pytest -q -p no:schemat
 unit: pure rest nodes servers
 
 pure:
-	nice $(BIN)/coverage run -m pytest -q -p no:schemathesis $(PURE) --ignore=$(HISTORIES)
+	nice $(BIN)/coverage run -m pytest -q -p no:schemathesis $(PURE) $(addprefix --ignore=,$(HISTORIES))
+	nice $(BIN)/coverage run -a -m pytest -q -p no:schemathesis $(CONTRACT) -k 'not redis and not valkey'
 	$(BIN)/coverage report --fail-under=100 --omit='src/herenow/registry/redis/*' --include='src/herenow/registry/*,src/herenow/socketio_server/packets.py,src/herenow/socketio_server/engineio/session.py,src/herenow/socketio_server/engineio/heartbeat.py,src/herenow/socketio_server/message.py'
 
 servers:
@@ -71,7 +73,7 @@ nodes:
 	$(PYTEST) -n 5 $(NODES)
 
 rest:
-	$(PYTEST) -n 5 tests $(HISTORIES) $(addprefix --ignore=,$(PURE) $(SERVERS) $(NODES))
+	$(PYTEST) -n 6 tests $(HISTORIES) $(addprefix --ignore=,$(PURE) $(SERVERS) $(NODES))
 
 # The storms at full length, the floods and the attacks at full size, some twenty-five minutes; then half an hour in which all that
 # surrounds a server fails at random (as root, for a disk that is full). What they saw goes into docs/reliability.md.

@@ -55,6 +55,7 @@ async def test_a_connection_makes_a_user_online_for_watchers_readers_and_the_sto
     view = await opened.view("alice")
     assert view == UserPresence("alice", True, Availability.ONLINE, START_MS, None, None, change.version)
     assert opened.rows()["alice"] == StoredUser("alice", True, Availability.ONLINE, START_MS, None, change.version)
+    assert opened.registry.as_of_ms is None, "it is so now"
 
 
 async def test_idleness_and_activity_are_seen_when_all_connections_agree(opened: Opened) -> None:

@@ -23,6 +23,7 @@ from herenow.registry.commands import (
 )
 from herenow.registry.ledger import Ledger
 from herenow.registry.rules import Policy
+from herenow.registry.state import presence_in
 from herenow.times import LATEST_MS
 from registry.manual_clock import START_MS, START_US
 from registry.world import GRACE_MS, World
@@ -849,6 +850,22 @@ def test_whose_end_was_told_by_what_is_lost_has_none_of_the_connections_that_wer
     assert world.wait(10 * GRACE_MS) == []
     world.do(connect("after"))
     assert told(world.do(Retell(row, GRACE_MS)).changes) == [(Availability.ONLINE, Cause.REPAIR)]
+
+
+def test_whose_other_connection_has_opened_since_is_told_to_be_here_once() -> None:
+    world = World()
+    world.do(connect("before"))
+    world.clock.advance(2000)
+    world.do(connect("after"))
+    row = StoredUser("u", False, Availability.OFFLINE, None, None, START_US + 1_000_000)
+    assert told(world.do(Retell(row, GRACE_MS)).changes) == [(Availability.ONLINE, Cause.IDLE)]
+
+
+def test_a_row_shows_its_user_with_a_version_that_the_registry_has_given_out() -> None:
+    row = online_row(Availability.BUSY, version=9)
+    for newest, version in ((20, 9), (5, 5)):
+        view = presence_in(row, newest)
+        assert (view.user_id, view.availability, view.version) == ("u", Availability.BUSY, version)
 
 
 def test_an_end_that_is_told_anew_is_told_behind_a_claim_that_has_expired_meanwhile() -> None:
