@@ -64,7 +64,7 @@ def test_an_interrupted_proof_leaves_nothing_behind(
     try:
         pids = _pids_of_nodes(redis)
         program.send_signal(number)
-        assert program.wait(10) == code
+        assert program.wait(20) == code
     finally:
         program.kill()
     assert out.read_text() == ""

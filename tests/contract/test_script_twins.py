@@ -17,7 +17,7 @@ from herenow.registry.redis.keys import Keys
 from simulation import scripts
 from simulation.redis_data import Data, Refused, Stream, entry_of
 
-LIVES = 12
+LIVES = 6
 STEPS = 80
 USERS = ("alice", "bob", "zoë")
 NODES = ("n1:1", "n2:2", "n3:3")

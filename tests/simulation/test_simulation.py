@@ -16,7 +16,7 @@ from simulation.world import run
 
 SEEDS = 200
 AT_ONCE = 20
-SECONDS = 12.0
+SECONDS = 8.0
 """For so long things go wrong in each."""
 
 SCENES: dict[str, Callable[[], None]] = {
