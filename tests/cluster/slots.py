@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 
 import redis
@@ -89,10 +90,12 @@ async def slots() -> AsyncIterator[Slots]:
 
 
 def _free_port() -> int:
-    """A port below those where its second one, for the others, would be none."""
-    while (port := free_port()) > 55_000:
-        continue
-    return port
+    """A port whose second one, for the other nodes, is one too, and free."""
+    while True:
+        port = free_port()
+        with contextlib.suppress(OSError, OverflowError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port + 10_000))
+            return port
 
 
 def _has(server: redis_server.RedisServer, slot: int) -> bool:

@@ -63,6 +63,11 @@ async def test_tenants_are_divided_among_the_shards_and_all_of_it_is_one_cluster
 ) -> None:
     """Of tenants on all primaries one node serves the users, and another the watchers; then the first is killed."""
     tenants = [f"tenant-{number}" for number in range(8)]
+    with running(tmp_path, 0, url=redis_cluster.primaries[0].url) as cluster:
+        node = cluster.make(1)
+        with pytest.raises(AssertionError):
+            await asyncio.to_thread(node.start)
+        assert "let it begin with redis+cluster://" in node.log(), "a plain address leads to some of the keys only"
     with running(tmp_path, 2, url=redis_cluster.url, shards=4, jwt_secret=SECRET, flags=()) as cluster:
         assert len({shard_of(tenant, 4) for tenant in tenants}) == 4
         first, second = cluster.nodes
@@ -88,11 +93,3 @@ async def test_tenants_are_divided_among_the_shards_and_all_of_it_is_one_cluster
         await until(lambda: second.online_rows() == set(), 5)
         for client in (*watchers.values(), *back.values()):
             await client.close()
-
-
-async def test_the_plain_address_of_a_node_of_a_redis_cluster_is_refused(redis_cluster: Slots, tmp_path: Path) -> None:
-    with running(tmp_path, 0, url=redis_cluster.primaries[0].url) as cluster:
-        node = cluster.make(1)
-        with pytest.raises(AssertionError):
-            await asyncio.to_thread(node.start)
-        assert "let it begin with redis+cluster://" in node.log()
