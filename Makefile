@@ -70,10 +70,10 @@ servers:
 	$(PYTEST) -n 5 $(SERVERS)
 
 nodes:
-	$(PYTEST) -n 5 $(NODES)
+	$(PYTEST) -n 4 $(NODES)
 
 rest:
-	$(PYTEST) -n 6 tests $(HISTORIES) $(addprefix --ignore=,$(PURE) $(SERVERS) $(NODES))
+	$(PYTEST) -n 4 tests $(HISTORIES) $(addprefix --ignore=,$(PURE) $(SERVERS) $(NODES))
 
 # The storms at full length, the floods and the attacks at full size, some twenty-five minutes; then half an hour in which all that
 # surrounds a server fails at random (as root, for a disk that is full). What they saw goes into docs/reliability.md.

@@ -9,7 +9,7 @@ import redis
 from redis.crc import key_slot
 
 import redis_server
-from support import free_port, until
+from support import free_port, listens, until
 
 SLOTS = 16384
 TIMEOUT_MS = 1000
@@ -60,7 +60,7 @@ class Slots:
     def move(self, key: str) -> redis_server.RedisServer:
         """Move the slot of a key to another primary, with all that is in it; returns where it is then."""
         slot, source = str(key_slot(key.encode())), self.owner(key)
-        target = next(each for each in self.primaries if each is not source)
+        target = next(each for each in self.primaries if each is not source and listens(each.port))
         source_id, target_id = (_text(each.call("CLUSTER", "MYID")) for each in (source, target))
         target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
         source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)

@@ -21,6 +21,9 @@ EVERY_S = 0.05
 AT_ONCE = 50
 """Users in one part, or more where there would not be the time."""
 
+TAKEN_S = 0.5
+"""How long what the registry was told last is waited for."""
+
 HandOn = Callable[[str | None, Sequence[str]], "asyncio.Future[None]"]
 """Tells the registry of a tenant, before it returns, that some users are handed on."""
 
@@ -47,13 +50,22 @@ async def hand_on(
         for tenant, user_id in part:
             of_tenant[tenant].append(user_id)
         for tenant, user_ids in of_tenant.items():
-            told.add(hand_over(tenant, user_ids))
+            taken = hand_over(tenant, user_ids)
+            taken.add_done_callback(_note)
+            told.add(taken)
         going = [socket for user in part for socket in by_user[user] if socket.data is not None]
         tell(going)
         for socket in going:
             close(socket, may_return=True)
         await asyncio.sleep(EVERY_S)
-    await asyncio.gather(*told, return_exceptions=True)  # what was not taken is said once more, of the whole node
+    if told:  # what is not taken by then is said once more, of the whole node
+        await asyncio.wait(told, timeout=TAKEN_S)
+
+
+def _note(taken: "asyncio.Future[None]") -> None:
+    """Know of what was not taken, so that nobody wonders at it."""
+    if not taken.cancelled():
+        taken.exception()
 
 
 def parts(users: Sequence[T], within_s: float) -> Iterator[Sequence[T]]:
