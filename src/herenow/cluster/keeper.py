@@ -107,7 +107,6 @@ class ClusterKeeper:
         self._own_audit: Audit | None = None
         self._renews: tuple[int, int] | None = None
         self._is_renewed = False
-        self._restart_grace_ms = round((settings.restart_grace_s - DISPATCH_BUDGET_S) * 1000)
         self._is_away = False
         self._known: dict[int, list[str]] = {}  # the tenants of each shard
 

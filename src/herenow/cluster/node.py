@@ -320,9 +320,8 @@ class ClusterNode:
             self._note_away(describe(error))
             return
         self._note_back()
-        if standing.filled and self.tail.position >= position_of(
-            standing.last
-        ):  # and all that it was filled with is heard
+        has_heard_all = self.tail.position >= position_of(standing.last)  # so also of those whom it was filled with
+        if standing.filled and has_heard_all:
             self.is_unfilled = False
         self._say_again_if_filled()
         await self._see_that_tail_moves(standing)

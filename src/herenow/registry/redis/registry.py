@@ -333,7 +333,7 @@ class RedisRegistry:
             await self._committer.hear(await self._shard.last_entry())  # of all that was committed before the look
             lost |= {each.user_id: each for each in self._log.since(heard) or ()}
             await self._say(to_retell(lost, there, now_ms=self.now().unix_ms, grace_ms=self._return_grace_ms))
-        self._agreed = agreed
+        self._committer.told, self._agreed = {}, agreed  # by now Redis knows of them
 
     async def _kept(self, agreed: bytes) -> int:
         """Return the last version that Redis knew of when the nodes agreed on it; 0: that cannot be told.
