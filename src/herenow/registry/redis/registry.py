@@ -5,7 +5,7 @@ each other (``reads.py``). What falls due of whom was committed here, this node 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ from herenow.registry.commands import (
 )
 from herenow.registry.crowds import USERS_AT_ONCE
 from herenow.registry.redis.committing import Committer
+from herenow.registry.redis.crowds import Crowds
 from herenow.registry.redis.keys import NO_TENANT
 from herenow.registry.redis.news import News
 from herenow.registry.redis.reads import Reads
@@ -116,6 +117,7 @@ class RedisRegistry:
             seen=lambda: self._log.version,
             begin=self._begin,
         )
+        self._crowds = Crowds(self._committer)
         self._dues = self._committer.dues
         self._reads = Reads(shard, self._tenant, lambda: self._log, self.now, on_fault)
         self._alarm = Alarm(self._clock, self._ring)
@@ -153,7 +155,7 @@ class RedisRegistry:
         if user_ids is None:
             return self._alone(partial(self._evict_all, disconnect=disconnect, cause=cause))
         commands = [Evict(user_id, disconnect, cause) for user_id in user_ids]
-        return self._alone(partial(self._do_crowd, commands))
+        return self._alone(partial(self._crowds.do, commands))
 
     def node_lost(
         self,
@@ -170,7 +172,7 @@ class RedisRegistry:
         """Let the connections of some users on this node end: as :meth:`node_lost`, of them alone, and now."""
         node, now_ms = self._place.node, self.now().unix_ms
         commands = [NodeLost(user_id, node, now_ms, grace_ms, Cause.RESTART, False) for user_id in user_ids]
-        return self._alone(partial(self._do_crowd, commands))
+        return self._alone(partial(self._crowds.do, commands))
 
     def leave(self, node: str) -> asyncio.Future[None]:
         # As of the last node. One of several hands its users on instead: ``node_lost``, with a longer grace.
@@ -192,7 +194,7 @@ class RedisRegistry:
 
     def adopt(self, rows: Iterable[StoredUser], *, last_beat_ms: int, grace_ms: int) -> asyncio.Future[None]:
         commands = [Adopt(row, last_beat_ms, grace_ms) for row in rows]
-        return self._alone(partial(self._do_crowd, commands))
+        return self._alone(partial(self._crowds.do, commands))
 
     def repair(self, rows: Iterable[StoredUser], *, cause: Cause = Cause.REPAIR) -> asyncio.Future[None]:
         return self._alone(partial(self._repair, tuple(rows), cause))
@@ -427,42 +429,17 @@ class RedisRegistry:
         """What a node is called in Redis: this one by its name."""
         return self._place.node if node == self._place.name else node
 
-    async def _do_crowd(self, commands: Sequence[Command]) -> tuple[Evicted, ...]:
-        async def parts() -> AsyncIterator[tuple[Commands, None]]:
-            for start in range(0, len(commands), USERS_AT_ONCE):
-                part: Commands = {}
-                for command in commands[start : start + USERS_AT_ONCE]:
-                    part.setdefault(command.user_id, []).append(command)
-                yield part, None
-
-        return await self._do_parts(parts())
-
-    async def _do_all(
-        self, pages: AsyncIterator[Mapping[str, bytes | None]], make: Callable[[str], Command]
-    ) -> tuple[Evicted, ...]:
-        return await self._do_parts(({user: [make(user)] for user in page}, page) async for page in pages)
-
-    async def _do_parts(
-        self, parts: AsyncIterator[tuple[Commands, Mapping[str, bytes | None] | None]]
-    ) -> tuple[Evicted, ...]:
-        """Do something to a crowd. What keeps it from one keeps it from no other, and is raised at the end."""
-        evicted: list[Evicted] = []
-        faults: dict[str, Exception] = {}
-        async for commands, known in parts:
-            some, failed = await self._committer.commit(commands, known)
-            evicted += some
-            faults |= failed
-        for fault in faults.values():
-            raise fault
-        return tuple(evicted)
-
     async def _evict_all(self, *, disconnect: bool, cause: Cause) -> tuple[Evicted, ...]:
-        return await self._do_all(self._shard.all(self._tenant), lambda user_id: Evict(user_id, disconnect, cause))
+        return await self._crowds.do_all(
+            self._shard.all(self._tenant), lambda user_id: Evict(user_id, disconnect, cause)
+        )
 
     async def _lose(self, node: str, last_beat_ms: int, grace_ms: int | None, cause: Cause, may_return: bool) -> None:
         node = self._id_of(node)
         pages = self._shard.served(self._tenant, node)
-        await self._do_all(pages, lambda user_id: NodeLost(user_id, node, last_beat_ms, grace_ms, cause, may_return))
+        await self._crowds.do_all(
+            pages, lambda user_id: NodeLost(user_id, node, last_beat_ms, grace_ms, cause, may_return)
+        )
 
     async def _connections_on(self, node: str) -> tuple[tuple[str, str], ...]:
         node_id = self._id_of(node)
@@ -486,7 +463,7 @@ class RedisRegistry:
         there = await self._reads.find(row.user_id for row in wrong)
         await self._see_that_all_is_there(node_id)
         gone = {row.user_id for row in wrong if there[row.user_id].user.shown is None}
-        await self._do_crowd([Repair(row, cause) for row in self._log.recall(wrong, gone)])
+        await self._crowds.do([Repair(row, cause) for row in self._log.recall(wrong, gone)])
 
 
 async def _nothing() -> None:
