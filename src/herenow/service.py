@@ -301,6 +301,7 @@ class Service:
         if left:
             log.error("users were not written offline: the store did not take them", users=left)
         await end(self._tasks)
+        await keeper.stop_auditing()
         await tenants.close()
         self._registry = self._keeper = self._tenants = self._open = self._truth = None
         self.steady.end()

@@ -159,6 +159,7 @@ class Node:
         await end(self._tasks)
         await self.keeper.leave(self.tenants, self._note, to_renew=False)
         left = await self.keeper.drain(2.5)
+        await self.keeper.stop_auditing()
         await self.tenants.close()
         await self.keeper.end(release=not left)
         self.is_ready = False

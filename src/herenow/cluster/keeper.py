@@ -257,6 +257,10 @@ class ClusterKeeper:
         self._terms.begin(truth, then)
         self._tasks.append(self._supervisor.start("look", partial(self._look, then), well_s=WELL_S + 2 * every_s))
 
+    async def stop_auditing(self) -> None:
+        """As :meth:`Keeper.stop_auditing`."""
+        await self._terms.stop_auditing()
+
     async def _look(self, then: Callable[[], Awaitable[None]]) -> None:
         """Do on every node what there is to look at after an audit: it is about this node's own connections."""
         while True:

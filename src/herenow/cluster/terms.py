@@ -255,6 +255,12 @@ class Terms:
             except (StoreError, RegistryUnavailable) as error:
                 log.warning("audit failed", error=str(error))
 
+    async def stop_auditing(self) -> None:
+        """As :meth:`Keeper.stop_auditing`."""
+        await end(tuple(self._audits))
+        if self.keeper is not None:
+            await self.keeper.stop_auditing()
+
     async def close_store(self, version: int) -> None:
         """Nobody serves any more: tell the store that nobody is online.
 

@@ -76,6 +76,7 @@ class Keeper:
         self._supervisor = supervisor
         self._on_lost = on_lost
         self._tasks: list[asyncio.Task[None]] = []
+        self._auditing: list[asyncio.Task[None]] = []
         self._sparing = Sparing()
         self._dead: Sequence[Node] = ()  # whom it follows, who left their rows behind
         self._began_s = 0.0
@@ -220,9 +221,13 @@ class Keeper:
         keep, well_s = self._supervisor.start, WELL_S + 2 * every_s
         self._tasks += [
             keep("writer", self.writer.run),
-            keep("audit", self.audit.run, well_s=well_s),
             keep("objections", self._objections.run, well_s=well_s),
         ]
+        self._auditing = [keep("audit", self.audit.run, well_s=well_s)]
+
+    async def stop_auditing(self) -> None:
+        """Compare nothing any more: the registries are about to close."""
+        await end(self._auditing)
 
     async def leave(self, tenants: Tenants, on_fault: OnFault, *, to_renew: bool) -> None:
         """Take everyone offline: nobody serves them any more; but for who goes on at once, ``to_renew``."""
@@ -247,7 +252,7 @@ class Keeper:
                 may have been here.
             close: close the store too: nobody else here reads it.
         """
-        await end(self._tasks)
+        await end([*self._auditing, *self._tasks])
         if release:
             with contextlib.suppress(StoreError):  # without the row's end, the next start waits for its lease at most
                 await self._store.release_node(self.node)
@@ -271,7 +276,7 @@ class Keeper:
             log.info("another node keeps the store from now on")
         else:
             log.critical("another server took the store over", error=str(error))
-        for task in self._tasks:  # not one more row: what we still hold would put its users offline
+        for task in (*self._auditing, *self._tasks):  # not one more row: what we still hold would put its users offline
             if task is not asyncio.current_task():
                 task.cancel()
         self._on_lost(error)
